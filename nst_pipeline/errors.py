@@ -1,0 +1,66 @@
+"""Every deliberate error, each with the exit code of sysexits.h that it ends the program with.
+
+PipelineError
+├── UsageError          64  the command line asks for something that makes no sense
+├── ImageError          65  an input is not an image that can be painted
+├── UnavailableError    69  no weights or no device as asked
+├── CannotCreateError   73  an output folder or file cannot be made
+├── OutputError         74  an output cannot be written (disk full, input/output error)
+├── ConfigError         78  pipeline.yaml is wrong; holds every problem found
+└── ShapeError          70  a tensor of another shape than the engine's contract
+
+A message reads *where: what was wrong, with the value; what to do*.
+"""
+
+
+class PipelineError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(PipelineError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 64
+
+
+class ImageError(PipelineError):
+    """An input is not an image that can be painted."""
+
+    exit_code = 65
+
+
+class UnavailableError(PipelineError):
+    """The weights or the device that were asked for are not there."""
+
+    exit_code = 69
+
+
+class ShapeError(PipelineError):
+    """A tensor has another shape than a function takes."""
+
+    exit_code = 70
+
+
+class CannotCreateError(PipelineError):
+    """An output folder or file cannot be created."""
+
+    exit_code = 73
+
+
+class OutputError(PipelineError):
+    """An output cannot be written."""
+
+    exit_code = 74
+
+
+class ConfigError(PipelineError):
+    """A configuration is wrong; ``problems`` holds one line for each mistake."""
+
+    exit_code = 78
+
+    def __init__(self, problems: list[str]) -> None:
+        """Join ``problems`` (at least one) into the message."""
+        super().__init__("\n".join(problems))
+        self.problems = problems
