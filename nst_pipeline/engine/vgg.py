@@ -1,0 +1,142 @@
+"""The VGG-19 trunk (Simonyan and Zisserman 2015), its layer names and its weights."""
+
+import contextlib
+import socket
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import VGG19_Weights
+
+from nst_pipeline.errors import UnavailableError
+from nst_pipeline.recipe import LAYER_NAMES
+from nst_pipeline.weights import IMAGENET_DIGEST, file_digest, imagenet_path
+
+IMAGENET_URL = VGG19_Weights.IMAGENET1K_V1.url
+TIMEOUT_SECONDS = 10.0
+"""How long a download may take to connect, and then to send anything at all."""
+
+Pooling = Literal["max", "average"]
+
+
+def deepest(layers: Iterable[str]) -> str:
+    """Return the deepest of the named layers."""
+    return max(layers, key=LAYER_NAMES.index)
+
+
+def load_trunk(path: Path, last_layer: str, pooling: Pooling = "max") -> nn.Sequential:
+    """Return the trunk up to and with ``last_layer``: frozen, in eval mode, float32, on the CPU.
+
+    Args:
+        path: a .pth state dict (torchvision's VGG-19, with or without its classifier, or one
+            with the layers' paper names) or a .safetensors file.
+        last_layer: a name of `LAYER_NAMES`.
+        pooling: of the pool layers.
+
+    Returns:
+        The layers as named children, in order. Channel counts are those of the file.
+
+    Raises:
+        UnavailableError: the file is no such thing.
+    """
+    state = _load_state(path)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name in LAYER_NAMES[: LAYER_NAMES.index(last_layer) + 1]:
+        if name.startswith("conv"):
+            layers[name] = _convolution(state, name, path)
+        elif name.startswith("relu"):
+            layers[name] = nn.ReLU()
+        else:
+            layers[name] = nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)
+    return nn.Sequential(layers).eval().requires_grad_(False)
+
+
+def _convolution(state: dict[str, Tensor], name: str, path: Path) -> nn.Conv2d:
+    try:
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        channels_out, channels_in, height, width = weight.shape
+        if (height, width) != (3, 3) or bias.shape != (channels_out,):
+            raise ValueError(f"{name} has the shape {tuple(weight.shape)}")
+    except (KeyError, ValueError) as error:
+        raise UnavailableError(
+            f"weights: {path}: not a VGG-19 ({error}); expected keys like features.0.weight or "
+            "conv1_1.weight with 3 x 3 kernels"
+        ) from error
+    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def _load_state(path: Path) -> dict[str, Tensor]:
+    """Return the convolutions' parameters under the layers' paper names."""
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            mmap = zipfile.is_zipfile(path)  # then the classifier is never read
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, UnpicklingError) as e:
+        raise UnavailableError(
+            f"weights: {path}: cannot be read as a state dict: {str(e).splitlines()[0]}"
+        ) from e
+    if not isinstance(state, dict):
+        raise UnavailableError(f"weights: {path}: holds {type(state).__name__}, not a state dict")
+    return {_paper_key(key): value for key, value in state.items()}
+
+
+def _paper_key(key: str) -> str:
+    """Turn torchvision's ``features.0.weight`` (or ``0.weight``) into ``conv1_1.weight``."""
+    index, _, kind = key.removeprefix("features.").partition(".")
+    if index.isdecimal() and int(index) < len(LAYER_NAMES):
+        return f"{LAYER_NAMES[int(index)]}.{kind}"
+    return key
+
+
+def fetch_imagenet(url: str = IMAGENET_URL, progress: bool = False) -> Path:
+    """Download torchvision's ImageNet weights of VGG-19 into torch hub's cache, digest checked.
+
+    Args:
+        url: where from; a mirror holds the same bytes.
+        progress: draw a progress bar on stderr.
+
+    Returns:
+        The file, which appears only once its digest has been checked.
+
+    Raises:
+        UnavailableError: no connection, no such file, cut short, or another file than expected.
+    """
+    path = imagenet_path()
+    if path.is_file() and file_digest(path).startswith(IMAGENET_DIGEST):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _socket_timeout(TIMEOUT_SECONDS):
+            torch.hub.download_url_to_file(url, str(path), IMAGENET_DIGEST, progress)
+    except (URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UnavailableError(
+            f"weights: {url}: {reason}; nothing was kept. Try again, name a mirror with "
+            f"`weights fetch --url`, or copy the file to {path}"
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
