@@ -1,0 +1,299 @@
+"""pipeline.yaml -> frozen settings; the only reader of YAML."""
+
+import functools
+import re
+import string
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.recipe import (
+    NOT_PIXELS,
+    Recipe,
+    RecipeChanges,
+    RecipeField,
+    Settings,
+    did_you_mean,
+    make_recipe,
+)
+
+NAME_FIELDS = ("content", "style", "recipe", "size")
+"""What an output's name template may hold."""
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base", Path.cwd())
+    return Path(base, path.expanduser()).absolute()
+
+
+def _must_be_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    return path
+
+
+def _check_template(template: str) -> str:
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
+        for field in fields:
+            if field not in NAME_FIELDS:
+                raise ValueError(
+                    f"unknown field {{{field}}}{did_you_mean(field, list(NAME_FIELDS))}"
+                )
+        template.format(**dict.fromkeys(NAME_FIELDS, "x"))
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{template!r} is not a template: write {{content}}-{{style}}") from error
+    if "content" not in fields:
+        raise ValueError(f"{template!r} gives every content the same name; put {{content}} into it")
+    parts = Path(template).parts
+    if Path(template).is_absolute() or ".." in parts or any(p.startswith(".") for p in parts):
+        raise ValueError(f"{template!r} must stay in the outbox and not be hidden")
+    return template
+
+
+def _check_style_name(name: str) -> str:
+    if not name or name.startswith(".") or any(c in "/\\\0\n{}" for c in name):
+        raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
+    return name
+
+
+def check_device(name: str) -> str:
+    """Return ``name`` if it can name a device.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
+    return name
+
+
+def _resolve_weights(choice: str, info: ValidationInfo) -> str:
+    return (
+        choice if choice in ("auto", "imagenet", "compact") else str(_resolve(Path(choice), info))
+    )
+
+
+FolderPath = Annotated[Path, AfterValidator(_resolve)]
+ImagePath = Annotated[Path, AfterValidator(_resolve), AfterValidator(_must_be_file)]
+
+
+class StyleSettings(Settings):
+    """One style: its image, and what its recipe changes."""
+
+    image: ImagePath = Field(description="The style's picture.", examples=["styles/mosaic.jpg"])
+    recipe: RecipeField = Field(
+        default_factory=RecipeChanges, description="Changes to the recipe for this style alone."
+    )
+
+
+def _as_style(value: Any) -> Any:
+    return {"image": value} if isinstance(value, str | Path) else value
+
+
+class OutputSettings(Settings):
+    """How results are named and encoded."""
+
+    format: Literal["png", "jpeg", "webp"] = Field("png", description="File format of the results.")
+    name: Annotated[str, AfterValidator(_check_template)] = Field(
+        "{content}-{style}",
+        description="File name without suffix, of {content}, {style}, {recipe} and {size}; "
+        "a / makes folders.",
+        json_schema_extra=NOT_PIXELS,
+    )
+    quality: int = Field(95, ge=1, le=100, description="Quality of JPEG and WebP (100: lossless).")
+    keep_exif: bool = Field(
+        False, description="Carry over the camera's EXIF, its position (GPS) included."
+    )
+
+
+class Limits(Settings):
+    """Bounds on what is accepted and kept."""
+
+    max_pixels: int = Field(
+        100_000_000, ge=1, le=178_956_970, description="Largest input, in pixels."
+    )
+    max_bytes: int = Field(256 * 2**20, ge=1, description="Largest input file, in bytes.")
+    cache_bytes: int = Field(
+        512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
+    )
+    batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
+    )
+
+
+class Config(Settings):
+    """The whole of pipeline.yaml."""
+
+    inbox: FolderPath = Field(Path("inbox"), description="Folder of pictures to paint.")
+    outbox: FolderPath = Field(Path("outbox"), description="Folder of results and manifests.")
+    state: FolderPath = Field(Path("state"), description="Folder of the ledger and the caches.")
+    ignore: tuple[str, ...] = Field(
+        (
+            "*.part", "*.crdownload", "*.tmp", "*~", "Thumbs.db", "desktop.ini", "*.txt", "*.md",
+            "*.xmp", "*.json", "*.yaml", "*.yml",
+        ),
+        description="Files in folders to pass over, as shell patterns; hidden files always are.",
+    )  # fmt: skip
+    styles: dict[
+        Annotated[str, AfterValidator(_check_style_name)],
+        Annotated[StyleSettings, BeforeValidator(_as_style)],
+    ] = Field(min_length=1, description="The styles, each a name and an image.")
+    recipe: RecipeField = Field(
+        default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
+    )
+    device: Annotated[str, AfterValidator(check_device)] = Field(
+        "auto", description="auto (CUDA when there is one), cpu, cuda or cuda:N."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of the network; auto: bf16 where the device is fast at it."
+    )
+    weights: Annotated[str, AfterValidator(_resolve_weights)] = Field(
+        "auto", description="auto, imagenet, compact, or a .pth or .safetensors file."
+    )
+    output: OutputSettings = Field(default_factory=OutputSettings)
+    limits: Limits = Field(default_factory=Limits)
+
+    @model_validator(mode="after")
+    def _keep_folders_apart(self) -> Self:
+        for name in ("outbox", "state"):
+            folder: Path = getattr(self, name)
+            if folder.is_relative_to(self.inbox):
+                raise ValueError(
+                    f"the {name} {folder} lies in the inbox {self.inbox}, so results would be "
+                    "painted again; put it elsewhere"
+                )
+        if len(self.styles) > 1 and "{style}" not in self.output.name:
+            raise ValueError(
+                f"output.name: {self.output.name!r} gives every style of a content the same name; "
+                "put {style} into it"
+            )
+        return self
+
+    def style_recipe(self, style: str, network: str) -> Recipe:
+        """Return the recipe of a style for the network with this weights id."""
+        return make_recipe(network, self.recipe, self.styles[style].recipe)
+
+
+def load(path: Path) -> Config:
+    """Read a pipeline.yaml; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: every problem found, each with its line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not YAML: {error}"]) from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            [f"{path}: holds no settings; `nst-pipeline init .` writes a commented one"]
+        )
+    problems = [(line, f"{key}: stands twice") for line, key in _repeated_keys(node)]
+    try:
+        config = parse(data, path.parent)
+    except ValidationError as error:
+        problems += [_describe(e, node) for e in error.errors()]
+    if problems:
+        raise ConfigError([f"{path}:{line}: {text}" for line, text in sorted(problems)])
+    return config
+
+
+def parse(data: dict[str, Any], base: Path) -> Config:
+    """Validate settings given as plain data; relative paths are relative to ``base``.
+
+    Raises:
+        pydantic.ValidationError: anything is wrong.
+    """
+    return Config.model_validate(data, context={"base": base.absolute()})
+
+
+def explain(error: ErrorDetails) -> str:
+    """Return one mistake as *key: what is wrong; what to do*."""
+    loc = _location(error)
+    where = ".".join(loc) + ": " if loc else ""
+    kind, given = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
+    if kind == "missing":
+        return f"{where}missing"
+    if kind == "literal_error":
+        allowed = error.get("ctx", {})["expected"]
+        return f"{where}is {given!r}; should be {allowed}"
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return where + message
+    return f"{where}is {given!r}; {message[:1].lower()}{message[1:]}"
+
+
+def _location(error: ErrorDetails) -> list[str]:
+    return [str(part) for part in error["loc"] if part != "[key]"]
+
+
+def _describe(error: ErrorDetails, node: yaml.Node | None) -> tuple[int, str]:
+    return _line(node, _location(error)), explain(error)
+
+
+def _line(node: yaml.Node | None, loc: list[str]) -> int:
+    """Return the line (from 1) of the deepest part of ``loc`` that the file holds."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and part.isdecimal():
+            found = (node.value[int(part)],) * 2
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _repeated_keys(node: yaml.Node | None, prefix: str = "") -> list[tuple[int, str]]:
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    problems, seen = [], set()
+    for key, value in node.value:
+        if key.value in seen:
+            problems.append((key.start_mark.line + 1, prefix + key.value))
+        seen.add(key.value)
+        problems += _repeated_keys(value, f"{prefix}{key.value}.")
+    return problems
+
+
+def _known_keys(loc: list[str]) -> list[str]:
+    """Return the keys that the settings at ``loc`` take."""
+    model: type[BaseModel] = Config
+    return list(functools.reduce(_child, loc, model).model_fields)
+
+
+def _child(model: type[BaseModel], key: str) -> type[BaseModel]:
+    if key not in model.model_fields:
+        return model  # a name inside a mapping of styles
+    return _model_in(model.model_fields[key].annotation) or model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    arguments = get_args(annotation) if get_origin(annotation) else ()
+    return next((model for model in map(_model_in, arguments) if model), None)

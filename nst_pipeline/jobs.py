@@ -1,0 +1,147 @@
+"""Jobs: one content x one style, what makes each unique, and where its result goes. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from nst_pipeline.config import NAME_FIELDS, OutputSettings
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.files import shown
+from nst_pipeline.inbox import Found
+from nst_pipeline.outbox import output_name
+from nst_pipeline.recipe import Recipe, digest
+
+
+@dataclass(frozen=True)
+class Content:
+    """A picture to paint, known by its bytes."""
+
+    found: Found
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.found.path
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style image with the recipe that it is painted by."""
+
+    name: str
+    path: Path
+    sha256: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """One content x one style.
+
+    Attributes:
+        content: the picture.
+        style: the style.
+        weights_sha256: digest of the network's weights.
+        precision: as configured.
+        encoding: how the result is encoded.
+        output: the result's absolute path.
+    """
+
+    content: Content
+    style: Style
+    weights_sha256: str
+    precision: str
+    encoding: OutputSettings
+    output: Path
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over everything that decides the output's bytes."""
+        return digest(
+            {
+                "content": self.content.sha256,
+                "style": self.style.sha256,
+                "recipe": self.style.recipe.pixels(),
+                "weights": self.weights_sha256,
+                "precision": self.precision,
+                "encoding": self.encoding.pixels(),
+            }
+        )
+
+    def made_by(self) -> dict[str, Any]:
+        """Return how the result is made, as its metadata holds it."""
+        return {
+            "style": self.style.name,
+            "style_sha256": self.style.sha256,
+            "content_sha256": self.content.sha256,
+            "weights_sha256": self.weights_sha256,
+            "recipe": self.style.recipe.model_dump(mode="json"),
+            "job": self.key,
+        }
+
+
+def plan(
+    contents: list[Content],
+    styles: list[Style],
+    outbox: Path,
+    encoding: OutputSettings,
+    weights_sha256: str,
+    precision: str,
+) -> list[Job]:
+    """Return every content x style, all styles of a content before the next content.
+
+    Contents whose names would clash keep more of their path: two of one stem in a folder keep
+    their suffix, two from different places keep their folders.
+
+    Raises:
+        ConfigError: two jobs would still write the same file, or an input would be overwritten.
+    """
+    places = _places([content.found for content in contents])
+    jobs = [
+        Job(content, style, weights_sha256, precision, encoding,
+            outbox / output_name(encoding, folder, content=stem, style=style.name,
+                                 recipe=style.recipe.name, size=style.recipe.size))
+        for content, (folder, stem) in zip(contents, places, strict=True)
+        for style in styles
+    ]  # fmt: skip
+    _check_outputs(jobs)
+    return jobs
+
+
+def _places(found: list[Found]) -> list[tuple[PurePath, str]]:
+    """Return each content's folder in the outbox and the name that stands for it there."""
+    places = [(item.folder, item.path.stem) for item in found]
+    counts = Counter((item.folder, item.path.name) for item in found)
+    stems = Counter(places)
+    result = []
+    for item, place in zip(found, places, strict=True):
+        if counts[item.folder, item.path.name] > 1:
+            result.append((PurePath(*item.path.parent.parts[1:]), place[1]))
+        elif stems[place] > 1:
+            result.append((item.folder, item.path.name))
+        else:
+            result.append(place)
+    return result
+
+
+def _check_outputs(jobs: list[Job]) -> None:
+    inputs = {job.content.path for job in jobs} | {job.style.path for job in jobs}
+    seen: dict[Path, Job] = {}
+    problems = []
+    for job in jobs:
+        other = seen.setdefault(job.output, job)
+        if other is not job:
+            problems.append(
+                f"output.name: {_title(other)} and {_title(job)} would both be written to "
+                f"{shown(job.output)}; use more of {', '.join(f'{{{f}}}' for f in NAME_FIELDS)}"
+            )
+        if job.output in inputs:
+            problems.append(f"{shown(job.output)}: would overwrite an input; choose another outbox")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _title(job: Job) -> str:
+    return f"{shown(job.content.path)} in {job.style.name}"

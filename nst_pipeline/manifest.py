@@ -1,0 +1,213 @@
+"""One run's record: valid JSON on disk from its first job to its last."""
+
+import json
+import platform
+import secrets
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nst_pipeline import __version__
+from nst_pipeline.files import publish, shown
+from nst_pipeline.weights import Weights
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunRecord(Record):
+    """The run itself."""
+
+    id: str
+    started: datetime
+    ended: datetime | None = Field(None, description="null while it runs, or after a kill")
+    status: Literal["running", "finished", "stopped"] = "running"
+
+
+class ProgramRecord(Record):
+    """What ran."""
+
+    name: str = "nst-pipeline"
+    version: str = __version__
+    python: str
+    platform: str
+    libraries: dict[str, str]
+
+
+class DeviceRecord(Record):
+    """What it ran on."""
+
+    name: str
+    precision: Literal["fp32", "bf16"]
+
+
+class WeightsRecord(Record):
+    """The network's weights."""
+
+    id: str
+    path: str
+    sha256: str
+    note: str
+
+
+class FileRecord(Record):
+    """An image file; ``size`` is (height, width)."""
+
+    path: str
+    sha256: str | None = None
+    size: tuple[int, int] | None = None
+
+
+class StyleRecord(Record):
+    """A style."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+class ErrorRecord(Record):
+    """Why a job failed; ``trace`` is empty for a reason that the program foresaw."""
+
+    reason: str
+    trace: str = ""
+
+
+class LossRecord(Record):
+    """Weighted terms of a loss, and their sum."""
+
+    content: float
+    style: float
+    tv: float
+    total: float
+
+
+class JobRecord(Record):
+    """One content x one style."""
+
+    status: Literal["done", "failed", "skipped"]
+    content: FileRecord
+    style: StyleRecord
+    output: FileRecord | None = None
+    key: str | None = Field(None, description="SHA-256 over everything that decides the output")
+    error: ErrorRecord | None = None
+    iterations: int | None = None
+    stop_reason: Literal["iterations", "converged", "diverged"] | None = None
+    losses: dict[Literal["start", "end"], LossRecord] | None = None
+    seconds: float | None = None
+
+
+class TotalsRecord(Record):
+    """Sums over the jobs."""
+
+    jobs: int
+    done: int
+    failed: int
+    skipped: int
+    seconds: float
+    cache_hits: int
+    cache_misses: int
+
+
+class Manifest(Record):
+    """A run's record, as outbox/manifests holds it."""
+
+    run: RunRecord
+    program: ProgramRecord
+    device: DeviceRecord | None = Field(description="null when nothing had to be painted")
+    weights: WeightsRecord
+    config: dict[str, Any] = Field(description="as resolved, every default filled in")
+    jobs: list[JobRecord]
+    totals: TotalsRecord
+
+
+@cache
+def program() -> ProgramRecord:
+    """Return what is running; asks the installed packages, and imports none of them."""
+    return ProgramRecord(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        libraries={name: version(name) for name in LIBRARIES},
+    )
+
+
+class Recorder:
+    """Keeps a run's manifest.
+
+    Attributes:
+        device: set once it is known.
+        cache_hits: of the style targets.
+        cache_misses: of the style targets.
+    """
+
+    def __init__(self, outbox: Path, weights: Weights, config: dict[str, Any]) -> None:
+        """Begin the record of a run that starts now; nothing is written yet."""
+        now = datetime.now(UTC)
+        self._begun = time.monotonic()
+        self._run = RunRecord(id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", started=now)
+        self._weights = WeightsRecord(
+            id=weights.id, path=shown(weights.path), sha256=weights.sha256, note=weights.note
+        )
+        self._config, self._jobs = config, list[JobRecord]()
+        self.path = outbox / "manifests" / f"{self._run.id}.json"
+        self.device: DeviceRecord | None = None
+        self.cache_hits = self.cache_misses = 0
+
+    def add(self, record: JobRecord) -> None:
+        """Add what became of a job."""
+        self._jobs.append(record)
+
+    def end(self, status: Literal["finished", "stopped"]) -> None:
+        """Record that the run is over."""
+        self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
+
+    def manifest(self) -> Manifest:
+        """Return the manifest as it stands."""
+        count = Counter(job.status for job in self._jobs)
+        return Manifest(
+            run=self._run,
+            program=program(),
+            device=self.device,
+            weights=self._weights,
+            config=self._config,
+            jobs=self._jobs,
+            totals=TotalsRecord(
+                jobs=len(self._jobs),
+                done=count["done"],
+                failed=count["failed"],
+                skipped=count["skipped"],
+                seconds=time.monotonic() - self._begun,
+                cache_hits=self.cache_hits,
+                cache_misses=self.cache_misses,
+            ),
+        )
+
+    def save(self) -> None:
+        """Write the manifest to the outbox, replacing the last one atomically.
+
+        Raises:
+            CannotCreateError: the outbox cannot be written to.
+            OutputError: the disk is full or broken.
+        """
+        publish(self.path, to_json(self.manifest()).encode())
+
+
+def to_json(manifest: Manifest) -> str:
+    """Return a manifest as indented JSON."""
+    return json.dumps(manifest.model_dump(mode="json"), indent=2)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema that every manifest follows."""
+    return Manifest.model_json_schema(mode="serialization")
