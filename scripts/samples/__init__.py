@@ -1,0 +1,1 @@
+"""Procedural sample pictures: three contents and three styles."""
