@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,6 +95,9 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's manifest, and nothing else.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run or watch uses the state folder.")
+    ] = False,
 ) -> None:
     """Paint the inbox (or PATHS) in every style, unless it is done already."""
     from rich.console import Console
@@ -108,18 +112,30 @@ def run(
         _show_plan(config, paths, force, as_json)
         return
     _fetch_if_missing(config.weights)
-    _run(config, paths, force, as_json, console)
+    signal.signal(signal.SIGTERM, _terminate)
+    _run(config, paths, force, as_json, console, wait)
+
+
+def _terminate(number: int, _: object) -> None:
+    """End in good order, as for Ctrl-C: what is at work goes back into the queue."""
+    raise SystemExit(128 + number)
 
 
 def _run(
-    config: "Config", paths: list[Path] | None, force: bool, as_json: bool, console: "Console"
+    config: "Config",
+    paths: list[Path] | None,
+    force: bool,
+    as_json: bool,
+    console: "Console",
+    wait: bool,
 ) -> None:
     from nst_pipeline.display import Display
     from nst_pipeline.executor import LocalExecutor
+    from nst_pipeline.lock import Lock
     from nst_pipeline.manifest import to_json
     from nst_pipeline.runner import run_once
 
-    with Display(console) as display:
+    with Lock(config.state, "run", wait), Display(console) as display:
         recorder = run_once(config, LocalExecutor, display, paths or None, force)
     manifest = recorder.manifest()
     totals = manifest.totals

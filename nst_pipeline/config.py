@@ -129,8 +129,69 @@ class Limits(Settings):
     cache_bytes: int = Field(
         512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
     )
+    min_free_bytes: int = Field(
+        128 * 2**20, ge=0, description="Nothing is begun while the outbox has less room."
+    )
     batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
+    )
+
+
+class WatchSettings(Settings):
+    """When a picture is ready, and how long things may take."""
+
+    settle_seconds: float = Field(
+        2.0, ge=0, le=3600, description="A file is ready once it did not change for so long."
+    )
+    grace_seconds: float = Field(
+        60.0, ge=0, le=86400,
+        description="How long what is empty, cut short or no image may still become one.",
+    )  # fmt: skip
+    rescan_seconds: float = Field(
+        60.0, gt=0, le=86400, description="The inbox is read anew at least this often."
+    )
+    polling: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether to do without the file system's events; auto: where it sends none.",
+    )
+    poll_seconds: float = Field(
+        5.0, gt=0, le=86400, description="How often the inbox is read without events."
+    )
+    urgent: str = Field(
+        "urgent", description="Subfolder whose pictures come first; empty text: none."
+    )
+    stop_seconds: float = Field(
+        60.0, ge=0, le=86400, description="How long a job may go on when told to stop."
+    )
+    max_attempts: int = Field(3, ge=1, le=1_000_000, description="Attempts at a job.")
+    retry_seconds: float = Field(
+        30.0, ge=0, le=86400, description="Before the second attempt; doubled for each further."
+    )
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_address(address: str | None) -> str | None:
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{address!r} is no address; give a port or HOST:PORT")
+        return f"{host or '127.0.0.1'}:{port}"
+    return None
+
+
+class MetricsSettings(Settings):
+    """Where Prometheus finds its figures."""
+
+    textfile: Annotated[Path, AfterValidator(_resolve)] | None = Field(
+        None,
+        description="File for the node exporter's textfile collector.",
+        examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
+    )
+    http: Annotated[str | None, BeforeValidator(_as_text), AfterValidator(_check_address)] = Field(
+        None, description="PORT (on this machine alone) or HOST:PORT to serve them at."
     )
 
 
@@ -140,9 +201,27 @@ class Config(Settings):
     inbox: FolderPath = Field(Path("inbox"), description="Folder of pictures to paint.")
     outbox: FolderPath = Field(Path("outbox"), description="Folder of results and manifests.")
     state: FolderPath = Field(Path("state"), description="Folder of the ledger and the caches.")
+    processed: FolderPath = Field(
+        Path("processed"), description="Folder of painted pictures, with on_success: move."
+    )
+    failed: FolderPath = Field(
+        Path("failed"), description="Folder of pictures that `watch` had to give up."
+    )
+    on_success: Literal["keep", "move", "delete"] = Field(
+        "keep", description="What becomes of a picture of the inbox when it is painted."
+    )
+    on_failure: Literal["move", "keep"] = Field(
+        "move", description="What `watch` does with a picture that it gives up."
+    )
+    on_conflict: Literal["auto", "replace", "suffix", "fail"] = Field(
+        "auto",
+        description="When a result's name is taken; auto: replace if on_success is keep, "
+        "else suffix.",
+    )
     ignore: tuple[str, ...] = Field(
         (
-            "*.part", "*.crdownload", "*.tmp", "*~", "Thumbs.db", "desktop.ini", "*.txt", "*.md",
+            "*.part", "*.partial", "*.filepart", "*.crdownload", "*.download", "*.opdownload",
+            "*.tmp", "*.temp", "*.swp", "*~", "~$*", "Thumbs.db", "desktop.ini", "*.txt", "*.md",
             "*.xmp", "*.json", "*.yaml", "*.yml",
         ),
         description="Files in folders to pass over, as shell patterns; hidden files always are.",
@@ -165,9 +244,26 @@ class Config(Settings):
     )
     output: OutputSettings = Field(default_factory=OutputSettings)
     limits: Limits = Field(default_factory=Limits)
+    watch: WatchSettings = Field(default_factory=WatchSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    @property
+    def conflict_policy(self) -> Literal["replace", "suffix", "fail"]:
+        """What `on_conflict` comes to."""
+        if self.on_conflict != "auto":
+            return self.on_conflict
+        return "replace" if self.on_success == "keep" else "suffix"
+
+    @property
+    def apart(self) -> tuple[Path, ...]:
+        """Folders that hold no pictures to paint, even if they lie in the inbox."""
+        return (self.outbox, self.state, self.processed, self.failed)
 
     @model_validator(mode="after")
     def _keep_folders_apart(self) -> Self:
+        for name in ("processed", "failed"):
+            if self.inbox.is_relative_to(getattr(self, name)):
+                raise ValueError(f"the inbox {self.inbox} lies in {name}; put it elsewhere")
         for name in ("outbox", "state"):
             folder: Path = getattr(self, name)
             if folder.is_relative_to(self.inbox):

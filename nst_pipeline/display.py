@@ -71,6 +71,11 @@ class Display:
             if told not in self._told:
                 self.line(f"failed   {record.error.reason}", "red")
             self._told.add(told)
+        elif record.output and record.duplicate_of:
+            self.line(
+                f"done     {_short(record.content.path)} in {record.style.name} -> "
+                f"{_short(record.output.path)}  same as {_short(record.duplicate_of)}"
+            )
         elif record.output and record.losses:
             start, end = record.losses["start"].total, record.losses["end"].total
             self.line(

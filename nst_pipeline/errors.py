@@ -3,11 +3,16 @@
 PipelineError
 ├── UsageError          64  the command line asks for something that makes no sense
 ├── ImageError          65  an input is not an image that can be painted
+│   └── NotReadyError       and may be one later: unreadable, empty, cut short, being written
 ├── UnavailableError    69  no weights or no device as asked
 ├── CannotCreateError   73  an output folder or file cannot be made
 ├── OutputError         74  an output cannot be written (disk full, input/output error)
+│   └── DiskFullError       for want of space
 ├── ConfigError         78  pipeline.yaml is wrong; holds every problem found
-└── ShapeError          70  a tensor of another shape than the engine's contract
+│   └── InboxGoneError      the inbox is not there
+├── ShapeError          70  a tensor of another shape than the engine's contract
+├── DeviceLostError     71  the device broke; only a new process can use it again
+└── LockedError         75  another nst-pipeline works with the same state folder
 
 A message reads *where: what was wrong, with the value; what to do*.
 """
@@ -29,6 +34,10 @@ class ImageError(PipelineError):
     """An input is not an image that can be painted."""
 
     exit_code = 65
+
+
+class NotReadyError(ImageError):
+    """An input cannot be painted now, and may well be later."""
 
 
 class UnavailableError(PipelineError):
@@ -55,6 +64,22 @@ class OutputError(PipelineError):
     exit_code = 74
 
 
+class DiskFullError(OutputError):
+    """An output cannot be written for want of space."""
+
+
+class DeviceLostError(PipelineError):
+    """The device broke in a way that only a new process can mend."""
+
+    exit_code = 71
+
+
+class LockedError(PipelineError):
+    """Another process works with the same state folder."""
+
+    exit_code = 75
+
+
 class ConfigError(PipelineError):
     """A configuration is wrong; ``problems`` holds one line for each mistake."""
 
@@ -64,3 +89,11 @@ class ConfigError(PipelineError):
         """Join ``problems`` (at least one) into the message."""
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class InboxGoneError(ConfigError):
+    """The inbox is not there: never made, renamed away, or not mounted."""
+
+
+class Abandoned(BaseException):  # noqa: N818 - no error, so that no handler of errors takes it
+    """Raised inside a job to end it at once; the job goes back to the queue."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
-from nst_pipeline.errors import ImageError, PipelineError
+from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs import Content, Job
 from nst_pipeline.outbox import encode
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A content with all its jobs."""
+    """A content with its jobs; ``copy`` holds its bytes where nobody else changes them."""
 
     content: Content
     jobs: tuple[Job, ...]
+    copy: Path | None = None
 
 
 @dataclass(frozen=True)
 class Painting:
-    """A finished job: the output file's bytes, and what the manifest says of their making."""
+    """A finished job: the output file's bytes, and what the manifest says of their making.
+
+    ``history_size`` is given only if memory did not suffice for the recipe's.
+    """
 
     data: bytes
     size: tuple[int, int]
@@ -46,14 +50,20 @@ class Painting:
     start: dict[str, float]
     end: dict[str, float]
     seconds: float
+    history_size: int | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job came to nothing; ``trace`` is empty for a reason that we foresaw."""
+    """Why a job came to nothing; ``trace`` is empty for a reason that we foresaw.
+
+    ``kind`` is ``input`` if the content is no picture, ``job`` if it will not work the next
+    time either, and ``passing`` if it may.
+    """
 
     reason: str
     trace: str = ""
+    kind: Literal["input", "job", "passing"] = "passing"
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an executor painted on, and how its cache of style targets fared."""
+    """What an executor painted on, and how its cache of style targets fared.
+
+    ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
+    """
 
     device: str
     precision: str
     cache_hits: int
     cache_misses: int
+    cache_bytes: int = 0
+    memory_bytes: int | None = None
 
 
 OnStep = Callable[[Job, int, float], None]
@@ -101,9 +116,23 @@ class Executor(Protocol):
 class LocalExecutor:
     """Paints in this process, one task after the other."""
 
-    def __init__(self, config: Config, weights: Weights, on_step: OnStep) -> None:
-        """Take what the engine needs; the engine itself is loaded by the first good content."""
+    def __init__(
+        self,
+        config: Config,
+        weights: Weights,
+        on_step: OnStep,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """Take what the engine needs; the engine itself is loaded by the first good content.
+
+        Args:
+            config: the settings.
+            weights: the network's.
+            on_step: told of the progress; may raise `Abandoned`.
+            check: called before every single step; may raise `Abandoned`.
+        """
         self._config, self._weights, self._on_step = config, weights, on_step
+        self._check = check
         self._tasks: deque[Task] = deque()
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
@@ -126,9 +155,10 @@ class LocalExecutor:
         """
         task = self._tasks.popleft()
         try:
-            content = self._read(task.content.path, task.content.sha256)
+            content = self._read(task.content.path, task.content.sha256, task.copy)
         except ImageError as error:
-            yield from (Outcome(job, Failure(str(error))) for job in task.jobs)
+            failure = Failure(str(error), kind="input")
+            yield from (Outcome(job, failure) for job in task.jobs)
             return
         jobs = sorted(task.jobs, key=lambda job: recipe_digest(job.style.recipe))
         for _, group in groupby(jobs, key=lambda job: recipe_digest(job.style.recipe)):
@@ -145,26 +175,35 @@ class LocalExecutor:
     def machine(self) -> Machine | None:
         """Tell what it paints on; None before the first painting."""
         for transfer in self._transfers.values():
-            device, precision = transfer.describe()
-            return Machine(device, precision, transfer.targets.hits, transfer.targets.misses)
+            targets, memory = transfer.targets, transfer.memory_bytes()
+            return Machine(
+                *transfer.describe(), targets.hits, targets.misses, targets.bytes, memory
+            )
         return None
 
     def _paint(
         self, transfer: StyleTransfer, content: inbox.Decoded, jobs: list[Job]
     ) -> list[Outcome]:
-        """Paint ``jobs`` together; whatever goes wrong fails these jobs alone."""
+        """Paint ``jobs`` together; whatever goes wrong fails these jobs alone.
+
+        Raises:
+            DeviceLostError: but nothing further can be painted in this process.
+        """
         try:
             results = transfer.run(
                 content.image,
                 [self._style_image(job.style.path, job.style.sha256) for job in jobs],
                 on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
+                check=self._check,
             )
             return [
                 Outcome(job, _painting(job, content, result))
                 for job, result in zip(jobs, results, strict=True)
             ]
+        except DeviceLostError:
+            raise
         except PipelineError as error:
-            failure = Failure(str(error))
+            failure = Failure(str(error), kind="job")
         except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
             failure = Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
         return [Outcome(job, failure) for job in jobs]
@@ -192,9 +231,9 @@ class LocalExecutor:
     def _read_style(self, path: Path, sha256: str) -> Image.Image:
         return self._read(path, sha256).image
 
-    def _read(self, path: Path, sha256: str) -> inbox.Decoded:
+    def _read(self, path: Path, sha256: str, copy: Path | None = None) -> inbox.Decoded:
         """Decode a file that was planned with this digest."""
-        data = inbox.read(path, self._config.limits.max_bytes)
+        data = inbox.read(copy or path, self._config.limits.max_bytes)
         if inbox.bytes_digest(data) != sha256:
             raise ImageError(f"{shown(path)}: changed since it was listed; run again")
         return inbox.decode(data, shown(path), self._config.limits.max_pixels)
@@ -218,4 +257,5 @@ def _painting(job: Job, content: inbox.Decoded, result: Result) -> Painting:
         asdict(result.start),
         asdict(result.end),
         result.seconds,
+        result.history_size if result.history_size < job.style.recipe.history_size else None,
     )

@@ -1,20 +1,30 @@
 """Files that appear whole or not at all, and paths as text."""
 
 import contextlib
+import ctypes
 import errno
 import functools
 import os
 import tempfile
 from pathlib import Path
 
-from nst_pipeline.errors import CannotCreateError, OutputError
+from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
 
 CANNOT_CREATE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST))
+NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+TEMPORARY_PREFIX = ".nst-"
+"""How the names of unfinished files begin; what a kill leaves of them may be deleted."""
+AT_FDCWD, RENAME_NOREPLACE = -100, 1
 
 
 def shown(path: object) -> str:
     """Return a path as text that can be printed and stored, whatever bytes it is made of."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def facts(status: os.stat_result) -> str:
+    """Return what changes when a file's bytes do: size, both times in ns, and inode."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -24,23 +34,56 @@ def publish(path: Path, data: bytes) -> None:
         CannotCreateError: its folder is missing and cannot be made, or is not writable.
         OutputError: the write failed, such as on a full disk; nothing is left behind.
     """
-    ensure_folder(path.parent)
+    temporary = write_temporary(path, data)
+    try:
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_temporary(path: Path, data: bytes) -> Path:
+    """Write ``data`` durably to a new hidden file beside ``path``, and return its path.
+
+    Raises:
+        CannotCreateError: the folder is missing and cannot be made, or is not writable.
+        OutputError: the write failed, such as on a full disk; nothing is left behind.
+    """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".nst-", delete=False) as file:
+        make_folder(path.parent)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=TEMPORARY_PREFIX, delete=False
+        ) as file:
             temporary = Path(file.name)
             os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _kind(error)(f"{shown(path)}: cannot be written: {error.strerror}") from error
-    finally:
+        return temporary
+    except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and its parents, each durably.
+
+    Raises:
+        OSError: that is impossible.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def ensure_folder(folder: Path) -> None:
@@ -51,18 +94,98 @@ def ensure_folder(folder: Path) -> None:
         OutputError: the disk is full or broken.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
             pass
     except OSError as error:
-        raise _kind(error)(
+        raise kind(error)(
             f"{shown(folder)}: no files can be created here: {error.strerror}; "
             "check its permissions and free space"
         ) from error
 
 
-def _kind(error: OSError) -> type[CannotCreateError] | type[OutputError]:
+def cannot_write(path: Path, error: OSError) -> CannotCreateError | OutputError:
+    """Return the error to raise when writing ``path`` failed with ``error``."""
+    return kind(error)(f"{shown(path)}: cannot be written: {error.strerror}")
+
+
+def kind(error: OSError) -> type[CannotCreateError] | type[OutputError]:
+    """Return the class of errors that a failed write belongs to."""
+    if error.errno in NO_SPACE:
+        return DiskFullError
     return CannotCreateError if error.errno in CANNOT_CREATE else OutputError
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file without ever replacing another, and make that durable.
+
+    Raises:
+        FileExistsError: ``target`` exists.
+        OSError: anything else, such as EXDEV for another file system.
+    """
+    names = os.fsencode(source), os.fsencode(target)
+    renameat2 = _renameat2()
+    code = errno.ENOSYS
+    if renameat2 is not None:
+        done = renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_NOREPLACE)
+        code = 0 if done == 0 else ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):  # the kernel or the file system does not know how
+        _link_over(source, target)
+    elif code:
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def _link_over(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links either (FAT): the best that is left is to look first
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.rename(target)
+    else:
+        source.unlink()
+
+
+@functools.cache
+def _renameat2() -> "ctypes._NamedFuncPointer | None":
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (
+        ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
+    )  # fmt: skip
+    return function
+
+
+def numbered(path: Path, number: int) -> Path:
+    """Return ``path`` for 1, and then ``name-2.suffix``, ``name-3.suffix`` and so on."""
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what a kill left of unfinished files below ``folder``; return how many."""
+    removed = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(TEMPORARY_PREFIX):
+                with contextlib.suppress(OSError):
+                    Path(place, name).unlink()
+                    removed += 1
+    return removed
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the file system of ``folder`` (or of its nearest parent)."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 @functools.cache
@@ -72,9 +195,17 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
     finally:
         os.close(descriptor)

@@ -1,10 +1,16 @@
 """The way in: list files, read them once, decode them safely to upright sRGB."""
 
 import contextlib
+import errno
+import fcntl
 import fnmatch
+import functools
 import hashlib
 import io
+import logging
 import os
+import re
+import signal
 import stat
 import struct
 import warnings
@@ -15,13 +21,17 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
-from nst_pipeline.errors import ImageError, UsageError
-from nst_pipeline.files import shown
+from nst_pipeline.errors import ImageError, NotReadyError, UsageError
+from nst_pipeline.files import facts, shown
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 )
+IMAGE_ENDINGS = tuple(IMAGE_SUFFIXES)
+BEING_WRITTEN = "still being written; run again when it is complete"
 ORIENTATION = 0x0112
 
 
@@ -33,11 +43,15 @@ class Found:
         path: the file.
         folder: its folder relative to where the search started; kept in the outbox.
         root: where the search started.
+        facts: what the file was seen with, or None.
+        arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
     """
 
     path: Path
     folder: PurePath
     root: Path
+    facts: str | None = None
+    arrived_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,55 +87,109 @@ def find(
         if not os.path.lexists(path):
             raise UsageError(f"{shown(path)}: no such file or folder")
         if not path.is_dir():
-            items: Iterator[Found] = iter([Found(path.absolute(), PurePath(), path.parent)])
+            items = iter([Found(path.absolute(), PurePath(), path.parent)])
         else:
-            items = _walk(path, PurePath(), path, ignore, apart)
+            items = (Found(Path(e.path), at, path) for e, at in walk(path, ignore, apart))
         for item in items:
             found.setdefault(item.path, item)
     return list(found.values())
 
 
+def walk(
+    folder: Path, ignore: tuple[str, ...] = (), apart: tuple[Path, ...] = ()
+) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
+    """List the files of a folder and its subfolders, each with its folder relative to the first.
+
+    Left out are hidden files, those that ``ignore`` and ``apart`` name, and symbolic links to
+    folders or out of the searched folder. A subfolder that cannot be read is told and left out.
+
+    Raises:
+        OSError: ``folder`` itself cannot be read.
+    """
+    names = _matching(ignore)
+    places = frozenset(str(path) for path in apart)
+    yield from _walk(folder.absolute(), PurePath(), os.path.realpath(folder), names, places)
+
+
 def _walk(
-    folder: Path, relative: PurePath, root: Path, ignore: tuple[str, ...], apart: tuple[Path, ...]
-) -> Iterator[Found]:
+    folder: Path, relative: PurePath, root: str, ignore: re.Pattern[str], apart: frozenset[str]
+) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
     for entry in entries:
-        path = Path(entry.path).absolute()
-        hidden = entry.name.startswith(".")
-        if hidden or path in apart or any(fnmatch.fnmatch(entry.name, p) for p in ignore):
+        if entry.name.startswith(".") or ignore.match(entry.name) or entry.path in apart:
             continue
         # A folder that is named like an image is a mistake to report, not a place to search.
-        if entry.is_dir(follow_symlinks=False) and path.suffix.lower() not in IMAGE_SUFFIXES:
-            yield from _walk(path, relative / entry.name, root, ignore, apart)
-        else:
-            yield Found(path, relative, root)
+        if entry.is_dir(follow_symlinks=False) and not entry.name.lower().endswith(IMAGE_ENDINGS):
+            try:
+                yield from _walk(Path(entry.path), relative / entry.name, root, ignore, apart)
+            except OSError as error:
+                log.warning("%s: cannot be searched: %s", shown(entry.path), error.strerror)
+        elif not entry.is_symlink() or _stays_in(entry.path, root):
+            yield entry, relative
 
 
-def read(path: Path, max_bytes: int) -> bytes:
+def _stays_in(link: str, root: str) -> bool:
+    target = os.path.realpath(link)
+    return target.startswith(f"{root}/") and not Path(target).is_dir()
+
+
+@functools.lru_cache(maxsize=8)
+def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Return one expression for many shell patterns; none of them: it matches nothing."""
+    return re.compile("|".join(fnmatch.translate(p) for p in patterns) or r"(?!)", re.DOTALL)
+
+
+def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
     """Return the bytes of a regular file that nobody changed meanwhile.
 
+    Args:
+        path: the file.
+        max_bytes: refused above this.
+        known: the facts that it was seen with; another file by now is refused.
+
     Raises:
-        ImageError: not a regular file, empty, too large, unreadable, or changed while read.
+        NotReadyError: empty, unreadable, being written, or another file than was seen.
+        ImageError: not a regular file, or too large.
     """
     try:
         # O_NONBLOCK: a FIFO without a writer must not hang the run.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         reason = "a link to nowhere" if path.is_symlink() and not path.exists() else error.strerror
-        raise ImageError(f"{shown(path)}: {reason}") from error
+        raise NotReadyError(f"{shown(path)}: {reason}") from error
     try:
         before = os.fstat(descriptor)
         _check_kind(before, path, max_bytes)
+        if known not in (None, facts(before)) or _is_being_written(descriptor):
+            raise NotReadyError(f"{shown(path)}: {BEING_WRITTEN}")
         data = _read_all(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:
-        raise ImageError(f"{shown(path)}: {error.strerror}") from error
+        raise NotReadyError(f"{shown(path)}: {error.strerror}") from error
     finally:
         os.close(descriptor)
-    if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
-        raise ImageError(f"{shown(path)}: still being written; run again when it is complete")
+    if len(data) != before.st_size or facts(after) != facts(before):
+        raise NotReadyError(f"{shown(path)}: {BEING_WRITTEN}")
     return data
+
+
+def _is_being_written(descriptor: int) -> bool:
+    """Tell whether a process of this machine has the file open for writing.
+
+    The kernel grants a read lease only where there is none; False where it cannot tell.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        # A writer that comes in this very moment has the kernel signal us: with something
+        # that is ignored unless somebody asked for it.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
 
 
 def _check_kind(status: os.stat_result, path: Path, max_bytes: int) -> None:
@@ -129,7 +197,7 @@ def _check_kind(status: os.stat_result, path: Path, max_bytes: int) -> None:
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
         raise ImageError(f"{shown(path)}: {kind}, not an image file")
     if status.st_size == 0:
-        raise ImageError(f"{shown(path)}: empty; copy it again")
+        raise NotReadyError(f"{shown(path)}: empty; copy it again")
     if status.st_size > max_bytes:
         raise ImageError(
             f"{shown(path)}: {status.st_size:,} bytes; limits.max_bytes allows {max_bytes:,}"

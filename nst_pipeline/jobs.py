@@ -1,6 +1,8 @@
 """Jobs: one content x one style, what makes each unique, and where its result goes. Pure."""
 
+import functools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -35,6 +37,11 @@ class Style:
     sha256: str
     recipe: Recipe
 
+    @functools.cached_property
+    def pixels(self) -> dict[str, Any]:
+        """What of the recipe can change a pixel."""
+        return self.recipe.pixels()
+
 
 @dataclass(frozen=True)
 class Job:
@@ -56,17 +63,17 @@ class Job:
     encoding: OutputSettings
     output: Path
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """SHA-256 over everything that decides the output's bytes."""
         return digest(
             {
                 "content": self.content.sha256,
                 "style": self.style.sha256,
-                "recipe": self.style.recipe.pixels(),
+                "recipe": self.style.pixels,
                 "weights": self.weights_sha256,
                 "precision": self.precision,
-                "encoding": self.encoding.pixels(),
+                "encoding": _pixels(self.encoding),
             }
         )
 
@@ -82,6 +89,11 @@ class Job:
         }
 
 
+@functools.lru_cache(maxsize=8)
+def _pixels(encoding: OutputSettings) -> dict[str, Any]:
+    return encoding.pixels()
+
+
 def plan(
     contents: list[Content],
     styles: list[Style],
@@ -89,16 +101,26 @@ def plan(
     encoding: OutputSettings,
     weights_sha256: str,
     precision: str,
+    neighbours: Iterable[tuple[PurePath, str]] = (),
 ) -> list[Job]:
     """Return every content x style, all styles of a content before the next content.
 
     Contents whose names would clash keep more of their path: two of one stem in a folder keep
     their suffix, two from different places keep their folders.
 
+    Args:
+        contents: what to paint.
+        styles: how.
+        outbox: where the results go.
+        encoding: how they are named and encoded.
+        weights_sha256: digest of the network's weights.
+        precision: as configured.
+        neighbours: folder and stem of the files that have their results already.
+
     Raises:
         ConfigError: two jobs would still write the same file, or an input would be overwritten.
     """
-    places = _places([content.found for content in contents])
+    places = _places([content.found for content in contents], neighbours)
     jobs = [
         Job(content, style, weights_sha256, precision, encoding,
             outbox / output_name(encoding, folder, content=stem, style=style.name,
@@ -110,11 +132,14 @@ def plan(
     return jobs
 
 
-def _places(found: list[Found]) -> list[tuple[PurePath, str]]:
+def _places(
+    found: list[Found], neighbours: Iterable[tuple[PurePath, str]]
+) -> list[tuple[PurePath, str]]:
     """Return each content's folder in the outbox and the name that stands for it there."""
     places = [(item.folder, item.path.stem) for item in found]
     counts = Counter((item.folder, item.path.name) for item in found)
     stems = Counter(places)
+    stems.update(neighbours)
     result = []
     for item, place in zip(found, places, strict=True):
         if counts[item.folder, item.path.name] > 1:

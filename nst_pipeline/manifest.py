@@ -17,6 +17,10 @@ from nst_pipeline import __version__
 from nst_pipeline.files import publish, shown
 from nst_pipeline.weights import Weights
 
+BULK = 500
+"""A manifest of more jobs is not written after each: that would take ever longer."""
+BULK_SHARE = 10
+"""Of a time span, one part in so many may go into writing one."""
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
@@ -106,6 +110,12 @@ class JobRecord(Record):
     stop_reason: Literal["iterations", "converged", "diverged"] | None = None
     losses: dict[Literal["start", "end"], LossRecord] | None = None
     seconds: float | None = None
+    history_size: int | None = Field(
+        None, description="of L-BFGS, where memory did not suffice for the recipe's"
+    )
+    duplicate_of: str | None = Field(
+        None, description="the output that this one is a copy of: the same bytes, painted once"
+    )
 
 
 class TotalsRecord(Record):
@@ -115,6 +125,7 @@ class TotalsRecord(Record):
     done: int
     failed: int
     skipped: int
+    duplicates: int = Field(0, description="of the jobs done, those that needed no painting")
     seconds: float
     cache_hits: int
     cache_misses: int
@@ -159,14 +170,25 @@ class Recorder:
         self._weights = WeightsRecord(
             id=weights.id, path=shown(weights.path), sha256=weights.sha256, note=weights.note
         )
-        self._config, self._jobs = config, list[JobRecord]()
+        self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
+        self._saved, self._save_seconds = 0.0, 0.0
         self.path = outbox / "manifests" / f"{self._run.id}.json"
         self.device: DeviceRecord | None = None
         self.cache_hits = self.cache_misses = 0
 
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self._run.id
+
+    @property
+    def count(self) -> int:
+        """The number of jobs."""
+        return len(self._jobs)
+
     def add(self, record: JobRecord) -> None:
-        """Add what became of a job."""
-        self._jobs.append(record)
+        """Add what became of a job, in place of what was said of it before."""
+        self._jobs[record.content.path, record.style.name] = record
 
     def end(self, status: Literal["finished", "stopped"]) -> None:
         """Record that the run is over."""
@@ -174,24 +196,29 @@ class Recorder:
 
     def manifest(self) -> Manifest:
         """Return the manifest as it stands."""
-        count = Counter(job.status for job in self._jobs)
+        jobs = list(self._jobs.values())
         return Manifest(
             run=self._run,
             program=program(),
             device=self.device,
             weights=self._weights,
             config=self._config,
-            jobs=self._jobs,
-            totals=TotalsRecord(
-                jobs=len(self._jobs),
-                done=count["done"],
-                failed=count["failed"],
-                skipped=count["skipped"],
-                seconds=time.monotonic() - self._begun,
-                cache_hits=self.cache_hits,
-                cache_misses=self.cache_misses,
-            ),
+            jobs=jobs,
+            totals=totals(jobs, time.monotonic() - self._begun, self.cache_hits, self.cache_misses),
         )
+
+    def save_if_due(self) -> None:
+        """Write the manifest after a job, but a long one only now and then.
+
+        Raises:
+            CannotCreateError, OutputError: see `save`.
+        """
+        wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
+        if time.monotonic() - self._saved >= wait:
+            begun = time.monotonic()
+            self.save()
+            self._saved = time.monotonic()
+            self._save_seconds = self._saved - begun
 
     def save(self) -> None:
         """Write the manifest to the outbox, replacing the last one atomically.
@@ -201,6 +228,23 @@ class Recorder:
             OutputError: the disk is full or broken.
         """
         publish(self.path, to_json(self.manifest()).encode())
+
+
+def totals(
+    jobs: list[JobRecord], seconds: float, cache_hits: int = 0, cache_misses: int = 0
+) -> TotalsRecord:
+    """Return the sums over ``jobs``."""
+    count = Counter(job.status for job in jobs)
+    return TotalsRecord(
+        jobs=len(jobs),
+        done=count["done"],
+        failed=count["failed"],
+        skipped=count["skipped"],
+        duplicates=sum(job.duplicate_of is not None for job in jobs),
+        seconds=seconds,
+        cache_hits=cache_hits,
+        cache_misses=cache_misses,
+    )
 
 
 def to_json(manifest: Manifest) -> str:

@@ -1,125 +1,51 @@
-"""The orchestrator: scan, plan, paint, publish, record. A failed job never stops the others."""
+"""The orchestrator: scan, plan, paint, publish, record. A failed job never stops the others.
+
+Whatever happens to the process, the ledger says how far each job came, and the next run goes on
+from there: `commit` and `disposal` hold the two protocols, `recovery` is the way back in.
+"""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
-from nst_pipeline import inbox, jobs, weights
+from nst_pipeline import commit, inbox, records, runs
 from nst_pipeline.config import Config
 from nst_pipeline.errors import (
+    Abandoned,
     CannotCreateError,
-    ConfigError,
+    DeviceLostError,
+    DiskFullError,
     ImageError,
+    NotReadyError,
     OutputError,
     PipelineError,
 )
 from nst_pipeline.executor import Executor, Failure, OnStep, Outcome, Painting, Task
-from nst_pipeline.files import ensure_folder, publish, shown
-from nst_pipeline.inbox import Found
-from nst_pipeline.jobs import Content, Job, Style
-from nst_pipeline.ledger import Ledger
-from nst_pipeline.manifest import (
-    DeviceRecord,
-    ErrorRecord,
-    FileRecord,
-    JobRecord,
-    LossRecord,
-    Recorder,
-    StyleRecord,
-)
+from nst_pipeline.files import ensure_folder, free_bytes, shown, write_temporary
+from nst_pipeline.hooks import Hooks, Listener
+from nst_pipeline.jobs import Job
+from nst_pipeline.ledger import Entry, Ledger
+from nst_pipeline.manifest import DeviceRecord, FileRecord, JobRecord, Recorder
+from nst_pipeline.planning import Broken, Plan, ledger_path, make_plan, make_scanner
+from nst_pipeline.records import resolved
+from nst_pipeline.recovery import recover
+from nst_pipeline.scanner import Scanner
+from nst_pipeline.settling import Settler
 from nst_pipeline.weights import Weights
+
+__all__ = [
+    "Hooks", "Listener", "MakeExecutor", "Plan", "ledger_path", "make_plan", "resolved",
+    "run_once", "run_standing",
+]  # fmt: skip
 
 MakeExecutor = Callable[[Config, Weights, OnStep], Executor]
 
-
-class Listener(Protocol):
-    """Told what a run does; all calls come from the runner's thread."""
-
-    def planned(self, plan: "Plan") -> None:
-        """The jobs are known; painting begins."""
-
-    def stepped(self, job: Job, done: int, loss: float) -> None:
-        """A job did ``done`` of its iterations; ``loss`` is its best so far."""
-
-    def finished(self, record: JobRecord) -> None:
-        """A job is done or has failed, and its record is durable."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A file that no job can be made of."""
-
-    found: Found
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What there is to do.
-
-    Attributes:
-        weights: the network's weights.
-        styles: with their recipes.
-        todo: jobs to paint, all styles of a content before the next.
-        done: jobs whose output is there already.
-        broken: files that cannot be painted.
-    """
-
-    weights: Weights
-    styles: list[Style]
-    todo: list[Job]
-    done: list[Job]
-    broken: list[Broken]
-
-
-def ledger_path(config: Config) -> Path:
-    """Return where a configuration's ledger stands."""
-    return config.state / "ledger.sqlite"
-
-
-def make_plan(
-    config: Config, ledger: Ledger, paths: list[Path] | None = None, force: bool = False
-) -> Plan:
-    """Find the contents and decide what must be painted; imports no torch, writes no output.
-
-    Args:
-        config: the settings.
-        ledger: what is done already.
-        paths: files and folders to paint in place of the inbox.
-        force: paint also what is done already.
-
-    Raises:
-        ConfigError: no inbox, a style that is no image, or outputs that would clash.
-        UnavailableError: no weights as asked.
-        UsageError: one of ``paths`` does not exist.
-    """
-    if paths is None and not config.inbox.is_dir():
-        raise ConfigError([f"inbox: {shown(config.inbox)}: no such folder; create it"])
-    network = weights.resolve(
-        config.weights, lambda path: ledger.file_digest(path, weights.file_digest)
-    )
-    styles = _styles(config, ledger, network)
-    apart = (config.outbox, config.state, *(style.path for style in styles))
-    contents, broken = [], []
-    for found in inbox.find(paths or [config.inbox], config.ignore, apart):
-        try:
-            contents.append(Content(found, _digest(found.path, config, ledger, inbox.identify)))
-        except ImageError as error:
-            broken.append(Broken(found, str(error)))
-    planned = jobs.plan(
-        contents, styles, config.outbox, config.output, network.sha256, config.precision
-    )
-    done = set() if force else {j.output for j in planned if ledger.is_done(j.key, j.output)}
-    return Plan(
-        network,
-        styles,
-        [job for job in planned if job.output not in done],
-        [job for job in planned if job.output in done],
-        broken,
-    )
+PATIENCE = 5
+"""How many times ``settle_seconds`` a run waits for files that still change."""
+BATCH_JOBS = 1000
+"""After so many jobs a standing run's manifest is closed, and the next begun."""
 
 
 def run_once(
@@ -128,174 +54,365 @@ def run_once(
     listener: Listener,
     paths: list[Path] | None = None,
     force: bool = False,
+    hooks: Hooks | None = None,
 ) -> Recorder:
     """Paint everything that is not painted yet, and return the run's record.
 
     The manifest is also written to the outbox, anew after each job, unless there was nothing
-    to do. A job that fails is in it with its reason.
+    to do. A job that fails is in it with its reason. Only one process at a time may do this
+    with a state folder (see `lock`).
+
+    Args:
+        config: the settings.
+        make_executor: makes what paints.
+        listener: told of the progress.
+        paths: files and folders to paint in place of the inbox.
+        force: paint also what is done already.
+        hooks: for the caller to take part.
 
     Raises:
-        ConfigError: see `make_plan`.
+        InboxGoneError, ConfigError: see `make_plan`.
         UnavailableError: no weights or device as asked.
         CannotCreateError: the outbox or the state folder cannot be written to.
-        OutputError: an output could not be written, such as on a full disk.
+        OutputError: an output could not be written.
+        DiskFullError: for want of space, be it that ``limits.min_free_bytes`` would be used.
+        DeviceLostError: the device broke; only a new process can paint again.
     """
     with Ledger(ledger_path(config)) as ledger:
-        plan = make_plan(config, ledger, paths, force)
-        recorder = Recorder(config.outbox, plan.weights, resolved(config, plan.weights.id))
-        for job in plan.done:
-            recorder.add(_record(job, "skipped", sha256=ledger.output_digest(job.output)))
-        if plan.todo or plan.broken:
-            ensure_folder(config.outbox)
-            listener.planned(plan)
-            with _recording(recorder):
-                _work(config, plan, ledger, recorder, make_executor, listener)
-        else:
-            recorder.end("finished")
-        return recorder
+        recover(config, ledger)
+        batch = _Batch(config, ledger, make_executor, listener, hooks or Hooks())
+        batch.run(paths or None, force)
+        assert batch.recorder  # a batch that was told to run always has one
+        return batch.recorder
 
 
-def _work(
+def run_standing(
     config: Config,
-    plan: Plan,
-    ledger: Ledger,
-    recorder: Recorder,
     make_executor: MakeExecutor,
     listener: Listener,
+    hooks: Hooks,
+    scanner: Scanner,
 ) -> None:
-    def finish(record: JobRecord) -> None:
-        recorder.add(record)
-        recorder.save()
-        listener.finished(record)
+    """Do as `run_once` does, for a daemon: until the inbox has nothing left to do.
 
-    for broken in plan.broken:
-        for style in plan.styles:
-            finish(_broken_record(broken, style))
-    executor = make_executor(config, plan.weights, listener.stepped)
-    for outcome in _paint(executor, plan.todo):
-        machine = executor.machine()
-        if machine:
-            recorder.device = DeviceRecord(name=machine.device, precision=machine.precision)
-            recorder.cache_hits, recorder.cache_misses = machine.cache_hits, machine.cache_misses
-        if isinstance(outcome.outcome, Failure):
-            finish(_failed_record(outcome.job, outcome.outcome))
-            continue
+    What may pass is tried again later (``hooks.again`` is told when); what is given up is moved
+    to the failed folder.
+
+    Args:
+        config: the settings.
+        make_executor: makes what paints.
+        listener: told of the progress.
+        hooks: for the caller to take part.
+        scanner: made by `planning.make_scanner`, and kept from call to call.
+
+    Raises:
+        PipelineError: as `run_once`; `OutputError` only if the whole outbox is concerned.
+    """
+    with Ledger(ledger_path(config)) as ledger:
+        recover(config, ledger)
+        _Batch(config, ledger, make_executor, listener, hooks, scanner).run(None, False)
+
+
+class _Batch:
+    """One run at work; with a scanner, a standing one."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        make_executor: MakeExecutor,
+        listener: Listener,
+        hooks: Hooks,
+        scanner: Scanner | None = None,
+    ) -> None:
+        self.recorder: Recorder | None = None
+        self._config, self._ledger, self._make_executor = config, ledger, make_executor
+        self._listener, self._hooks, self._scanner = listener, hooks, scanner
+        self._executor: Executor | None = None
+        self._is_open = False
+        self._stepped: set[Path] = set()
+        self._at_work: dict[Path, Entry] = {}
+        self._copies: dict[Path, tuple[Path, set[Path]]] = {}
+
+    def run(self, paths: list[Path] | None, force: bool) -> None:
+        """Do everything there is to do."""
         try:
-            finish(_publish(outcome.job, outcome.outcome, ledger))
-        except (CannotCreateError, OutputError) as error:
-            recorder.add(_failed_record(outcome.job, Failure(str(error))))
+            if self._scanner is None:
+                self._run_all(paths, force)
+            else:
+                while self._go_on(self._scanner):
+                    pass
+        except BaseException as error:
+            self._stop(error)
             raise
+        self._close("finished")
 
+    def _run_all(self, paths: list[Path] | None, force: bool) -> None:
+        scanner = make_scanner(self._config, paths)
+        self._await_settled(scanner, paths)
+        plan = make_plan(self._config, self._ledger, paths, force, scanner)
+        self._hooks.looked(plan)
+        recorder = self._recorder(plan)
+        for job in plan.done:
+            recorder.add(records.skipped(job, plan.entries.get(job.output)))
+        unsettled = [Broken(f, f"{shown(f.path)}: {inbox.BEING_WRITTEN}") for f in plan.waiting]
+        poisonous = [held for held in plan.held if held.entry.state == "failed"]
+        if plan.todo or plan.broken or unsettled or poisonous:
+            self._begin(plan)
+        for broken in (*plan.broken, *unsettled):
+            for style in plan.styles:
+                self._finish(records.broken(broken, style))
+        for held in poisonous:
+            reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
+            self._finish(records.failed(held.job, Failure(reason)))
+        self._paint(plan, force)
+        if paths is None:
+            Settler(self._config, self._ledger).dispose(plan)
 
-@contextlib.contextmanager
-def _recording(recorder: Recorder) -> Iterator[None]:
-    """Write the manifest's end, whether the run finishes or is stopped by an error or a signal."""
-    try:
-        yield
-    except BaseException:
-        recorder.end("stopped")
-        with contextlib.suppress(PipelineError):  # the first error is the one to tell
-            recorder.save()
-        raise
-    recorder.end("finished")
-    recorder.save()
+    def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> None:
+        deadline = time.monotonic() + PATIENCE * self._config.watch.settle_seconds
+        if paths is None and not self._config.inbox.is_dir():
+            return  # the plan tells
+        while (wait := scanner.scan().wait_seconds) is not None:
+            if time.monotonic() + wait > deadline:
+                break
+            self._hooks.wait(wait + 0.01)
 
+    def _go_on(self, scanner: Scanner) -> bool:
+        """Look once, do what there is to do; return whether to look again at once."""
+        plan = make_plan(self._config, self._ledger, scanner=scanner, standing=True)
+        self._hooks.looked(plan)
+        self._ledger.mark("gone", plan.stale)
+        settler = Settler(self._config, self._ledger, scanner)
+        hopeless = settler.hopeless(plan)
+        if plan.todo or hopeless:
+            self._begin(plan)
+        for broken in hopeless:
+            settler.give_up_broken(broken, plan)
+            for style in plan.styles:
+                self._finish(records.broken(broken, style))
+        self._paint(plan, force=False)
+        settler.dispose(plan)
+        if self._hooks.should_stop():
+            return False
+        if self.recorder is not None and self.recorder.count >= BATCH_JOBS:
+            self._hooks.again(0)
+            return False
+        if not (plan.todo or plan.more) and (wait := settler.next_due(plan)) is not None:
+            self._hooks.again(wait)
+        return bool(plan.todo or plan.more)
 
-def _paint(executor: Executor, todo: list[Job]) -> Iterator[Outcome]:
-    for _, group in groupby(todo, key=lambda job: job.content.path):
-        task_jobs = tuple(group)
-        while executor.capacity == 0:
-            yield from executor.poll()
-        executor.submit(Task(task_jobs[0].content, task_jobs))
-    yield from executor.drain()
+    # The frame
 
+    def _recorder(self, plan: Plan) -> Recorder:
+        if self.recorder is None:
+            config = resolved(self._config, plan.weights.id)
+            self.recorder = Recorder(self._config.outbox, plan.weights, config)
+        return self.recorder
 
-def _publish(job: Job, painting: Painting, ledger: Ledger) -> JobRecord:
-    """Write the output, then the ledger: a kill between them costs work, never an output."""
-    publish(job.output, painting.data)
-    sha256 = inbox.bytes_digest(painting.data)
-    ledger.record_done(job.key, job.output, sha256)
-    record = _record(job, "done", sha256, painting.size, painting.content_size)
-    return record.model_copy(
-        update={
-            "iterations": painting.iterations,
-            "stop_reason": painting.stop_reason,
-            "losses": {
-                "start": LossRecord(**painting.start),
-                "end": LossRecord(**painting.end),
-            },
-            "seconds": painting.seconds,
-        }
-    )
+    def _begin(self, plan: Plan) -> None:
+        """Note that there is something to put in order if we are killed."""
+        if not self._is_open:
+            ensure_folder(self._config.outbox)
+            self._ledger.set_fact("clean", "no")
+            runs.begin(self._ledger, self._recorder(plan))
+            self._is_open = True
+        self._listener.planned(plan)
 
+    def _close(self, status: "runs.Ending") -> None:
+        if self.recorder is not None:
+            self.recorder.end(status)
+        if self._is_open and self.recorder is not None:
+            self.recorder.save()
+            runs.end(self._ledger, self.recorder)
+            self._ledger.set_fact("clean", "yes")
 
-def _record(
-    job: Job,
-    status: Literal["done", "failed", "skipped"],
-    sha256: str | None = None,
-    size: tuple[int, int] | None = None,
-    content_size: tuple[int, int] | None = None,
-) -> JobRecord:
-    return JobRecord(
-        status=status,
-        content=FileRecord(
-            path=shown(job.content.path), sha256=job.content.sha256, size=content_size
-        ),
-        style=_style_record(job.style),
-        output=FileRecord(path=shown(job.output), sha256=sha256, size=size),
-        key=job.key,
-    )
+    def _stop(self, error: BaseException) -> None:
+        """Put everything at work back, and write the manifest's end."""
+        with contextlib.suppress(PipelineError, OSError):  # the first error is the one to tell
+            lost = isinstance(error, DeviceLostError)
+            self._put_back(str(error) if lost else "")
+            if self._ledger.entries("state = 'committing'"):
+                return  # the next start looks at what became of it
+            self._close("stopped")
 
+    def _finish(self, record: JobRecord) -> None:
+        assert self.recorder
+        self.recorder.add(record)
+        runs.keep(self._ledger, self.recorder, record)
+        self.recorder.save_if_due()
+        self._listener.finished(record)
 
-def _failed_record(job: Job, failure: Failure) -> JobRecord:
-    error = ErrorRecord(reason=failure.reason, trace=failure.trace)
-    return _record(job, "failed").model_copy(update={"output": None, "error": error})
+    # Painting
 
+    def _paint(self, plan: Plan, force: bool) -> None:
+        for _, group in groupby(plan.todo, key=lambda job: job.content.path):
+            if self._hooks.should_stop() or (self._scanner and self._hooks.rung()):
+                break
+            self._check_room()
+            task = self._prepare(list(group), force)
+            if task is None:
+                continue
+            executor = self._executor or self._make_executor(self._config, plan.weights, self._step)
+            self._executor = executor
+            executor.submit(task)
+            while executor.capacity == 0:
+                self._take_in(executor, executor.poll)
+        if self._executor is not None:
+            self._take_in(self._executor, self._executor.drain)
 
-def _broken_record(broken: Broken, style: Style) -> JobRecord:
-    return JobRecord(
-        status="failed",
-        content=FileRecord(path=shown(broken.found.path)),
-        style=_style_record(style),
-        error=ErrorRecord(reason=broken.reason),
-    )
+    def _check_room(self) -> None:
+        wanted = self._config.limits.min_free_bytes
+        for folder in (self._config.outbox, self._config.state):
+            if (free := free_bytes(folder)) < wanted:
+                raise DiskFullError(
+                    f"{shown(folder)}: {free:,} bytes are free, limits.min_free_bytes is "
+                    f"{wanted:,}; make room"
+                )
 
-
-def _style_record(style: Style) -> StyleRecord:
-    return StyleRecord(name=style.name, path=shown(style.path), sha256=style.sha256)
-
-
-def resolved(config: Config, network: str) -> dict[str, Any]:
-    """Return the whole configuration as plain data, each style with its complete recipe."""
-    plain = config.model_dump(mode="json", exclude={"recipe"})
-    for name, style in plain["styles"].items():
-        style["recipe"] = config.style_recipe(name, network).model_dump(mode="json")
-    return plain
-
-
-def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
-    styles, problems = [], []
-    for name, settings in config.styles.items():
+    def _prepare(self, jobs: list[Job], force: bool) -> Task | None:
+        """Queue a content's jobs, copy its bytes, and start what nobody has painted before."""
+        begun = time.monotonic()
+        content = jobs[0].content
+        entries = self._ledger.enqueue(jobs, force)
+        pairs = [(j, e) for j, e in zip(jobs, entries, strict=True) if e.state == "queued"]
         try:
-            sha256 = _digest(settings.image, config, ledger, inbox.decode)
+            data = inbox.read(content.path, self._config.limits.max_bytes, content.found.facts)
+            if inbox.bytes_digest(data) != content.sha256:
+                raise NotReadyError(f"{shown(content.path)}: {inbox.BEING_WRITTEN}")
         except ImageError as error:
-            problems.append(f"styles.{name}: {error}")
-            continue
-        recipe = config.style_recipe(name, network.id)
-        styles.append(Style(name, settings.image, sha256, recipe))
-    if problems:
-        raise ConfigError(problems)
-    return styles
+            self._not_ready(pairs, error)
+            return None
+        if not force:
+            pairs = [pair for pair in pairs if not self._repeat(*pair)]
+        if not pairs:
+            return None
+        copy = write_temporary(self._config.state / "work" / str(pairs[0][1].id), data)
+        self._copies[content.path] = copy, {job.output for job, _ in pairs}
+        self._ledger.start(entry.id for _, entry in pairs)
+        self._at_work |= {job.output: entry for job, entry in pairs}
+        self._hooks.timed("read", time.monotonic() - begun)
+        return Task(content, tuple(job for job, _ in pairs), copy)
 
+    def _not_ready(self, pairs: list[tuple[Job, Entry]], error: ImageError) -> None:
+        for job, entry in pairs:
+            if self._scanner:
+                wait = max(0.1, self._config.watch.settle_seconds)
+                self._ledger.put_off(entry.id, str(error), wait)
+            else:
+                self._finish(records.failed(job, Failure(str(error))))
 
-def _digest(
-    path: Path, config: Config, ledger: Ledger, look: Callable[[bytes, str, int], object]
-) -> str:
-    """Return an image file's SHA-256; ``look`` refuses, the first time, what is no image."""
+    def _repeat(self, job: Job, entry: Entry) -> bool:
+        """Publish what was painted before for another name; return whether there was such."""
+        try:
+            twin = commit.commit_twin(
+                self._ledger, entry, self._ledger.twins(job.key), self._config.conflict_policy
+            )
+        except commit.ConflictError as error:
+            self._failed(job, entry, Failure(str(error), kind="job"))
+            return True
+        if twin is None:
+            return False
+        done = self._ledger.entry(entry.id)
+        self._finish(
+            records.repeated(job, twin, FileRecord(path=shown(done.final), sha256=done.sha256))
+        )
+        return True
 
-    def compute(path: Path) -> str:
-        data = inbox.read(path, config.limits.max_bytes)
-        look(data, shown(path), config.limits.max_pixels)
-        return inbox.bytes_digest(data)
+    def _step(self, job: Job, done: int, loss: float) -> None:
+        if job.output not in self._stepped and self._hooks.should_stop():
+            raise Abandoned
+        self._stepped.add(job.output)
+        self._hooks.check()
+        entry = self._at_work.get(job.output)
+        if entry and self._ledger.entry(entry.id).state == "cancelled":
+            raise Abandoned
+        self._listener.stepped(job, done, loss)
 
-    return ledger.file_digest(path, compute)
+    def _take_in(self, executor: Executor, ask: Callable[[], Iterable[Outcome]]) -> None:
+        try:
+            for outcome in ask():
+                self._note_machine(executor)
+                self._stepped.discard(outcome.job.output)
+                entry = self._at_work.pop(outcome.job.output)
+                if self._ledger.entry(entry.id).state == "cancelled":
+                    pass
+                elif isinstance(outcome.outcome, Failure):
+                    self._failed(outcome.job, entry, outcome.outcome)
+                else:
+                    self._publish(outcome.job, entry, outcome.outcome)
+                self._release(outcome.job)
+        except Abandoned:
+            self._put_back()
+
+    def _put_back(self, reason: str = "") -> None:
+        """Queue again what is at work, as if it had not been begun unless there is a reason."""
+        for entry in self._at_work.values():
+            if self._ledger.entry(entry.id).state == "running":
+                self._ledger.requeue(entry.id, reason)
+        self._at_work.clear()
+        self._stepped.clear()
+        for copy, _ in self._copies.values():
+            copy.unlink(missing_ok=True)
+        self._copies.clear()
+
+    def _release(self, job: Job) -> None:
+        copy, open_jobs = self._copies[job.content.path]
+        open_jobs.discard(job.output)
+        if not open_jobs:
+            copy.unlink(missing_ok=True)
+            del self._copies[job.content.path]
+
+    def _note_machine(self, executor: Executor) -> None:
+        machine = executor.machine()
+        if machine and self.recorder:
+            self.recorder.device = DeviceRecord(name=machine.device, precision=machine.precision)
+            self.recorder.cache_hits = machine.cache_hits
+            self.recorder.cache_misses = machine.cache_misses
+            self._hooks.machine(machine)
+
+    def _publish(self, job: Job, entry: Entry, painting: Painting) -> None:
+        begun = time.monotonic()
+        try:
+            final, sha256 = commit.commit(
+                self._ledger, entry, painting.data, self._config.conflict_policy
+            )
+        except commit.ConflictError as error:
+            self._failed(job, entry, Failure(str(error), kind="job"))
+        except ImageError as error:
+            self._failed(job, entry, Failure(str(error)))
+        except (CannotCreateError, OutputError) as error:
+            self._unpublished(job, entry, error)
+        else:
+            self._hooks.timed("paint", painting.seconds)
+            self._hooks.timed("publish", time.monotonic() - begun)
+            output = FileRecord(path=shown(final), sha256=sha256, size=painting.size)
+            self._finish(records.painted(job, painting, output))
+
+    def _unpublished(self, job: Job, entry: Entry, error: CannotCreateError | OutputError) -> None:
+        """Stop the run, unless it is a daemon's and the trouble is this one job's."""
+        if self._ledger.entry(entry.id).state == "running":
+            self._ledger.requeue(entry.id)
+        if self._scanner and not isinstance(error, DiskFullError):
+            ensure_folder(self._config.outbox)
+            self._failed(job, entry, Failure(str(error)))
+            return
+        assert self.recorder
+        self.recorder.add(records.failed(job, Failure(str(error))))
+        raise error
+
+    def _failed(self, job: Job, entry: Entry, failure: Failure) -> None:
+        """Give a job up, or have it tried again later if what went wrong may pass."""
+        attempts = entry.attempts + 1
+        watch = self._config.watch
+        wait = watch.retry_seconds * 2 ** min(attempts - 1, 10)
+        may_pass = failure.kind == "passing" and attempts < watch.max_attempts
+        if failure.kind == "input" and self._scanner:
+            wait = watch.grace_seconds - self._scanner.age_seconds(job.content.found)
+            may_pass = wait > 0
+        if may_pass:
+            self._ledger.requeue(entry.id, failure.reason, failure.trace, wait)
+        else:
+            self._ledger.fail(entry.id, failure.reason, failure.trace)
+        if not (may_pass and self._scanner):
+            self._finish(records.failed(job, failure))

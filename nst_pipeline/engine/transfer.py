@@ -22,7 +22,7 @@ from nst_pipeline.engine.losses import (
     total_variation,
 )
 from nst_pipeline.engine.targets import TargetCache, Targets
-from nst_pipeline.errors import ShapeError, UnavailableError
+from nst_pipeline.errors import DeviceLostError, ShapeError, UnavailableError
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights, resolve
 
@@ -53,6 +53,8 @@ class Result:
         iterations: steps done.
         seconds: wall time, shared evenly among the styles of a batch.
         stop_reason: ``iterations``, ``converged`` or ``diverged``.
+        history_size: steps that L-BFGS remembered; fewer than the recipe's where memory did not
+            suffice.
     """
 
     pastiche: Image.Image
@@ -61,6 +63,7 @@ class Result:
     iterations: int
     seconds: float
     stop_reason: str
+    history_size: int
 
 
 class StyleTransfer:
@@ -73,6 +76,7 @@ class StyleTransfer:
         weights: the network's weights.
         targets: the cache of style targets.
         batch: styles painted together; halved when the device's memory does not suffice.
+        history_size: steps that L-BFGS remembers; halved when that does not suffice either.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class StyleTransfer:
         self.weights = weights if isinstance(weights, Weights) else resolve(weights)
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
+        self.history_size = recipe.history_size
         last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
         self._trunk = _trunk(self.weights, last, recipe.pooling, self.device, self.dtype)
 
@@ -112,8 +117,12 @@ class StyleTransfer:
         styles: Sequence[Image.Image | Tensor],
         on_step: OnStep | None = None,
         start: Image.Image | Tensor | None = None,
+        check: Callable[[], None] | None = None,
     ) -> list[Result]:
         """Paint ``content`` in each of ``styles``.
+
+        Where memory does not suffice, fewer styles are painted together, and then L-BFGS
+        remembers fewer steps.
 
         Args:
             content: an image, scaled to the recipe's size, or a (1, 3, H, W) tensor in [0, 1],
@@ -122,14 +131,16 @@ class StyleTransfer:
             on_step: told of the progress, every ten steps.
             start: what the pastiche starts as, in place of what the recipe's ``init`` says;
                 scaled to the content's size.
+            check: called before each step; whatever it raises ends the run.
 
         Returns:
             One result a style, in order.
 
         Raises:
             ShapeError: a tensor of another shape.
+            DeviceLostError: the device broke; only a new process can use it again.
         """
-        with _deterministic(self.device):
+        with _deterministic(self.device), _broken_device_told(self.device):
             target = self._pixels(content)
             features = extract(self._trunk, target, set(self.recipe.content_layers))
             grams = [self._style_targets(self._pixels(style)) for style in styles]
@@ -139,16 +150,31 @@ class StyleTransfer:
                 part = grams[len(results) : len(results) + self.batch]
                 report = _shifted(on_step, len(results))
                 try:
-                    results += self._paint(features, part, first, report)
-                except torch.OutOfMemoryError:
-                    if len(part) == 1:
-                        raise
-                    self.batch = len(part) // 2
+                    results += self._paint(features, part, first, report, check)
+                except (RuntimeError, MemoryError) as error:
+                    self._make_room(error, len(part))
             return results
+
+    def _make_room(self, error: RuntimeError | MemoryError, batch: int) -> None:
+        """Ask for less memory from now on; raise ``error`` if it is about something else."""
+        if not is_out_of_memory(error):
+            raise error
+        if batch > 1:
+            self.batch = batch // 2
+        elif self.history_size > 1:
+            self.history_size //= 2
+        else:
+            raise error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def describe(self) -> tuple[str, str]:
         """Return the device's name and the network's precision, for people."""
         return describe_device(self.device), describe_precision(self.dtype)
+
+    def memory_bytes(self) -> int | None:
+        """Return the bytes of the device's memory in use by this process; None for a CPU."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
 
     def _pixels(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Image.Image):
@@ -187,6 +213,7 @@ class StyleTransfer:
         grams: list[Targets],
         first: Tensor,
         on_step: Callable[[int, list[float]], None],
+        check: Callable[[], None] | None,
     ) -> list[Result]:
         begun = time.perf_counter()
         model = build_model(
@@ -199,11 +226,17 @@ class StyleTransfer:
         )
         batch = first.expand(len(grams), -1, -1, -1).clone()
         before = self._losses(model, batch)
+
+        def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
+            if check:
+                check()
+            return self._loss_and_gradient(model, pixels)
+
         found = minimise(
-            lambda pixels: self._loss_and_gradient(model, pixels),
+            objective,
             batch,
             self.recipe.iterations,
-            self.recipe.history_size,
+            self.history_size,
             project=lambda pixels: pixels.clamp(0, 1),
             on_step=on_step,
         )
@@ -217,7 +250,7 @@ class StyleTransfer:
         after = self._losses(model, saved.to(self.device))
         seconds = (time.perf_counter() - begun) / len(pastiches)
         return [
-            Result(pastiche, start, end, found.iterations, seconds, reason)
+            Result(pastiche, start, end, found.iterations, seconds, reason, self.history_size)
             for pastiche, start, end, reason in zip(
                 pastiches, before, after, found.stop_reasons, strict=True
             )
@@ -301,6 +334,31 @@ def _shifted(on_step: OnStep | None, first: int) -> Callable[[int, list[float]],
                 on_step(index, done, loss)
 
     return report
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the device or the machine has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+@contextlib.contextmanager
+def _broken_device_told(device: torch.device) -> Iterator[None]:
+    """Raise `DeviceLostError` for an error after which CUDA answers nothing but errors."""
+    try:
+        yield
+    except RuntimeError as error:
+        if device.type != "cuda" or is_out_of_memory(error):
+            raise
+        try:
+            torch.cuda.synchronize(device)
+            torch.zeros(1, device=device).add_(1).item()
+        except RuntimeError as broken:
+            raise DeviceLostError(
+                f"device: {device}: {error}; CUDA is lost to this process, start it again"
+            ) from broken
+        raise
 
 
 @contextlib.contextmanager

@@ -1,0 +1,131 @@
+"""One process a state folder: an advisory lock that ends with its holder."""
+
+import errno
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from nst_pipeline.errors import CannotCreateError, LockedError
+from nst_pipeline.files import shown
+
+LOCK_NAME = "lock"
+LOOKERS = 10
+"""How many lookers in a row a lock may meet before it counts as taken."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
+
+    Attributes:
+        pid: its process.
+        since: when it took the lock, in seconds since the epoch.
+        command: ``run`` or ``watch``.
+    """
+
+    pid: int
+    since: float
+    command: str
+
+
+class Lock:
+    """The right to work with a state folder; use it as a context manager.
+
+    The kernel frees it with the process, however that ends.
+    """
+
+    def __init__(self, state: Path, command: str, wait: bool = False) -> None:
+        """Take nothing yet.
+
+        Args:
+            state: the folder, made when missing.
+            command: what we are, for others to read.
+            wait: wait for the other process to end instead of giving up.
+        """
+        self._path, self._command, self._wait = state / LOCK_NAME, command, wait
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            LockedError: somebody else has it, and we are not to wait.
+            CannotCreateError: the state folder cannot be written to.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise CannotCreateError(
+                f"{shown(self._path)}: cannot be opened: {error.strerror}; "
+                "check the permissions of the state folder"
+            ) from error
+        try:
+            self._take()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        holder = {"pid": os.getpid(), "since": time.time(), "command": self._command}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        os.close(self._descriptor)
+
+    def _take(self) -> None:
+        for attempt in range(LOOKERS):
+            try:
+                flags = fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, flags)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise CannotCreateError(f"{shown(self._path)}: {error.strerror}") from error
+            # `status` takes the lock for an instant to see whether it is free.
+            if attempt and holder(self._path.parent) is not None:
+                break
+            time.sleep(0.01)
+        raise LockedError(_locked_message(self._path))
+
+
+def holder(state: Path) -> Holder | None:
+    """Return who holds the lock of a state folder, or None; disturbs nobody."""
+    try:
+        descriptor = os.open(state / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # Shared, so that two who only look do not see each other.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int) -> Holder:
+    try:
+        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, TypeError):
+        return Holder(0, 0.0, "?")  # it has only just taken the lock
+
+
+def _locked_message(path: Path) -> str:
+    other = holder(path.parent)
+    if other is None or not other.pid:
+        who = "another nst-pipeline"
+    else:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
+        who = f"`nst-pipeline {other.command}`, process {other.pid}, since {since},"
+    return (
+        f"{shown(path.parent)}: {who} works with this state folder; stop it, give --wait, "
+        "or give another `state` folder"
+    )

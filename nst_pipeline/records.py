@@ -1,0 +1,85 @@
+"""The manifest's records of single jobs."""
+
+from typing import Any, Literal
+
+from nst_pipeline.config import Config
+from nst_pipeline.executor import Failure, Painting
+from nst_pipeline.files import shown
+from nst_pipeline.jobs import Job, Style
+from nst_pipeline.ledger import Entry
+from nst_pipeline.manifest import ErrorRecord, FileRecord, JobRecord, LossRecord, StyleRecord
+from nst_pipeline.planning import Broken
+
+
+def painted(job: Job, painting: Painting, output: FileRecord) -> JobRecord:
+    """Return the record of a job that made ``output``."""
+    return _record(job, "done", output, painting.content_size).model_copy(
+        update={
+            "iterations": painting.iterations,
+            "stop_reason": painting.stop_reason,
+            "history_size": painting.history_size,
+            "losses": {
+                "start": LossRecord(**painting.start),
+                "end": LossRecord(**painting.end),
+            },
+            "seconds": painting.seconds,
+        }
+    )
+
+
+def repeated(job: Job, twin: Entry, output: FileRecord) -> JobRecord:
+    """Return the record of a job whose output was made already, for another name."""
+    return _record(job, "done", output).model_copy(
+        update={"duplicate_of": shown(twin.final), "seconds": 0.0}
+    )
+
+
+def skipped(job: Job, entry: Entry | None) -> JobRecord:
+    """Return the record of a job whose output is there already."""
+    place = entry.final if entry and entry.final else job.output
+    return _record(job, "skipped", FileRecord(path=shown(place), sha256=entry and entry.sha256))
+
+
+def failed(job: Job, failure: Failure) -> JobRecord:
+    """Return the record of a job that came to nothing."""
+    error = ErrorRecord(reason=failure.reason, trace=failure.trace)
+    return _record(job, "failed", None).model_copy(update={"error": error})
+
+
+def broken(file: Broken, style: Style) -> JobRecord:
+    """Return the record of a file that no job could be made of."""
+    return JobRecord(
+        status="failed",
+        content=FileRecord(path=shown(file.found.path)),
+        style=_style(style),
+        error=ErrorRecord(reason=file.reason),
+    )
+
+
+def _record(
+    job: Job,
+    status: Literal["done", "failed", "skipped"],
+    output: FileRecord | None,
+    content_size: tuple[int, int] | None = None,
+) -> JobRecord:
+    return JobRecord(
+        status=status,
+        content=FileRecord(
+            path=shown(job.content.path), sha256=job.content.sha256, size=content_size
+        ),
+        style=_style(job.style),
+        output=output,
+        key=job.key,
+    )
+
+
+def _style(style: Style) -> StyleRecord:
+    return StyleRecord(name=style.name, path=shown(style.path), sha256=style.sha256)
+
+
+def resolved(config: Config, network: str) -> dict[str, Any]:
+    """Return the whole configuration as plain data, each style with its complete recipe."""
+    plain = config.model_dump(mode="json", exclude={"recipe"})
+    for name, style in plain["styles"].items():
+        style["recipe"] = config.style_recipe(name, network).model_dump(mode="json")
+    return plain

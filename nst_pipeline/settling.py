@@ -1,0 +1,142 @@
+"""What follows a source's last job: it is moved, deleted or given up, and left out from then on."""
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from nst_pipeline.config import Config
+from nst_pipeline.disposal import (
+    Move,
+    deletion,
+    dispose,
+    failure_report,
+    record_failure,
+    report_path,
+)
+from nst_pipeline.errors import OutputError
+from nst_pipeline.files import facts, shown
+from nst_pipeline.inbox import Found
+from nst_pipeline.jobs import Content
+from nst_pipeline.ledger import Entry, Ledger
+from nst_pipeline.planning import Broken, Plan
+from nst_pipeline.scanner import Scanner
+
+log = logging.getLogger(__name__)
+
+
+class Settler:
+    """Settles sources of the inbox; with a scanner, as a daemon does."""
+
+    def __init__(self, config: Config, ledger: Ledger, scanner: Scanner | None = None) -> None:
+        """Only a daemon gives files up: a run tells, and leaves them."""
+        self._config, self._ledger, self._scanner = config, ledger, scanner
+
+    def dispose(self, plan: Plan) -> None:
+        """Settle each content of the plan that has no job left to do."""
+        wanted: dict[Path, set[tuple[str, str]]] = {}
+        for job in (*plan.todo, *plan.done, *(held.job for held in plan.held)):
+            wanted.setdefault(job.content.path, set()).add((job.style.name, job.key))
+        for content in plan.contents:
+            every = self._ledger.of_source(content.path)
+            entries = [e for e in every if (e.style, e.key) in wanted[content.path]]
+            states = {entry.state for entry in entries}
+            if states & {"queued", "running", "committing"} or not content.found.facts:
+                continue
+            if "failed" in states:
+                self._give_up(content, [e for e in entries if e.state == "failed"], plan)
+            elif "cancelled" in states or self._config.on_success == "keep":
+                self._leave(content.found, plan)
+            elif entries or plan.done:
+                self._put_away(content.found, plan)
+
+    def hopeless(self, plan: Plan) -> list[Broken]:
+        """Return the files that had their time to become pictures."""
+        return [b for b in plan.broken if self._grace_seconds(b.found) <= 0]
+
+    def give_up_broken(self, broken: Broken, plan: Plan) -> None:
+        """Move away a file that no job could be made of."""
+        report = failure_report(broken.found.path, broken.reason, 0, [], _retry(broken.found))
+        self._move_to_failed(broken.found, broken.reason, report, plan, broken.reason)
+
+    def next_due(self, plan: Plan) -> float | None:
+        """Return in how many seconds something that waits is due; forget what went away."""
+        waits = [self._grace_seconds(b.found) for b in plan.broken]
+        if plan.waiting and self._scanner:
+            age = max(self._scanner.age_seconds(found) for found in plan.waiting)
+            waits.append(self._config.watch.settle_seconds - age)
+        gone = [
+            e.id
+            for e in self._ledger.entries("state = 'queued'")
+            if not (e.source.is_relative_to(self._config.inbox) and e.source.exists())
+        ]
+        if self._config.inbox.is_dir():
+            self._ledger.mark("gone", gone)
+        if (due := self._ledger.next_try()) is not None:
+            waits.append(due - time.time())
+        return max(0.01, min(waits)) if waits else None
+
+    def _grace_seconds(self, found: Found) -> float:
+        age = self._scanner.age_seconds(found) if self._scanner else 0.0
+        return self._config.watch.grace_seconds - age
+
+    def _give_up(self, content: Content, failed: Iterable[Entry], plan: Plan) -> None:
+        if self._scanner is None:
+            return
+        failed = list(failed)
+        reason = failed[0].reason
+        jobs = [
+            {"style": e.style, "reason": e.reason, "trace": e.trace, "attempts": e.attempts}
+            for e in failed
+        ]
+        attempts = max(entry.attempts for entry in failed)
+        report = failure_report(
+            content.path, reason, attempts, jobs, _retry(content.found), content.sha256
+        )
+        self._move_to_failed(content.found, reason, report, plan)
+
+    def _move_to_failed(
+        self, found: Found, reason: str, report: str, plan: Plan, problem: str | None = None
+    ) -> None:
+        if self._config.on_failure == "move" and found.path.is_file():
+            target = self._config.failed / found.folder / found.path.name
+            place = self._move(Move(found.path, target, found.facts or "", "fail", report))
+            if place is not None:
+                log.error("%s; moved to %s (see %s)", reason, shown(place), report_path(place).name)
+                return
+        else:
+            log.error("%s; left in the inbox", reason)
+        record_failure(self._ledger, found.path, found.path, reason)
+        self._leave(found, plan, problem)
+
+    def _put_away(self, found: Found, plan: Plan) -> None:
+        if found.path.is_symlink():
+            self._leave(found, plan)
+        elif self._config.on_success == "delete":
+            self._move(deletion(found.path, found.facts or ""))
+        else:
+            target = self._config.processed / found.folder / found.path.name
+            self._move(Move(found.path, target, found.facts or "", "move"))
+        if found.path.exists() and _same(found):
+            self._leave(found, plan)  # it cannot be moved; we told
+
+    def _move(self, move: Move) -> Path | None:
+        try:
+            return dispose(self._ledger, move)
+        except OutputError as error:
+            log.error("%s", error)
+            return None
+
+    def _leave(self, found: Found, plan: Plan, problem: str | None = None) -> None:
+        """Leave a file where it is, and out of all plans until it changes."""
+        self._ledger.settle(found.path, found.facts or "", plan.digest, problem)
+        if self._scanner:
+            self._scanner.finish(found)
+
+
+def _same(found: Found) -> bool:
+    return facts(found.path.stat()) == found.facts
+
+
+def _retry(found: Found) -> str:
+    return f"nst-pipeline retry {shown(found.folder / found.path.name)}"
