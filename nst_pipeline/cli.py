@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nst_pipeline import CONFIG_NAME, __version__
+from nst_pipeline.cli_watch import ConfigOption, register
 from nst_pipeline.errors import CannotCreateError, PipelineError
 from nst_pipeline.files import shown
 
@@ -33,10 +34,6 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="Show or download the network's weights.")
 app.add_typer(weights_app, name="weights")
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("-c", "--config", help="The settings (default: ./pipeline.yaml).")
-]
 
 
 def main() -> None:
@@ -268,6 +265,9 @@ def init(
     typer.echo(f"wrote {shown(path)} and its folders; next:")
     typer.echo(f"  put pictures into {shown(folder / 'inbox')}")
     typer.echo(f"  nst-pipeline run -c {shown(path)}")
+
+
+register(app)
 
 
 @weights_app.callback(invoke_without_command=True)

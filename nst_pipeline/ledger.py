@@ -93,6 +93,27 @@ class Ledger:
                 f"{shown(path)}: written by a newer nst-pipeline (ledger version {version})"
             )
 
+    @classmethod
+    def to_read(cls, path: Path) -> "Ledger | None":
+        """Open a ledger to read it beside whoever writes it; None: there is none of our version.
+
+        Raises:
+            CannotCreateError: it cannot be opened.
+        """
+        if not path.is_file():
+            return None
+        ledger = cls.__new__(cls)
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            ledger.database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+            known = schema.version(ledger.database) == schema.VERSION
+        except sqlite3.Error as error:
+            raise CannotCreateError(f"{shown(path)}: cannot be read: {error}") from error
+        if not known:
+            ledger.database.close()
+            return None
+        return ledger
+
     def __enter__(self) -> Self:
         """Return itself."""
         return self

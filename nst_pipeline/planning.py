@@ -64,6 +64,7 @@ class Plan:
         digest: of all that decides the outputs but the contents.
         more: whether there are settled files beyond those of the plan.
         entries: what the ledger holds of the jobs, by output.
+        seconds: what it took to find out.
         stale: queued jobs of the same sources that are none any more, such as of older bytes.
     """
 
@@ -78,12 +79,7 @@ class Plan:
     more: bool = False
     entries: dict[Path, Entry] = field(default_factory=dict)
     stale: list[int] = field(default_factory=list)
-
-    @property
-    def contents(self) -> list[Content]:
-        """The contents of all jobs, each once."""
-        every = [*self.todo, *self.done, *(held.job for held in self.held)]
-        return list({job.content.path: job.content for job in every}.values())
+    seconds: float = 0.0
 
 
 def ledger_path(config: Config) -> Path:
@@ -129,6 +125,7 @@ def make_plan(
         UnavailableError: no weights as asked.
         UsageError: one of ``paths`` does not exist.
     """
+    begun = time.monotonic()
     if not paths and not config.inbox.is_dir():
         raise InboxGoneError([f"inbox: {shown(config.inbox)}: no such folder; create it"])
     network = weights.resolve(
@@ -160,7 +157,7 @@ def make_plan(
              if j.output in plan.entries}
         )  # fmt: skip
         plan.todo.sort(key=lambda job: tried[job.content.path])
-    return plan
+    return replace(plan, seconds=time.monotonic() - begun)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:

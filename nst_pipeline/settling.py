@@ -17,7 +17,7 @@ from nst_pipeline.disposal import (
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import facts, shown
 from nst_pipeline.inbox import Found
-from nst_pipeline.jobs import Content
+from nst_pipeline.jobs import Content, Job
 from nst_pipeline.ledger import Entry, Ledger
 from nst_pipeline.planning import Broken, Plan
 from nst_pipeline.scanner import Scanner
@@ -34,20 +34,23 @@ class Settler:
 
     def dispose(self, plan: Plan) -> None:
         """Settle each content of the plan that has no job left to do."""
-        wanted: dict[Path, set[tuple[str, str]]] = {}
+        wanted: dict[Path, list[Job]] = {}
         for job in (*plan.todo, *plan.done, *(held.job for held in plan.held)):
-            wanted.setdefault(job.content.path, set()).add((job.style.name, job.key))
-        for content in plan.contents:
-            every = self._ledger.of_source(content.path)
-            entries = [e for e in every if (e.style, e.key) in wanted[content.path]]
-            states = {entry.state for entry in entries}
-            if states & {"queued", "running", "committing"} or not content.found.facts:
+            wanted.setdefault(job.content.path, []).append(job)
+        for jobs in wanted.values():
+            content = jobs[0].content
+            known = {(e.style, e.key): e for e in self._ledger.of_source(content.path)}
+            entries = [
+                known.get((job.style.name, job.key)) or plan.entries.get(job.output) for job in jobs
+            ]
+            states = {entry.state if entry else "queued" for entry in entries}
+            if states & {"queued", "running", "committing", "gone"} or not content.found.facts:
                 continue
             if "failed" in states:
-                self._give_up(content, [e for e in entries if e.state == "failed"], plan)
+                self._give_up(content, [e for e in entries if e and e.state == "failed"], plan)
             elif "cancelled" in states or self._config.on_success == "keep":
                 self._leave(content.found, plan)
-            elif entries or plan.done:
+            else:
                 self._put_away(content.found, plan)
 
     def hopeless(self, plan: Plan) -> list[Broken]:

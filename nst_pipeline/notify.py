@@ -1,0 +1,50 @@
+"""What systemd is told (sd_notify): nothing where there is no systemd to tell."""
+
+import contextlib
+import os
+import socket
+import time
+
+EXTENSION_SECONDS = 120
+"""How long a slow start or stop may be silent."""
+
+
+class Notifier:
+    """Tells the service manager how the service is."""
+
+    def __init__(self) -> None:
+        """Find out whom to tell, and how often it wants to hear."""
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        usec = os.environ.get("WATCHDOG_USEC", "")
+        pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+        wanted = usec.isdecimal() and pid == str(os.getpid())
+        self._every = int(usec) / 4e6 if wanted else None
+        self._last = 0.0
+
+    def tell(self, **facts: object) -> None:
+        """Send some assignments, such as ``READY=1``."""
+        if not self._address:
+            return
+        text = "\n".join(f"{name}={value}" for name, value in facts.items())
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(text.encode("utf-8", "backslashreplace"), self._address)
+
+    def status(self, text: str) -> None:
+        """Say in one line what the service does."""
+        self.tell(STATUS=text)
+
+    def extend(self) -> None:
+        """Ask for more time to start or to stop."""
+        self.tell(EXTEND_TIMEOUT_USEC=EXTENSION_SECONDS * 1_000_000)
+
+    def alive(self) -> None:
+        """Tell of real progress, a step or a scan, as often as the watchdog wants to hear it."""
+        now = time.monotonic()
+        if self._every is not None and now - self._last >= self._every:
+            self._last = now
+            self.tell(WATCHDOG=1)
+
+    def reloading(self) -> None:
+        """Tell that the settings are being read again; `tell` READY afterwards."""
+        self.tell(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
