@@ -87,9 +87,8 @@ def _load_state(path: Path) -> dict[str, Tensor]:
             mmap = zipfile.is_zipfile(path)  # then the classifier is never read
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, UnpicklingError) as e:
-        raise UnavailableError(
-            f"weights: {path}: cannot be read as a state dict: {str(e).splitlines()[0]}"
-        ) from e
+        reason = (str(e) or "it is empty").splitlines()[0]
+        raise UnavailableError(f"weights: {path}: not a state dict: {reason}") from e
     if not isinstance(state, dict):
         raise UnavailableError(f"weights: {path}: holds {type(state).__name__}, not a state dict")
     return {_paper_key(key): value for key, value in state.items()}
