@@ -7,7 +7,9 @@ from torch import Tensor
 from nst_pipeline.engine.lbfgs import minimise
 
 
-def differentiate(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def differentiate(
+    function: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Turn a function of a batch into an objective: losses and gradients."""
 
     def objective(batch: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
-from urllib.error import URLError
+from urllib.error import HTTPError
 
 import torch
 from safetensors import SafetensorError
@@ -122,7 +122,9 @@ def fetch_imagenet(url: str = IMAGENET_URL, progress: bool = False) -> Path:
     try:
         with _socket_timeout(TIMEOUT_SECONDS):
             torch.hub.download_url_to_file(url, str(path), IMAGENET_DIGEST, progress)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
+        if isinstance(error, HTTPError):
+            error.close()
         reason = getattr(error, "reason", None) or error
         raise UnavailableError(
             f"weights: {url}: {reason}; nothing was kept. Try again, name a mirror with "
