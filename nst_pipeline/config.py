@@ -353,7 +353,7 @@ def _line(node: yaml.Node | None, loc: list[str]) -> int:
     line = node.start_mark.line + 1 if node else 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == part), None)
+            found = next(((k, v) for k, v in reversed(node.value) if k.value == part), None)
         elif isinstance(node, yaml.SequenceNode) and part.isdecimal():
             found = (node.value[int(part)],) * 2
         else:

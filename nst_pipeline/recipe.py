@@ -101,7 +101,7 @@ class Recipe(Settings):
     )
     content_weight: Weight = Field(1.0, description="Weight of the content loss.")
     style_weight: Weight = Field(
-        1e3, description="Weight of the style loss; larger follows the style more closely."
+        300.0, description="Weight of the style loss; larger follows the style more closely."
     )
     tv_weight: Weight = Field(
         0.0, description="Weight of the total variation (mean square of neighbour differences)."

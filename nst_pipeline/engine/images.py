@@ -21,7 +21,7 @@ def fit(image: Image.Image, size: int) -> Image.Image:
 def to_tensor(image: Image.Image) -> Tensor:
     """Return an image as a (1, 3, H, W) float32 tensor in [0, 1]."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    return pixels.permute(2, 0, 1)[None].float() / 255
+    return pixels.permute(2, 0, 1)[None].contiguous().float() / 255
 
 
 def to_image(pixels: Tensor) -> Image.Image:

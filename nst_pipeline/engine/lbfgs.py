@@ -13,7 +13,7 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 OnStep = Callable[[int, list[float]], None]
 """Takes the number of steps done and the losses then."""
 
-EXPLOSION_FACTOR = 100.0
+EXPLOSION_FACTOR = 1000.0
 SMALLEST_STEP = 1e-3
 
 

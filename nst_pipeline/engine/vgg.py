@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
-from urllib.error import URLError
+from urllib.error import HTTPError
 
 import torch
 from safetensors import SafetensorError
@@ -87,9 +87,8 @@ def _load_state(path: Path) -> dict[str, Tensor]:
             mmap = zipfile.is_zipfile(path)  # then the classifier is never read
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, UnpicklingError) as e:
-        raise UnavailableError(
-            f"weights: {path}: cannot be read as a state dict: {str(e).splitlines()[0]}"
-        ) from e
+        reason = (str(e) or "it is empty").splitlines()[0]
+        raise UnavailableError(f"weights: {path}: not a state dict: {reason}") from e
     if not isinstance(state, dict):
         raise UnavailableError(f"weights: {path}: holds {type(state).__name__}, not a state dict")
     return {_paper_key(key): value for key, value in state.items()}
@@ -123,7 +122,9 @@ def fetch_imagenet(url: str = IMAGENET_URL, progress: bool = False) -> Path:
     try:
         with _socket_timeout(TIMEOUT_SECONDS):
             torch.hub.download_url_to_file(url, str(path), IMAGENET_DIGEST, progress)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
+        if isinstance(error, HTTPError):
+            error.close()
         reason = getattr(error, "reason", None) or error
         raise UnavailableError(
             f"weights: {url}: {reason}; nothing was kept. Try again, name a mirror with "

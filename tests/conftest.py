@@ -1,0 +1,95 @@
+"""Fixtures: small real pictures, and the program as a real process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Pictures this small gain nothing from threads, and processes side by side lose by them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def picture(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """Return a seeded picture with soft colours, edges and a little texture."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    waves = [
+        np.sin(random.uniform(4, 30) * x + random.uniform(4, 30) * y + random.uniform(0, 6))
+        for _ in range(3)
+    ]
+    pixels = 0.5 + 0.3 * np.stack(waves, 2) + 0.2 * (x > y)[..., None]
+    pixels += random.normal(0, 0.02, pixels.shape)
+    return Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8))
+
+
+def wave(width: int = 64, height: int = 48, seed: int = 0) -> torch.Tensor:
+    """Return `picture` as a (1, 3, H, W) tensor in [0, 1]."""
+    pixels = torch.from_numpy(np.array(picture(width, height, seed)))
+    return pixels.permute(2, 0, 1)[None].contiguous().float() / 255
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is in this machine's torch hub cache out of the tests."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a folder with two contents, two styles and a pipeline.yaml that is quickly run."""
+    for name in ("inbox", "styles"):
+        (tmp_path / name).mkdir()
+    picture(seed=1).save(tmp_path / "inbox" / "boat.jpg")
+    picture(seed=2).save(tmp_path / "inbox" / "hill.png")
+    picture(seed=3).save(tmp_path / "styles" / "ink.png")
+    picture(seed=4).save(tmp_path / "styles" / "oil.png")
+    (tmp_path / "pipeline.yaml").write_text(
+        "weights: compact\n"
+        "device: cpu\n"
+        "recipe: {size: 48, iterations: 3}\n"
+        "styles:\n"
+        "  ink: styles/ink.png\n"
+        "  oil: styles/oil.png\n"
+    )
+    return tmp_path
+
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the command line that starts the program with ``arguments``."""
+    return [sys.executable, "-m", "nst_pipeline", *map(str, arguments)]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Return a function that runs the program in ``tmp_path`` and gives what it printed."""
+
+    def start(*arguments: object, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command(*arguments),
+            cwd=cwd,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return start

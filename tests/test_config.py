@@ -1,0 +1,144 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import picture
+from pydantic import BaseModel
+
+from nst_pipeline.config import Config, Limits, OutputSettings, StyleSettings, load
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = ROOT / "nst_pipeline" / "pipeline.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    picture().save(tmp_path / "ink.png")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -> None:
+    told = problems(
+        folder,
+        "inbx: here\n"
+        "styles:\n"
+        "  ink: ink.png\n"
+        "  oil: nothing.jpg\n"
+        "  pen: {image: ink.png, recipe: {iteration: 3}}\n"
+        "recipe:\n"
+        "  name: gaty\n"
+        "  style_layers: [relu1_9]\n"
+        "  size: 4\n"
+        "output: {format: pnh}\n"
+        "limits:\n"
+        "  max_bytes: 1\n"
+        "  max_bytes: many\n"
+        "device: gpu\n",
+    )
+    expected = [
+        "1: inbx: unknown key; did you mean 'inbox'?",
+        f"4: styles.oil.image: {folder}/nothing.jpg: no such file",
+        "5: styles.pen.recipe.iteration: unknown key; did you mean 'iterations'?",
+        "7: recipe.name: is 'gaty'; should be 'gatys' or 'tutorial'",
+        "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
+        "9: recipe.size: is 4; input should be greater than or equal to 32",
+        "10: output.format: is 'pnh'; should be 'png', 'jpeg' or 'webp'",
+        "13: limits.max_bytes: stands twice",
+        "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
+        "as an integer",
+        "14: device: 'gpu' is no device; give auto, cpu, cuda or cuda:N",
+    ]
+    assert sorted(told) == sorted(expected)
+
+
+def test_relative_paths_are_relative_to_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, "inbox: in\nweights: w.pth\nstyles: {ink: ink.png}\n")
+    monkeypatch.chdir("/")
+    config = load(path)
+    assert config.inbox == folder / "in"
+    assert config.outbox == folder / "outbox"
+    assert config.styles["ink"].image == folder / "ink.png"
+    assert config.weights == str(folder / "w.pth")
+
+
+def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
+    config = load(write(folder, "recipe: tutorial\nstyles: {ink: {image: ink.png, recipe: gatys}}"))
+    assert config.recipe.name == "tutorial"
+    assert config.style_recipe("ink", "imagenet") == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "holds no settings"),
+        ("styles: [", "not YAML"),
+        ("inbox: in", "1: styles: missing"),
+        ("styles: {}", "styles"),
+        ("styles: {a/b: ink.png}", "cannot be a style's name"),
+        ("inbox: .\nstyles: {ink: ink.png}", "lies in the inbox"),
+        ("styles: {ink: ink.png}\noutput: {name: x}", r"put {content} into it"),
+        ("styles: {ink: ink.png}\noutput: {name: '{contents}'}", r"unknown field {contents}"),
+        ("styles: {ink: ink.png}\noutput: {name: '../{content}'}", "must stay in the outbox"),
+        ("styles: {ink: ink.png}\noutput: {name: '{content'}", "name"),
+        ("styles: {a: ink.png, b: ink.png}\noutput: {name: '{content}'}", "put {style} into it"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(folder: Path, text: str, complaint: str) -> None:
+    assert re.search(complaint, "\n".join(problems(folder, text)))
+
+
+def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nst-pipeline init"):
+        load(tmp_path / "pipeline.yaml")
+
+
+def test_the_sample_pipeline_is_the_template_with_the_paths_of_the_samples() -> None:
+    template = TEMPLATE.read_text()
+    sample = template.replace("inbox: inbox     ", "inbox: nst_pipeline/samples/contents")
+    sample = sample.replace("styles/", "nst_pipeline/samples/styles/")
+    assert (ROOT / "pipeline.yaml").read_text() == sample
+    assert load(ROOT / "pipeline.yaml").inbox == ROOT / "nst_pipeline" / "samples" / "contents"
+
+
+def test_the_template_shows_every_key_there_is() -> None:
+    shown = set(re.findall(r"^[ #]*(\w+):", TEMPLATE.read_text(), re.MULTILINE))
+    models: list[type[BaseModel]] = [Config, StyleSettings, OutputSettings, Limits, Recipe]
+    missing = {field for model in models for field in model.model_fields} - shown
+    assert not missing
+
+
+def test_the_defaults_that_the_template_shows_are_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "styles").mkdir()
+    for name in ("brushwork", "mosaic", "woodcut"):
+        picture().save(tmp_path / "styles" / f"{name}.jpg")
+    text = TEMPLATE.read_text()
+    # Uncomment every `# key: value`, which must then still be the same configuration.
+    uncommented = re.sub(r"^( *)# ?( *)(\w+: *\S|\w+:$)", r"\1\2\3", text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# +(\"\*)", r"  \1", uncommented, flags=re.MULTILINE)
+    assert uncommented != text
+    before = load(write(tmp_path, text))
+    after = load(write(tmp_path, uncommented))
+    assert yaml.safe_load(uncommented).keys() == Config.model_fields.keys()
+    names = before.styles
+    assert before.model_dump(exclude={"recipe"}) == after.model_dump(exclude={"recipe"})
+    for name in names:
+        shown, real = (c.style_recipe(name, "imagenet").model_dump() for c in (after, before))
+        assert shown == real

@@ -1,0 +1,101 @@
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+
+from nst_pipeline.config import OutputSettings
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.inbox import Found
+from nst_pipeline.jobs import Content, Job, Style, plan
+from nst_pipeline.recipe import Recipe
+
+IN, OUT = Path("/in"), Path("/out")
+
+
+def content(name: str, sha256: str = "c", root: Path = IN) -> Content:
+    path = root / name
+    return Content(Found(path, PurePath(name).parent, root), sha256)
+
+
+def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
+    return Style(name, Path(f"/styles/{name}.png"), sha256, Recipe(**recipe))
+
+
+def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
+    jobs = plan(contents, styles, OUT, OutputSettings(**output), "w", "auto")
+    return [str(job.output.relative_to(OUT)) for job in jobs]
+
+
+JOB = Job(content("a.jpg"), style("ink"), "w", "auto", OutputSettings(), OUT / "a-ink.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": content("a.jpg", "other")},
+        {"style": style("ink", "other")},
+        {"style": style("ink", size=64)},
+        {"weights_sha256": "other"},
+        {"precision": "fp32"},
+        {"encoding": OutputSettings(format="webp")},
+        {"encoding": OutputSettings(quality=9)},
+        {"encoding": OutputSettings(keep_exif=True)},
+    ],
+)
+def test_whatever_decides_the_output_changes_the_key(change: dict[str, Any]) -> None:
+    assert replace(JOB, **change).key != JOB.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": content("other.jpg")},
+        {"style": replace(style("ink"), path=Path("/moved.png"))},
+        {"encoding": OutputSettings(name="x{content}")},
+        {"output": OUT / "other.png"},
+    ],
+)
+def test_names_and_places_do_not_change_the_key(change: dict[str, Any]) -> None:
+    assert replace(JOB, **change).key == JOB.key
+
+
+def test_every_output_setting_is_known_to_matter_or_not() -> None:
+    assert set(OutputSettings().pixels()) == set(OutputSettings.model_fields) - {"name"}
+
+
+def test_all_styles_of_a_content_come_before_the_next_content() -> None:
+    names = outputs([content("a.jpg"), content("b.jpg")], [style("ink"), style("oil")])
+    assert names == ["a-ink.png", "a-oil.png", "b-ink.png", "b-oil.png"]
+
+
+def test_the_relative_folder_is_kept() -> None:
+    assert outputs([content("x.jpg"), content("sub/x.jpg")], [style("ink")]) == [
+        "x-ink.png",
+        "sub/x-ink.png",
+    ]
+
+
+def test_two_contents_of_one_stem_keep_their_suffix() -> None:
+    assert outputs([content("x.jpg"), content("x.png"), content("y.png")], [style("ink")]) == [
+        "x.jpg-ink.png",
+        "x.png-ink.png",
+        "y-ink.png",
+    ]
+
+
+def test_two_contents_of_one_name_from_different_places_keep_their_folders() -> None:
+    contents = [content("x.jpg", root=Path("/a")), content("x.jpg", root=Path("/b"))]
+    assert outputs(contents, [style("ink")]) == ["a/x-ink.png", "b/x-ink.png"]
+
+
+def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="both be written to /out/x.png"):
+        outputs([content("x.jpg")], [style("ink"), style("oil")], name="{content}")
+
+
+def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
+    with pytest.raises(ConfigError, match="would overwrite an input"):
+        plan(
+            [content("x.jpg"), content("x-ink.png")], [style("ink")], IN, OutputSettings(), "w", ""
+        )

@@ -1,0 +1,157 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from nst_pipeline.engine.lbfgs import minimise
+
+
+def differentiate(
+    function: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Turn a function of a batch into an objective: losses and gradients."""
+
+    def objective(batch: Tensor) -> tuple[Tensor, Tensor]:
+        batch = batch.detach().requires_grad_()
+        losses = function(batch)
+        (gradient,) = torch.autograd.grad(losses.sum(), batch)
+        return losses, gradient
+
+    return objective
+
+
+def rosenbrock(batch: Tensor) -> Tensor:
+    x, y = batch[:, :-1], batch[:, 1:]
+    return (0.01 * (1 - x).square() + (y - x.square()).square()).sum(1)
+
+
+def quadratic(batch: Tensor) -> Tensor:
+    scales = torch.logspace(-2, 0, batch.shape[1], dtype=batch.dtype)
+    return (scales * (batch - 1).square()).sum(1)
+
+
+@pytest.mark.parametrize("function", [rosenbrock, quadratic])
+@pytest.mark.parametrize("history_size", [5, 100])
+def test_iterates_are_those_of_torch_lbfgs(
+    function: Callable[[Tensor], Tensor], history_size: int
+) -> None:
+    torch.manual_seed(0)
+    start = torch.rand(1, 20, dtype=torch.float64)
+    theirs: list[Tensor] = []
+    x = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [x], max_iter=30, max_eval=99, history_size=history_size, tolerance_grad=0,
+        tolerance_change=0,
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        theirs.append(x.detach().clone())
+        optimizer.zero_grad()
+        loss = function(x).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    ours: list[Tensor] = []
+
+    def recording(batch: Tensor) -> tuple[Tensor, Tensor]:
+        ours.append(batch.clone())
+        return differentiate(function)(batch)
+
+    minimise(recording, start, iterations=29, history_size=history_size)
+    assert len(ours) == len(theirs) == 30
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine - other).norm() <= 1e-6 * other.norm()
+
+
+def test_a_batch_gives_what_its_images_give_alone() -> None:
+    torch.manual_seed(1)
+    start = torch.rand(3, 12, dtype=torch.float64) * torch.tensor([[0.1], [1.0], [3.0]])
+    together = minimise(differentiate(rosenbrock), start, 25).point
+    alone = [minimise(differentiate(rosenbrock), image[None], 25).point for image in start]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e9])
+def test_an_image_that_explodes_goes_back_to_its_best_and_the_others_notice_nothing(
+    bad: float,
+) -> None:
+    calls = 0
+
+    def objective(batch: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal calls
+        calls += 1
+        losses, gradient = differentiate(quadratic)(batch)
+        if calls == 8:
+            losses = losses.clone()
+            losses[1] = bad
+            gradient = gradient.clone()
+            gradient[1] = bad
+        return losses, gradient
+
+    start = torch.zeros(3, 8, dtype=torch.float64)
+    start[1], start[2] = 0.5, -1.0
+    disturbed = minimise(objective, start, 30)
+    undisturbed = minimise(differentiate(quadratic), start, 30)
+    for image in (0, 2):
+        assert torch.equal(disturbed.point[image], undisturbed.point[image])
+    assert quadratic(disturbed.point)[1] < 1e-3 * quadratic(start)[1]
+    assert disturbed.stop_reasons == ["iterations"] * 3
+
+
+def test_the_best_point_is_returned_and_not_the_last() -> None:
+    seen: list[tuple[float, Tensor]] = []
+
+    def objective(batch: Tensor) -> tuple[Tensor, Tensor]:
+        losses, gradient = differentiate(quadratic)(batch)
+        if len(seen) > 10:
+            losses = losses + 1  # everything after the tenth looks worse, but does not explode
+        seen.append((losses.item(), batch.clone()))
+        return losses, gradient
+
+    found = minimise(objective, torch.zeros(1, 4), 20)
+    assert torch.equal(found.point, min(seen, key=lambda pair: pair[0])[1])
+
+
+def test_a_loss_that_is_never_finite_again_stops_as_diverged_at_the_start() -> None:
+    calls = 0
+
+    def objective(batch: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal calls
+        calls += 1
+        losses, gradient = differentiate(quadratic)(batch)
+        return (losses if calls == 1 else losses * float("nan")), gradient
+
+    start = torch.zeros(1, 4)
+    found = minimise(objective, start, 1000)
+    assert found.stop_reasons == ["diverged"]
+    assert found.iterations < 100
+    assert torch.equal(found.point, start)
+
+
+def test_a_vanished_gradient_stops_as_converged() -> None:
+    found = minimise(differentiate(quadratic), torch.ones(2, 4), 50)
+    assert found.stop_reasons == ["converged", "converged"]
+    assert found.iterations < 50
+
+
+def test_points_stay_in_the_feasible_set_and_the_objective_never_sees_another() -> None:
+    def objective(batch: Tensor) -> tuple[Tensor, Tensor]:
+        assert batch.min() >= 0 and batch.max() <= 0.5
+        return differentiate(quadratic)(batch)
+
+    found = minimise(objective, torch.zeros(1, 4), 20, project=lambda x: x.clamp(0, 0.5))
+    torch.testing.assert_close(found.point, torch.full((1, 4), 0.5))
+
+
+def test_progress_is_reported_now_and_then_and_at_the_end() -> None:
+    steps: list[int] = []
+    minimise(
+        differentiate(rosenbrock),
+        torch.zeros(1, 5),
+        25,
+        on_step=lambda done, losses: steps.append(done),
+        report_every=10,
+    )
+    assert steps == [1, 10, 20, 25]
