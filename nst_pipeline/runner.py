@@ -6,11 +6,11 @@ from there: `commit` and `disposal` hold the two protocols, `recovery` is the wa
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from nst_pipeline import commit, inbox, records, runs
+from nst_pipeline import commit, inbox, records
 from nst_pipeline.config import Config
 from nst_pipeline.errors import (
     Abandoned,
@@ -26,8 +26,9 @@ from nst_pipeline.executor import Executor, Failure, OnStep, Outcome, Painting, 
 from nst_pipeline.files import ensure_folder, free_bytes, shown, write_temporary
 from nst_pipeline.hooks import Hooks, Listener
 from nst_pipeline.jobs import Job
+from nst_pipeline.journal import Journal
 from nst_pipeline.ledger import Entry, Ledger
-from nst_pipeline.manifest import DeviceRecord, FileRecord, JobRecord, Recorder
+from nst_pipeline.manifest import FileRecord, Recorder
 from nst_pipeline.planning import Broken, Plan, ledger_path, make_plan, make_scanner
 from nst_pipeline.records import resolved
 from nst_pipeline.recovery import recover
@@ -81,9 +82,7 @@ def run_once(
     with Ledger(ledger_path(config)) as ledger:
         recover(config, ledger)
         batch = _Batch(config, ledger, make_executor, listener, hooks or Hooks())
-        batch.run(paths or None, force)
-        assert batch.recorder  # a batch that was told to run always has one
-        return batch.recorder
+        return batch.run_all(paths or None, force)
 
 
 def run_standing(
@@ -110,7 +109,7 @@ def run_standing(
     """
     with Ledger(ledger_path(config)) as ledger:
         recover(config, ledger)
-        _Batch(config, ledger, make_executor, listener, hooks, scanner).run(None, False)
+        _Batch(config, ledger, make_executor, listener, hooks, scanner).run_standing(scanner)
 
 
 class _Batch:
@@ -125,49 +124,57 @@ class _Batch:
         hooks: Hooks,
         scanner: Scanner | None = None,
     ) -> None:
-        self.recorder: Recorder | None = None
+        self._journal = Journal(config, ledger, listener)
         self._config, self._ledger, self._make_executor = config, ledger, make_executor
         self._listener, self._hooks, self._scanner = listener, hooks, scanner
         self._executor: Executor | None = None
-        self._is_open = False
         self._stepped: set[Path] = set()
         self._at_work: dict[Path, Entry] = {}
         self._copies: dict[Path, tuple[Path, set[Path]]] = {}
 
-    def run(self, paths: list[Path] | None, force: bool) -> None:
-        """Do everything there is to do."""
+    def run_standing(self, scanner: Scanner) -> None:
+        """Do everything that there is to do and that comes meanwhile."""
+        with self._in_order():
+            while self._go_on(scanner):
+                pass
+
+    def run_all(self, paths: list[Path] | None, force: bool) -> Recorder:
+        """Do everything there is to do now; return the record of it."""
+        with self._in_order():
+            return self._run_all(paths, force)
+
+    @contextlib.contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """Whatever ends the block, leave nothing at work, and the manifest with an end."""
         try:
-            if self._scanner is None:
-                self._run_all(paths, force)
-            else:
-                while self._go_on(self._scanner):
-                    pass
+            yield
         except BaseException as error:
             self._stop(error)
             raise
-        self._close("finished")
+        self._journal.close("finished")
 
-    def _run_all(self, paths: list[Path] | None, force: bool) -> None:
+    def _run_all(self, paths: list[Path] | None, force: bool) -> Recorder:
         scanner = make_scanner(self._config, paths)
         self._await_settled(scanner, paths)
         plan = make_plan(self._config, self._ledger, paths, force, scanner)
         self._hooks.looked(plan)
-        recorder = self._recorder(plan)
+        recorder = self._journal.recorder(plan)
         for job in plan.done:
             recorder.add(records.skipped(job, plan.entries.get(job.output)))
         unsettled = [Broken(f, f"{shown(f.path)}: {inbox.BEING_WRITTEN}") for f in plan.waiting]
         poisonous = [held for held in plan.held if held.entry.state == "failed"]
         if plan.todo or plan.broken or unsettled or poisonous:
-            self._begin(plan)
+            self._journal.begin(plan)
         for broken in (*plan.broken, *unsettled):
             for style in plan.styles:
-                self._finish(records.broken(broken, style))
+                self._journal.finish(records.broken(broken, style))
         for held in poisonous:
             reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
-            self._finish(records.failed(held.job, Failure(reason)))
+            self._journal.finish(records.failed(held.job, Failure(reason)))
         self._paint(plan, force)
         if paths is None:
             Settler(self._config, self._ledger).dispose(plan)
+        return recorder
 
     def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> None:
         deadline = time.monotonic() + PATIENCE * self._config.watch.settle_seconds
@@ -186,62 +193,29 @@ class _Batch:
         settler = Settler(self._config, self._ledger, scanner)
         hopeless = settler.hopeless(plan)
         if plan.todo or hopeless:
-            self._begin(plan)
+            self._journal.begin(plan)
         for broken in hopeless:
             settler.give_up_broken(broken, plan)
             for style in plan.styles:
-                self._finish(records.broken(broken, style))
+                self._journal.finish(records.broken(broken, style))
         self._paint(plan, force=False)
         settler.dispose(plan)
         if self._hooks.should_stop():
             return False
-        if self.recorder is not None and self.recorder.count >= BATCH_JOBS:
+        if self._journal.count >= BATCH_JOBS:
             self._hooks.again(0)
             return False
         if not (plan.todo or plan.more) and (wait := settler.next_due(plan)) is not None:
             self._hooks.again(wait)
         return bool(plan.todo or plan.more)
 
-    # The frame
-
-    def _recorder(self, plan: Plan) -> Recorder:
-        if self.recorder is None:
-            config = resolved(self._config, plan.weights.id)
-            self.recorder = Recorder(self._config.outbox, plan.weights, config)
-        return self.recorder
-
-    def _begin(self, plan: Plan) -> None:
-        """Note that there is something to put in order if we are killed."""
-        if not self._is_open:
-            ensure_folder(self._config.outbox)
-            self._ledger.set_fact("clean", "no")
-            runs.begin(self._ledger, self._recorder(plan))
-            self._is_open = True
-        self._listener.planned(plan)
-
-    def _close(self, status: "runs.Ending") -> None:
-        if self.recorder is not None:
-            self.recorder.end(status)
-        if self._is_open and self.recorder is not None:
-            self.recorder.save()
-            runs.end(self._ledger, self.recorder)
-            self._ledger.set_fact("clean", "yes")
-
     def _stop(self, error: BaseException) -> None:
         """Put everything at work back, and write the manifest's end."""
         with contextlib.suppress(PipelineError, OSError):  # the first error is the one to tell
-            lost = isinstance(error, DeviceLostError)
-            self._put_back(str(error) if lost else "")
-            if self._ledger.entries("state = 'committing'"):
-                return  # the next start looks at what became of it
-            self._close("stopped")
-
-    def _finish(self, record: JobRecord) -> None:
-        assert self.recorder
-        self.recorder.add(record)
-        runs.keep(self._ledger, self.recorder, record)
-        self.recorder.save_if_due()
-        self._listener.finished(record)
+            self._put_back(str(error) if isinstance(error, DeviceLostError) else "")
+            if not self._ledger.entries("state = 'committing'"):
+                self._journal.close("stopped")
+            # Otherwise the next start looks at what became of it.
 
     # Painting
 
@@ -300,7 +274,7 @@ class _Batch:
                 wait = max(0.1, self._config.watch.settle_seconds)
                 self._ledger.put_off(entry.id, str(error), wait)
             else:
-                self._finish(records.failed(job, Failure(str(error))))
+                self._journal.finish(records.failed(job, Failure(str(error))))
 
     def _repeat(self, job: Job, entry: Entry) -> bool:
         """Publish what was painted before for another name; return whether there was such."""
@@ -314,7 +288,7 @@ class _Batch:
         if twin is None:
             return False
         done = self._ledger.entry(entry.id)
-        self._finish(
+        self._journal.finish(
             records.repeated(job, twin, FileRecord(path=shown(done.final), sha256=done.sha256))
         )
         return True
@@ -332,7 +306,9 @@ class _Batch:
     def _take_in(self, executor: Executor, ask: Callable[[], Iterable[Outcome]]) -> None:
         try:
             for outcome in ask():
-                self._note_machine(executor)
+                if machine := executor.machine():
+                    self._journal.note(machine)
+                    self._hooks.machine(machine)
                 self._stepped.discard(outcome.job.output)
                 entry = self._at_work.pop(outcome.job.output)
                 if self._ledger.entry(entry.id).state == "cancelled":
@@ -363,14 +339,6 @@ class _Batch:
             copy.unlink(missing_ok=True)
             del self._copies[job.content.path]
 
-    def _note_machine(self, executor: Executor) -> None:
-        machine = executor.machine()
-        if machine and self.recorder:
-            self.recorder.device = DeviceRecord(name=machine.device, precision=machine.precision)
-            self.recorder.cache_hits = machine.cache_hits
-            self.recorder.cache_misses = machine.cache_misses
-            self._hooks.machine(machine)
-
     def _publish(self, job: Job, entry: Entry, painting: Painting) -> None:
         begun = time.monotonic()
         try:
@@ -387,7 +355,7 @@ class _Batch:
             self._hooks.timed("paint", painting.seconds)
             self._hooks.timed("publish", time.monotonic() - begun)
             output = FileRecord(path=shown(final), sha256=sha256, size=painting.size)
-            self._finish(records.painted(job, painting, output))
+            self._journal.finish(records.painted(job, painting, output))
 
     def _unpublished(self, job: Job, entry: Entry, error: CannotCreateError | OutputError) -> None:
         """Stop the run, unless it is a daemon's and the trouble is this one job's."""
@@ -397,8 +365,7 @@ class _Batch:
             ensure_folder(self._config.outbox)
             self._failed(job, entry, Failure(str(error)))
             return
-        assert self.recorder
-        self.recorder.add(records.failed(job, Failure(str(error))))
+        self._journal.add(records.failed(job, Failure(str(error))))
         raise error
 
     def _failed(self, job: Job, entry: Entry, failure: Failure) -> None:
@@ -415,4 +382,4 @@ class _Batch:
         else:
             self._ledger.fail(entry.id, failure.reason, failure.trace)
         if not (may_pass and self._scanner):
-            self._finish(records.failed(job, failure))
+            self._journal.finish(records.failed(job, failure))

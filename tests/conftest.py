@@ -63,6 +63,7 @@ def project(tmp_path: Path) -> Path:
         "weights: compact\n"
         "device: cpu\n"
         "recipe: {size: 48, iterations: 3}\n"
+        "watch: {settle_seconds: 0}\n"
         "styles:\n"
         "  ink: styles/ink.png\n"
         "  oil: styles/oil.png\n"

@@ -289,6 +289,8 @@ def tiny_disk(project: Path) -> Iterator[Path]:
 def test_a_full_disk_ends_with_exit_74_and_nothing_half_written(
     project: Path, tiny_disk: Path, program: Program
 ) -> None:
+    with (project / "pipeline.yaml").open("a") as settings:
+        settings.write("limits: {min_free_bytes: 0}\n")
     done = program("run", "--size", 256, "--iterations", 1)
     assert done.returncode == 74
     assert "No space left on device" in done.stderr and "Traceback" not in done.stderr

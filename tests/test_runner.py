@@ -1,5 +1,6 @@
 """The runner with an executor that paints nothing, so that only its own behaviour shows."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nst_pipeline.config import Config, load
 from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
@@ -57,8 +60,11 @@ class FakeExecutor:
 
 def _painting(job: Job) -> Painting:
     losses = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
-    data = f"{job.content.path.name} in {job.style.name}".encode()
-    return Painting(data, (36, 48), (48, 64), 3, "iterations", losses, losses, 0.5)
+    buffer = io.BytesIO()
+    tag = PngInfo()
+    tag.add_text("title", f"{job.content.path.name} in {job.style.name}")
+    picture(8, 8).save(buffer, "PNG", pnginfo=tag)
+    return Painting(buffer.getvalue(), (36, 48), (48, 64), 3, "iterations", losses, losses, 0.5)
 
 
 class Listener:
@@ -118,7 +124,8 @@ def test_every_content_gets_every_style_and_the_manifest_is_whole_after_each_job
 ) -> None:
     manifest = run(config).manifest()
     assert sorted(path.name for path in config.outbox.glob("*.png")) == ALL
-    assert (config.outbox / "hill-oil.png").read_text() == "hill.png in oil"
+    with Image.open(config.outbox / "hill-oil.png") as output:
+        assert output.info["title"] == "hill.png in oil"
     assert manifest.totals.done == 4 and manifest.run.status == "finished"
 
 
@@ -250,16 +257,16 @@ def test_an_outbox_that_cannot_be_written_stops_the_run_before_any_work(config: 
 def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nst_pipeline import runner
+    from nst_pipeline import commit
 
-    publish = runner.publish
+    write = commit.write_temporary
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes) -> Path:
         if path.name == "boat-oil.png":
             raise OutputError(f"{path}: No space left on device")
-        publish(path, data)
+        return write(path, data)
 
-    monkeypatch.setattr(runner, "publish", full)
+    monkeypatch.setattr(commit, "write_temporary", full)
     with pytest.raises(OutputError):
         run_once(config, FakeExecutor(), _Silent())
     (path,) = (config.outbox / "manifests").iterdir()
