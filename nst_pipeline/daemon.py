@@ -219,7 +219,7 @@ class _Daemon:
         self._signals.check()
         self._notifier.alive()
         if self._signals.stopping:
-            self._notifier.extend()
+            self._reporter.stopping(self._config.watch.stop_seconds)
 
     def _rung(self) -> bool:
         now = time.monotonic()

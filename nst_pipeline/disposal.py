@@ -244,6 +244,7 @@ def _again(ledger: Ledger, move: Move) -> Move:
 
 
 def _intend(ledger: Ledger, move: Move) -> None:
+    ledger.set_fact("clean", "no")
     ledger.database.execute(
         "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
         (os.fsencode(move.source), os.fsencode(move.target), move.facts, move.kind, move.report),

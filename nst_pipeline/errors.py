@@ -3,7 +3,8 @@
 PipelineError
 ├── UsageError          64  the command line asks for something that makes no sense
 ├── ImageError          65  an input is not an image that can be painted
-│   └── NotReadyError       and may be one later: unreadable, empty, cut short, being written
+│   └── NotReadyError       and may be one later: unreadable, empty, cut short
+│       └── BeingWrittenError   a process writes to it
 ├── UnavailableError    69  no weights or no device as asked
 ├── CannotCreateError   73  an output folder or file cannot be made
 ├── OutputError         74  an output cannot be written (disk full, input/output error)
@@ -38,6 +39,10 @@ class ImageError(PipelineError):
 
 class NotReadyError(ImageError):
     """An input cannot be painted now, and may well be later."""
+
+
+class BeingWrittenError(NotReadyError):
+    """An input is not complete yet: somebody writes to it."""
 
 
 class UnavailableError(PipelineError):

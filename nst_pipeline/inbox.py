@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
-from nst_pipeline.errors import ImageError, NotReadyError, UsageError
+from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError, UsageError
 from nst_pipeline.files import facts, shown
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,8 @@ def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
         known: the facts that it was seen with; another file by now is refused.
 
     Raises:
-        NotReadyError: empty, unreadable, being written, or another file than was seen.
+        BeingWrittenError: being written, or another file than was seen.
+        NotReadyError: empty or unreadable.
         ImageError: not a regular file, or too large.
     """
     try:
@@ -162,7 +163,7 @@ def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
         before = os.fstat(descriptor)
         _check_kind(before, path, max_bytes)
         if known not in (None, facts(before)) or _is_being_written(descriptor):
-            raise NotReadyError(f"{shown(path)}: {BEING_WRITTEN}")
+            raise BeingWrittenError(f"{shown(path)}: {BEING_WRITTEN}")
         data = _read_all(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:
@@ -170,7 +171,7 @@ def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) != before.st_size or facts(after) != facts(before):
-        raise NotReadyError(f"{shown(path)}: {BEING_WRITTEN}")
+        raise BeingWrittenError(f"{shown(path)}: {BEING_WRITTEN}")
     return data
 
 

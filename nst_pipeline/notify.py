@@ -35,7 +35,7 @@ class Notifier:
         self.tell(STATUS=text)
 
     def extend(self) -> None:
-        """Ask for more time to start or to stop."""
+        """Ask for more time to start or to stop: `EXTENSION_SECONDS` from now."""
         self.tell(EXTEND_TIMEOUT_USEC=EXTENSION_SECONDS * 1_000_000)
 
     def alive(self) -> None:

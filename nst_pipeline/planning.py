@@ -9,7 +9,13 @@ from pathlib import Path
 
 from nst_pipeline import inbox, jobs, weights
 from nst_pipeline.config import Config
-from nst_pipeline.errors import ConfigError, ImageError, InboxGoneError, NotReadyError
+from nst_pipeline.errors import (
+    BeingWrittenError,
+    ConfigError,
+    ImageError,
+    InboxGoneError,
+    NotReadyError,
+)
 from nst_pipeline.files import shown
 from nst_pipeline.inbox import Found
 from nst_pipeline.jobs import Content, Job, Style
@@ -60,7 +66,7 @@ class Plan:
         done: jobs whose output is there already.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
-        waiting: files that are not settled.
+        waiting: files that are not settled, or that somebody writes to.
         digest: of all that decides the outputs but the contents.
         more: whether there are settled files beyond those of the plan.
         entries: what the ledger holds of the jobs, by output.
@@ -183,6 +189,11 @@ def _contents(
         try:
             sha256 = _digest(found.path, config, ledger, inbox.identify, found.facts)
             contents.append(Content(found, sha256))
+        except BeingWrittenError as error:
+            if standing:
+                scan.waiting.append(found)
+            else:
+                broken.append(Broken(found, str(error)))
         except NotReadyError as error:
             broken.append(Broken(found, str(error), passing=True))
         except ImageError as error:

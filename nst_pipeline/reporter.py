@@ -35,7 +35,7 @@ class Reporter:
         self._metrics = _metrics(config)
         self._todo: set[Path] = set()
         self._more = 0
-        self._state = ""
+        self._state, self._is_stopping = "", False
         self._told: set[tuple[str, str]] = set()
 
     # What the daemon does
@@ -53,6 +53,13 @@ class Reporter:
         if self._metrics:
             self._metrics.up(state not in ("paused", "waiting"))
             self._metrics.write(now=True)
+
+    def stopping(self, seconds: float) -> None:
+        """Report that the job at work is the last one."""
+        if not self._is_stopping:
+            self.state("stopping", f"the job at work may go on for {seconds:.0f} s")
+            self._is_stopping = True
+            self._notifier.extend()
 
     def error(self, reason: str) -> None:
         """Report trouble that is not a job's."""
@@ -107,7 +114,8 @@ class Reporter:
         name = f"{shown(job.content.path.name)} in {job.style.name}"
         if done == 1:
             log.debug("begun %s", name, extra=about(job))
-        self.state("painting", f"{name}, {len(self._todo)} jobs in the queue")
+        if not self._is_stopping:
+            self.state("painting", f"{name}, {len(self._todo)} jobs in the queue")
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
         self._live.set(now=done == 1, current=current)
 

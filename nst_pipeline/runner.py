@@ -14,11 +14,11 @@ from nst_pipeline import commit, inbox, records
 from nst_pipeline.config import Config
 from nst_pipeline.errors import (
     Abandoned,
+    BeingWrittenError,
     CannotCreateError,
     DeviceLostError,
     DiskFullError,
     ImageError,
-    NotReadyError,
     OutputError,
     PipelineError,
 )
@@ -128,6 +128,7 @@ class _Batch:
         self._config, self._ledger, self._make_executor = config, ledger, make_executor
         self._listener, self._hooks, self._scanner = listener, hooks, scanner
         self._executor: Executor | None = None
+        self._settler: Settler | None = None
         self._stepped: set[Path] = set()
         self._at_work: dict[Path, Entry] = {}
         self._copies: dict[Path, tuple[Path, set[Path]]] = {}
@@ -171,9 +172,9 @@ class _Batch:
         for held in poisonous:
             reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
             self._journal.finish(records.failed(held.job, Failure(reason)))
+        # Only the inbox is ours to clear.
+        self._settler = None if paths else Settler(self._config, self._ledger, plan)
         self._paint(plan, force)
-        if paths is None:
-            Settler(self._config, self._ledger).dispose(plan)
         return recorder
 
     def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> None:
@@ -190,22 +191,21 @@ class _Batch:
         plan = make_plan(self._config, self._ledger, scanner=scanner, standing=True)
         self._hooks.looked(plan)
         self._ledger.mark("gone", plan.stale)
-        settler = Settler(self._config, self._ledger, scanner)
-        hopeless = settler.hopeless(plan)
+        settler = self._settler = Settler(self._config, self._ledger, plan, scanner)
+        hopeless = settler.hopeless()
         if plan.todo or hopeless:
             self._journal.begin(plan)
         for broken in hopeless:
-            settler.give_up_broken(broken, plan)
+            settler.give_up_broken(broken)
             for style in plan.styles:
                 self._journal.finish(records.broken(broken, style))
         self._paint(plan, force=False)
-        settler.dispose(plan)
         if self._hooks.should_stop():
             return False
         if self._journal.count >= BATCH_JOBS:
             self._hooks.again(0)
             return False
-        if not (plan.todo or plan.more) and (wait := settler.next_due(plan)) is not None:
+        if not (plan.todo or plan.more) and (wait := settler.next_due()) is not None:
             self._hooks.again(wait)
         return bool(plan.todo or plan.more)
 
@@ -234,6 +234,8 @@ class _Batch:
                 self._take_in(executor, executor.poll)
         if self._executor is not None:
             self._take_in(self._executor, self._executor.drain)
+        if self._settler:
+            self._settler.settle_all()
 
     def _check_room(self) -> None:
         wanted = self._config.limits.min_free_bytes
@@ -253,13 +255,15 @@ class _Batch:
         try:
             data = inbox.read(content.path, self._config.limits.max_bytes, content.found.facts)
             if inbox.bytes_digest(data) != content.sha256:
-                raise NotReadyError(f"{shown(content.path)}: {inbox.BEING_WRITTEN}")
+                raise BeingWrittenError(f"{shown(content.path)}: {inbox.BEING_WRITTEN}")
         except ImageError as error:
             self._not_ready(pairs, error)
             return None
         if not force:
             pairs = [pair for pair in pairs if not self._repeat(*pair)]
         if not pairs:
+            if self._settler:
+                self._settler.settle(content.path)
             return None
         copy = write_temporary(self._config.state / "work" / str(pairs[0][1].id), data)
         self._copies[content.path] = copy, {job.output for job, _ in pairs}
@@ -318,6 +322,8 @@ class _Batch:
                 else:
                     self._publish(outcome.job, entry, outcome.outcome)
                 self._release(outcome.job)
+                if self._settler:
+                    self._settler.settle(outcome.job.content.path)
         except Abandoned:
             self._put_back()
 

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.config import Config
@@ -24,50 +23,66 @@ from nst_pipeline.scanner import Scanner
 
 log = logging.getLogger(__name__)
 
+WRITER_SECONDS = 0.5
+"""How often, at most, a file that somebody writes to is looked at."""
+
 
 class Settler:
-    """Settles sources of the inbox; with a scanner, as a daemon does."""
+    """Settles the sources of a plan; with a scanner, as a daemon does."""
 
-    def __init__(self, config: Config, ledger: Ledger, scanner: Scanner | None = None) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, plan: Plan, scanner: Scanner | None = None
+    ) -> None:
         """Only a daemon gives files up: a run tells, and leaves them."""
-        self._config, self._ledger, self._scanner = config, ledger, scanner
-
-    def dispose(self, plan: Plan) -> None:
-        """Settle each content of the plan that has no job left to do."""
-        wanted: dict[Path, list[Job]] = {}
+        self._config, self._ledger, self._plan, self._scanner = config, ledger, plan, scanner
+        self._open: dict[Path, list[Job]] = {}
         for job in (*plan.todo, *plan.done, *(held.job for held in plan.held)):
-            wanted.setdefault(job.content.path, []).append(job)
-        for jobs in wanted.values():
-            content = jobs[0].content
-            known = {(e.style, e.key): e for e in self._ledger.of_source(content.path)}
-            entries = [
-                known.get((job.style.name, job.key)) or plan.entries.get(job.output) for job in jobs
-            ]
-            states = {entry.state if entry else "queued" for entry in entries}
-            if states & {"queued", "running", "committing", "gone"} or not content.found.facts:
-                continue
-            if "failed" in states:
-                self._give_up(content, [e for e in entries if e and e.state == "failed"], plan)
-            elif "cancelled" in states or self._config.on_success == "keep":
-                self._leave(content.found, plan)
-            else:
-                self._put_away(content.found, plan)
+            self._open.setdefault(job.content.path, []).append(job)
 
-    def hopeless(self, plan: Plan) -> list[Broken]:
+    def settle_all(self) -> None:
+        """Settle every content that has no job left to do."""
+        for path in list(self._open):
+            self.settle(path)
+
+    def settle(self, path: Path) -> None:
+        """Settle a content, if it has no job left to do and is not settled yet."""
+        jobs = self._open.get(path)
+        if jobs is None:
+            return
+        content = jobs[0].content
+        known = {(e.style, e.key): e for e in self._ledger.of_source(path)}
+        entries = [
+            known.get((job.style.name, job.key)) or self._plan.entries.get(job.output)
+            for job in jobs
+        ]
+        states = {entry.state if entry else "queued" for entry in entries}
+        if states & {"queued", "running", "committing", "gone"} or not content.found.facts:
+            return
+        del self._open[path]
+        if "failed" in states:
+            self._give_up(content, [e for e in entries if e and e.state == "failed"])
+        elif "cancelled" in states or self._config.on_success == "keep":
+            self._leave(content.found)
+        else:
+            self._put_away(content.found)
+
+    def hopeless(self) -> list[Broken]:
         """Return the files that had their time to become pictures."""
-        return [b for b in plan.broken if self._grace_seconds(b.found) <= 0]
+        return [b for b in self._plan.broken if self._grace_seconds(b.found) <= 0]
 
-    def give_up_broken(self, broken: Broken, plan: Plan) -> None:
+    def give_up_broken(self, broken: Broken) -> None:
         """Move away a file that no job could be made of."""
         report = failure_report(broken.found.path, broken.reason, 0, [], _retry(broken.found))
-        self._move_to_failed(broken.found, broken.reason, report, plan, broken.reason)
+        self._move_to_failed(broken.found, broken.reason, report, broken.reason)
 
-    def next_due(self, plan: Plan) -> float | None:
+    def next_due(self) -> float | None:
         """Return in how many seconds something that waits is due; forget what went away."""
-        waits = [self._grace_seconds(b.found) for b in plan.broken]
-        if plan.waiting and self._scanner:
-            age = max(self._scanner.age_seconds(found) for found in plan.waiting)
-            waits.append(self._config.watch.settle_seconds - age)
+        waits = [self._grace_seconds(b.found) for b in self._plan.broken]
+        if self._scanner:
+            settle = self._config.watch.settle_seconds
+            ages = [self._scanner.age_seconds(found) for found in self._plan.waiting]
+            # Older ones are those that somebody holds open for writing.
+            waits += [settle - age if age < settle else max(settle, WRITER_SECONDS) for age in ages]
         gone = [
             e.id
             for e in self._ledger.entries("state = 'queued'")
@@ -83,10 +98,9 @@ class Settler:
         age = self._scanner.age_seconds(found) if self._scanner else 0.0
         return self._config.watch.grace_seconds - age
 
-    def _give_up(self, content: Content, failed: Iterable[Entry], plan: Plan) -> None:
+    def _give_up(self, content: Content, failed: list[Entry]) -> None:
         if self._scanner is None:
             return
-        failed = list(failed)
         reason = failed[0].reason
         jobs = [
             {"style": e.style, "reason": e.reason, "trace": e.trace, "attempts": e.attempts}
@@ -96,10 +110,10 @@ class Settler:
         report = failure_report(
             content.path, reason, attempts, jobs, _retry(content.found), content.sha256
         )
-        self._move_to_failed(content.found, reason, report, plan)
+        self._move_to_failed(content.found, reason, report)
 
     def _move_to_failed(
-        self, found: Found, reason: str, report: str, plan: Plan, problem: str | None = None
+        self, found: Found, reason: str, report: str, problem: str | None = None
     ) -> None:
         if self._config.on_failure == "move" and found.path.is_file():
             target = self._config.failed / found.folder / found.path.name
@@ -110,18 +124,18 @@ class Settler:
         else:
             log.error("%s; left in the inbox", reason)
         record_failure(self._ledger, found.path, found.path, reason)
-        self._leave(found, plan, problem)
+        self._leave(found, problem)
 
-    def _put_away(self, found: Found, plan: Plan) -> None:
+    def _put_away(self, found: Found) -> None:
         if found.path.is_symlink():
-            self._leave(found, plan)
+            self._leave(found)
         elif self._config.on_success == "delete":
             self._move(deletion(found.path, found.facts or ""))
         else:
             target = self._config.processed / found.folder / found.path.name
             self._move(Move(found.path, target, found.facts or "", "move"))
         if found.path.exists() and _same(found):
-            self._leave(found, plan)  # it cannot be moved; we told
+            self._leave(found)  # it cannot be moved; we told
 
     def _move(self, move: Move) -> Path | None:
         try:
@@ -130,9 +144,9 @@ class Settler:
             log.error("%s", error)
             return None
 
-    def _leave(self, found: Found, plan: Plan, problem: str | None = None) -> None:
+    def _leave(self, found: Found, problem: str | None = None) -> None:
         """Leave a file where it is, and out of all plans until it changes."""
-        self._ledger.settle(found.path, found.facts or "", plan.digest, problem)
+        self._ledger.settle(found.path, found.facts or "", self._plan.digest, problem)
         if self._scanner:
             self._scanner.finish(found)
 
