@@ -20,7 +20,7 @@ class Notifier:
         pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
         wanted = usec.isdecimal() and pid == str(os.getpid())
         self._every = int(usec) / 4e6 if wanted else None
-        self._last = 0.0
+        self._last = self._extended = 0.0
 
     def tell(self, **facts: object) -> None:
         """Send some assignments, such as ``READY=1``."""
@@ -36,7 +36,10 @@ class Notifier:
 
     def extend(self) -> None:
         """Ask for more time to start or to stop: `EXTENSION_SECONDS` from now."""
-        self.tell(EXTEND_TIMEOUT_USEC=EXTENSION_SECONDS * 1_000_000)
+        now = time.monotonic()
+        if not self._extended or now - self._extended >= EXTENSION_SECONDS / 4:
+            self._extended = now
+            self.tell(EXTEND_TIMEOUT_USEC=EXTENSION_SECONDS * 1_000_000)
 
     def alive(self) -> None:
         """Tell of real progress, a step or a scan, as often as the watchdog wants to hear it."""

@@ -59,7 +59,7 @@ class Reporter:
         if not self._is_stopping:
             self.state("stopping", f"the job at work may go on for {seconds:.0f} s")
             self._is_stopping = True
-            self._notifier.extend()
+        self._notifier.extend()
 
     def error(self, reason: str) -> None:
         """Report trouble that is not a job's."""

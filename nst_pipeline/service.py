@@ -24,7 +24,7 @@ ConfigurationDirectory=nst-pipeline
 WorkingDirectory=%S/nst-pipeline
 # Where the ImageNet weights are looked for, and where libraries may leave things.
 Environment=XDG_CACHE_HOME=%C/nst-pipeline HOME=%S/nst-pipeline
-UMask=0027
+UMask=0022
 """
 
 USER_HARDENING = """NoNewPrivileges=yes
