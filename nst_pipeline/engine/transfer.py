@@ -28,6 +28,9 @@ from nst_pipeline.weights import Weights, resolve
 
 Precision = Literal["auto", "fp32", "bf16"]
 
+LONGEST_STEP = 0.1
+"""Root mean square change of the pixels in a step; good steps are shorter."""
+
 OnStep = Callable[[int, int, float], None]
 """Takes the style's index, the steps done, and the best loss so far."""
 
@@ -205,6 +208,7 @@ class StyleTransfer:
             self.recipe.iterations,
             self.recipe.history_size,
             project=lambda pixels: pixels.clamp(0, 1),
+            radius=LONGEST_STEP,
             on_step=on_step,
         )
         return self._results(model, found, before, begun)
