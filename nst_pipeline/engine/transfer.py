@@ -23,7 +23,7 @@ from nst_pipeline.engine.losses import (
 )
 from nst_pipeline.engine.targets import TargetCache, Targets
 from nst_pipeline.errors import ShapeError, UnavailableError
-from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.recipe import Recipe, digest, make_recipe
 from nst_pipeline.weights import Weights, resolve
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -80,7 +80,7 @@ class StyleTransfer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
         device: str = "auto",
         precision: Precision = "auto",
         weights: str | Weights = "auto",
@@ -90,7 +90,7 @@ class StyleTransfer:
         """Load the network.
 
         Args:
-            recipe: see `recipe.make_recipe`.
+            recipe: see `recipe.make_recipe`; None: the default of the network.
             device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             precision: of the network; ``auto`` is bf16 where the device is fast at it.
             weights: as `weights.resolve` takes or gives them.
@@ -100,10 +100,10 @@ class StyleTransfer:
         Raises:
             UnavailableError: no such device or weights.
         """
-        self.recipe = recipe
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.weights = weights if isinstance(weights, Weights) else resolve(weights)
+        self.recipe = recipe = recipe or make_recipe(self.weights.id)
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
         last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
