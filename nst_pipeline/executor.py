@@ -7,7 +7,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -160,9 +159,10 @@ class LocalExecutor:
             failure = Failure(str(error), kind="input")
             yield from (Outcome(job, failure) for job in task.jobs)
             return
-        jobs = sorted(task.jobs, key=lambda job: recipe_digest(job.style.recipe))
-        for _, group in groupby(jobs, key=lambda job: recipe_digest(job.style.recipe)):
-            same = list(group)
+        groups: dict[str, list[Job]] = {}
+        for job in task.jobs:
+            groups.setdefault(recipe_digest(job.style.recipe), []).append(job)
+        for same in groups.values():
             transfer = self._transfer(same[0].style.recipe)
             for first in range(0, len(same), transfer.batch):
                 yield from self._paint(transfer, content, same[first : first + transfer.batch])

@@ -167,16 +167,17 @@ RecipeField = Annotated[RecipeChanges, BeforeValidator(_named)]
 """What pipeline.yaml holds under ``recipe``: a name, or a mapping of some of the fields."""
 
 
-def make_recipe(network: str, *changes: Settings) -> Recipe:
+def make_recipe(network: str, *changes: Settings, **last: Any) -> Recipe:
     """Return the recipe that ``changes`` (general first, then particular) ask of ``network``.
 
     Args:
         network: id of the weights, such as ``"imagenet"`` or ``"compact"``.
         changes: instances of `RecipeChanges`. One that names a recipe starts afresh from it;
             the changes before it are then left behind.
+        last: fields of one change more.
     """
     fields: dict[str, Any] = {"name": "gatys"}
-    for change in changes:
+    for change in (*changes, RecipeChanges(**last)):
         given = change.model_dump(exclude_unset=True, exclude_none=True)
         fields = given if "name" in given else fields | given
     name: RecipeName = fields["name"]

@@ -155,3 +155,21 @@ def test_progress_is_reported_now_and_then_and_at_the_end() -> None:
         report_every=10,
     )
     assert steps == [1, 10, 20, 25]
+
+
+def test_no_step_is_longer_than_the_radius_and_the_first_is_a_tenth_of_it() -> None:
+    points: list[Tensor] = []
+
+    def objective(batch: Tensor) -> tuple[Tensor, Tensor]:
+        points.append(batch.clone())
+        return differentiate(quadratic)(batch)
+
+    start = torch.full((2, 16), 9.0, dtype=torch.float64)
+    minimise(objective, start, 60, radius=0.5)
+    lengths = torch.stack(
+        [(b - a).square().mean(1).sqrt() for a, b in zip(points, points[1:], strict=False)]
+    )
+    torch.testing.assert_close(lengths[0], torch.full((2,), 0.05, dtype=torch.float64))
+    assert lengths.max() <= 0.5 + 1e-9
+    assert lengths.max() > 0.4  # far from the minimum, the bound is what limits the steps
+    torch.testing.assert_close(points[-1], torch.ones_like(start), rtol=0, atol=1e-2)

@@ -1,16 +1,21 @@
 """The engine against the tutorial's own code, with the same weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import wave
+from PIL import Image
 from reference import Reference, load_vgg
 from torch import nn
 
+import nst_pipeline
 from nst_pipeline.engine import Recipe, StyleTransfer, make_recipe
 from nst_pipeline.engine.images import to_tensor
 from nst_pipeline.recipe import RecipeChanges
 from nst_pipeline.weights import COMPACT_PATH
 
+SAMPLES = Path(nst_pipeline.__file__).parent / "samples"
 CONTENT, STYLE = wave(64, 64, seed=1), wave(64, 64, seed=2)
 
 
@@ -40,11 +45,19 @@ def test_loss_and_gradient_are_those_of_the_tutorial(pooling: str) -> None:
     assert difference <= 1e-4
 
 
-@pytest.mark.parametrize(("content", "style"), [(1, 2), (3, 4), (5, 6)])
+def _sample(name: str) -> torch.Tensor:
+    with Image.open(SAMPLES / name) as image:
+        return to_tensor(image.convert("RGB").resize((64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("content", "style"),
+    [("cityscape", "woodcut"), ("landscape", "mosaic"), ("still-life", "brushwork")],
+)
 def test_after_50_iterations_the_result_is_as_good_as_the_tutorials_by_its_own_loss(
-    content: int, style: int
+    content: str, style: str
 ) -> None:
-    images = wave(64, 64, seed=content), wave(64, 64, seed=style)
+    images = _sample(f"contents/{content}.jpg"), _sample(f"styles/{style}.jpg")
     reference = Reference(load_vgg(COMPACT_PATH, lambda: nn.AvgPool2d(2)), *images)
     theirs = reference.loss(reference.run(images[0], 50)).item()
     # Its loop stops only after whole rounds of 20 evaluations, so that 50 make 60.

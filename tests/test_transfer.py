@@ -199,6 +199,10 @@ def test_the_longer_side_gets_the_size_and_no_side_is_too_short(
     assert fit(Image.new("RGB", before), 64).size == after
 
 
+def test_without_a_recipe_the_default_of_the_network_is_used() -> None:
+    assert transfer(None).recipe == engine.make_recipe("compact")
+
+
 def test_what_the_engine_exports_is_there() -> None:
     assert all(hasattr(engine, name) for name in engine.__all__)
 

@@ -1,21 +1,20 @@
 """The engine: usable from Python with no YAML, no folders and no daemon.
 
 from PIL import Image
-from nst_pipeline.engine import Recipe, StyleTransfer
+from nst_pipeline.engine import StyleTransfer, make_recipe
 
-transfer = StyleTransfer(Recipe(size=256, iterations=100))
-result, = transfer.run(Image.open("photo.jpg"), [Image.open("style.jpg")])
+transfer = StyleTransfer(make_recipe("compact", size=256, iterations=100), weights="compact")
+(result,) = transfer.run(Image.open("photo.jpg"), [Image.open("style.jpg")])
 result.pastiche.save("painted.png")
 """
 
 import os
-
-from nst_pipeline.recipe import Recipe, make_recipe
 
 # cuBLAS reads this once, when CUDA starts; without it its sums differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from nst_pipeline.engine.targets import TargetCache  # noqa: E402
 from nst_pipeline.engine.transfer import Losses, Result, StyleTransfer  # noqa: E402
+from nst_pipeline.recipe import Recipe, make_recipe  # noqa: E402
 
 __all__ = ["Losses", "Recipe", "Result", "StyleTransfer", "TargetCache", "make_recipe"]

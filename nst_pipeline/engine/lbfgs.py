@@ -13,7 +13,9 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 OnStep = Callable[[int, list[float]], None]
 """Takes the number of steps done and the losses then."""
 
-EXPLOSION_FACTOR = 1000.0
+EXPLOSION_FACTOR = 100.0
+FIRST_STEP = 0.1
+"""Length of a step without history, in radii."""
 SMALLEST_STEP = 1e-3
 
 
@@ -36,7 +38,15 @@ class Minimum:
 class _State:
     """The minimiser's variables; those of one number an image have the shape (B, 1)."""
 
-    def __init__(self, point: Tensor, loss: Tensor, gradient: Tensor, history_size: int) -> None:
+    def __init__(
+        self,
+        point: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        history_size: int,
+        radius: float | None,
+    ) -> None:
+        self.radius = radius
         self.point, self.gradient, self.loss = point, gradient, loss
         self.best_point, self.best_gradient, self.best_loss = point, gradient, loss
         # Pairs (s, y, 1 / s.y), the oldest first; 0 for the images that must not use the pair.
@@ -60,9 +70,15 @@ class _State:
 
     def step(self) -> Tensor:
         """Return the next point: a full step, but a careful one while there is no history."""
-        first = 1 / self.gradient.abs().sum(1, keepdim=True).clamp_min(1e-30)
-        size = torch.where(self.fresh, first.clamp_max(1), torch.ones_like(first)) * self.scale
-        return self.point + size * self.direction()
+        direction = self.direction()
+        if self.radius is None:
+            first = 1 / self.gradient.abs().sum(1, keepdim=True).clamp_min(1e-30)
+            size = torch.where(self.fresh, first.clamp_max(1), torch.ones_like(first))
+        else:
+            length = direction.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+            first, longest = FIRST_STEP * self.radius / length, self.radius / length
+            size = torch.where(self.fresh, first, longest.clamp_max(1))
+        return self.point + size * self.scale * direction
 
     def accept(self, point: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Move to ``point``; where the loss exploded, back to the best one with a clean slate."""
@@ -108,6 +124,7 @@ def minimise(
     iterations: int,
     history_size: int = 10,
     project: Callable[[Tensor], Tensor] | None = None,
+    radius: float | None = None,
     on_step: OnStep | None = None,
     report_every: int = 10,
 ) -> Minimum:
@@ -123,6 +140,9 @@ def minimise(
         iterations: steps to do; there is one evaluation more.
         history_size: pairs remembered, each of twice the size of ``start``.
         project: maps a point into the feasible set between steps, such as a clamp.
+        radius: the longest step, as a root mean square; without history a tenth of it. None:
+            the steps of torch.optim.LBFGS, whose tiny first step says more about rounding than
+            about curvature when the objective runs in bf16.
         on_step: called every ``report_every`` steps, and after the first and the last.
         report_every: the device is asked for numbers only this often.
     """
@@ -134,7 +154,7 @@ def minimise(
         return loss.detach()[:, None], gradient.detach().reshape(shape[0], -1)
 
     point = project(start.detach().reshape(shape[0], -1))
-    state = _State(point, *evaluate(point), history_size)
+    state = _State(point, *evaluate(point), history_size, radius)
     done, reasons = 0, state.stop_reasons()
     while done < iterations and not all(reasons):
         point = project(state.step())

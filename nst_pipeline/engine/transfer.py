@@ -23,10 +23,13 @@ from nst_pipeline.engine.losses import (
 )
 from nst_pipeline.engine.targets import TargetCache, Targets
 from nst_pipeline.errors import DeviceLostError, ShapeError, UnavailableError
-from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.recipe import Recipe, digest, make_recipe
 from nst_pipeline.weights import Weights, resolve
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+LONGEST_STEP = 0.1
+"""Root mean square change of the pixels in a step; good steps are shorter."""
 
 OnStep = Callable[[int, int, float], None]
 """Takes the style's index, the steps done, and the best loss so far."""
@@ -81,7 +84,7 @@ class StyleTransfer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
         device: str = "auto",
         precision: Precision = "auto",
         weights: str | Weights = "auto",
@@ -91,7 +94,7 @@ class StyleTransfer:
         """Load the network.
 
         Args:
-            recipe: see `recipe.make_recipe`.
+            recipe: see `recipe.make_recipe`; None: the default of the network.
             device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             precision: of the network; ``auto`` is bf16 where the device is fast at it.
             weights: as `weights.resolve` takes or gives them.
@@ -101,10 +104,10 @@ class StyleTransfer:
         Raises:
             UnavailableError: no such device or weights.
         """
-        self.recipe = recipe
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.weights = weights if isinstance(weights, Weights) else resolve(weights)
+        self.recipe = recipe = recipe or make_recipe(self.weights.id)
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
         self.history_size = recipe.history_size
@@ -238,6 +241,7 @@ class StyleTransfer:
             self.recipe.iterations,
             self.history_size,
             project=lambda pixels: pixels.clamp(0, 1),
+            radius=LONGEST_STEP,
             on_step=on_step,
         )
         return self._results(model, found, before, begun)
