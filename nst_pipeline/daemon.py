@@ -177,6 +177,8 @@ class _Daemon:
     def _trouble(self, error: PipelineError) -> None:
         low, high = TROUBLE_SECONDS
         self._trouble_seconds = min(high, max(low, 2 * self._trouble_seconds))
+        if isinstance(error, DiskFullError):  # room comes without a sign
+            self._trouble_seconds = min(OBSTACLE_SECONDS, self._trouble_seconds)
         self._reporter.error(str(error))
         self._reporter.state("waiting", f"{error}; tried again in {self._trouble_seconds:.0f} s")
         self._rest(self._trouble_seconds)

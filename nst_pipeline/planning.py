@@ -68,7 +68,7 @@ class Plan:
         held: jobs that wait for another attempt, were cancelled or have failed for good.
         waiting: files that are not settled, or that somebody writes to.
         digest: of all that decides the outputs but the contents.
-        more: whether there are settled files beyond those of the plan.
+        more: how many settled files there are beyond those of the plan.
         entries: what the ledger holds of the jobs, by output.
         seconds: what it took to find out.
         stale: queued jobs of the same sources that are none any more, such as of older bytes.
@@ -82,7 +82,7 @@ class Plan:
     held: list[Held] = field(default_factory=list)
     waiting: list[Found] = field(default_factory=list)
     digest: str = ""
-    more: bool = False
+    more: int = 0
     entries: dict[Path, Entry] = field(default_factory=dict)
     stale: list[int] = field(default_factory=list)
     seconds: float = 0.0
@@ -176,15 +176,15 @@ def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
 
 def _contents(
     config: Config, ledger: Ledger, scan: Scan, standing: bool
-) -> tuple[list[Content], list[Broken], bool]:
+) -> tuple[list[Content], list[Broken], int]:
     contents: list[Content] = []
     broken: list[Broken] = []
     room = CHUNK
-    for found in scan.settled:
+    for number, found in enumerate(scan.settled):
         if standing and found.facts is None:
             continue  # a link to nowhere, or gone by now
         if standing and not room:
-            return contents, broken, True
+            return contents, broken, len(scan.settled) - number
         room -= not (standing and ledger.is_put_off(found.path))
         try:
             sha256 = _digest(found.path, config, ledger, inbox.identify, found.facts)
@@ -198,7 +198,7 @@ def _contents(
             broken.append(Broken(found, str(error), passing=True))
         except ImageError as error:
             broken.append(Broken(found, str(error)))
-    return contents, broken, False
+    return contents, broken, 0
 
 
 def _sort(jobs: list[Job], ledger: Ledger, plan: Plan, force: bool, standing: bool) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nst_pipeline.config import Config
@@ -33,8 +32,9 @@ class Reporter:
         self._notifier = notifier
         self._live = Live(config.state)
         self._metrics = _metrics(config)
-        self._todo: set[Path] = set()
-        self._more = 0
+        self._todo: set[tuple[str, str]] = set()
+        self._backlog = 0
+        self._arriving = 0
         self._state, self._is_stopping = "", False
         self._told: set[tuple[str, str]] = set()
 
@@ -69,8 +69,9 @@ class Reporter:
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
         self._notifier.alive()
-        self._todo = {job.output for job in plan.todo}
-        self._more = len(plan.waiting)
+        self._todo = {(shown(job.content.path), job.style.name) for job in plan.todo}
+        self._arriving = len(plan.waiting)
+        self._backlog = plan.more * len(plan.styles)
         self._count()
         if plan.todo or plan.waiting or not self._state:
             self._live.write()
@@ -115,7 +116,7 @@ class Reporter:
         if done == 1:
             log.debug("begun %s", name, extra=about(job))
         if not self._is_stopping:
-            self.state("painting", f"{name}, {len(self._todo)} jobs in the queue")
+            self.state("painting", f"{name}, {len(self._todo) + self._backlog} jobs in the queue")
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
         self._live.set(now=done == 1, current=current)
 
@@ -137,8 +138,7 @@ class Reporter:
                 "done %s -> %s in %.1f s, loss %.4g -> %.4g",
                 name, record.output.path, record.seconds, start, end, extra=extra,
             )  # fmt: skip
-        if record.output:
-            self._todo.discard(Path(record.output.path))
+        self._todo.discard((record.content.path, record.style.name))
         if self._metrics:
             done = "duplicate" if record.duplicate_of else "done"
             self._metrics.job("failed" if record.error else done)
@@ -156,9 +156,10 @@ class Reporter:
         self._live.set(last_error={"reason": record.error.reason, "time": time.time()})
 
     def _count(self) -> None:
-        self._live.set(now=False, queue=len(self._todo), arriving=self._more)
+        queue = len(self._todo) + self._backlog
+        self._live.set(now=False, queue=queue, arriving=self._arriving)
         if self._metrics:
-            self._metrics.queue(len(self._todo))
+            self._metrics.queue(queue)
             self._metrics.write()
 
 
