@@ -16,7 +16,7 @@ def recover(config: Config, ledger: Ledger) -> None:
     Raises:
         CannotCreateError, OutputError: the outbox or the state folder cannot be written to.
     """
-    if ledger.fact("clean") != "no":
+    if ledger.fact("clean") != "no" and not disposal.pending(ledger):
         return
     commit.recover(ledger, config.conflict_policy, config.watch.max_attempts, log.warning)
     disposal.recover(ledger)
