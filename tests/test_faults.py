@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("policies", "calls", "sample"),
-    [("move", "rename,renameat2,link", 1), ("delete", "fdatasync", 5), ("delete", "unlink", 3)],
+    [("move", "rename,renameat2,link", 1), ("delete", "fdatasync", 8), ("delete", "unlink", 5)],
 )
 def test_a_run_that_is_killed_at_a_call_loses_nothing(
     policies: str, calls: str, sample: int
@@ -38,7 +38,7 @@ def test_a_disk_that_fails_or_fills_loses_nothing() -> None:
     done = subprocess.run(
         [
             sys.executable, str(FAULTS), "--policies", "move", "--calls", "fsync",
-            "--sample", "4",
+            "--sample", "7",
         ],
         capture_output=True,
         text=True,
