@@ -150,8 +150,8 @@ def test_a_wrong_config_is_told_whole_with_exit_78(project: Path, program: Progr
     for name in ("run", "check"):
         done = program(name)
         assert done.returncode == 78
-        assert "pipeline.yaml:7: devise: unknown key; did you mean 'device'?" in done.stderr
-        assert "pipeline.yaml:8: output.format" in done.stderr
+        assert "pipeline.yaml:8: devise: unknown key; did you mean 'device'?" in done.stderr
+        assert "pipeline.yaml:9: output.format" in done.stderr
 
 
 def test_without_a_config_file_the_way_on_is_shown(tmp_path: Path, program: Program) -> None:

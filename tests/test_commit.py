@@ -13,7 +13,7 @@ from daemon_helpers import FakeExecutor, Silent, configure, draw, make_home, out
 
 from nst_pipeline import commit, disposal
 from nst_pipeline.config import Config, load
-from nst_pipeline.errors import Abandoned, CannotCreateError, ImageError
+from nst_pipeline.errors import Abandoned, CannotCreateError, DiskFullError, ImageError
 from nst_pipeline.files import facts, free_bytes, numbered, rename_new
 from nst_pipeline.inbox import bytes_digest
 from nst_pipeline.ledger import Entry, Ledger
@@ -387,6 +387,13 @@ def test_known_files_are_not_read_again(
     monkeypatch.setattr(inbox, "read", lambda path, *_: reads.append(path.name))
     plan = make_plan(config, ledger)
     assert reads == [] and len(plan.done) == 1 and "known format" in plan.broken[0].reason
+
+
+def test_a_run_begins_nothing_with_less_room_than_asked_for(config: Config) -> None:
+    config = configure(home_of(config), limits={"min_free_bytes": 2**62})
+    with pytest.raises(DiskFullError, match="make room"):
+        run(config)
+    assert painted(home_of(config)) == [] and DiskFullError.exit_code == 74
 
 
 def test_free_bytes_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:

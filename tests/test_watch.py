@@ -89,6 +89,20 @@ def test_a_file_that_is_written_in_pieces_is_painted_once_and_whole(home: Path) 
     assert not (home / "failed").exists()
 
 
+def test_what_is_empty_or_zeros_at_first_may_become_a_picture(home: Path) -> None:
+    configure(home, watch={"grace_seconds": 60})
+    (home / "inbox/empty.png").touch()
+    (home / "inbox/zeros.png").write_bytes(bytes(5000))
+    with Watch(home) as watch:
+        watch.until_idle()  # long after they were settled
+        draw(home / "inbox/good.png", 1)
+        watch.until_outputs("good-s.png")
+        draw(home / "inbox/empty.png", 2)
+        draw(home / "inbox/zeros.png", 3)
+        watch.until_outputs("empty-s.png", "good-s.png", "zeros-s.png")
+    assert not (home / "failed").exists()
+
+
 def test_a_file_that_a_writer_holds_open_is_left_alone(home: Path) -> None:
     draw(home / "whole.png", 1)
     with Watch(home) as watch, (home / "inbox/open.png").open("wb", buffering=0) as file:

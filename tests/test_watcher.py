@@ -60,6 +60,22 @@ def test_a_folder_that_was_replaced_is_watched_anew(tmp_path: Path) -> None:
     bell.close()
 
 
+def test_an_observer_whose_emitters_ended_is_replaced(tmp_path: Path) -> None:
+    bell = Bell()
+    watching = Watcher(tmp_path, "off", bell.ring)
+    watching.arm()
+    assert watching._observer is not None
+    for emitter in list(watching._observer.emitters):
+        emitter.stop()
+        emitter.join()
+    watching.arm()
+    wait_until(lambda: _is_silent(bell))
+    (tmp_path / "a.png").write_text("x")
+    assert bell.wait(60)
+    watching.close()
+    bell.close()
+
+
 @pytest.mark.parametrize("polling", ["on", "auto"])
 def test_polling_is_chosen_by_setting_and_by_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, polling: str
