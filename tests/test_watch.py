@@ -150,6 +150,27 @@ def test_an_inbox_that_goes_away_is_waited_for_and_watched_again(home: Path) -> 
         watch.until_outputs("a-s.png", "b-s.png")
 
 
+def test_an_inbox_that_is_unmounted_is_not_taken_for_an_empty_one(home: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "tmpfs", home / "inbox"]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    with Watch(home) as watch:
+        watch.until_idle()
+        subprocess.run(["umount", home / "inbox"], check=True)
+        watch.send(signal.SIGUSR1)
+        watch.until_state("waiting")  # though an empty folder shows through
+        assert (home / "inbox").is_dir()
+        subprocess.run(mount, check=True)
+        try:
+            draw(home / "inbox/a.png", 1)
+            watch.send(signal.SIGUSR1)
+            watch.until_outputs("a-s.png")
+            assert watch.stop() == 0
+        finally:
+            subprocess.run(["umount", "--lazy", home / "inbox"], check=True)
+
+
 def test_without_events_the_inbox_is_read_again_and_again(home: Path) -> None:
     configure(home, watch={"polling": "on", "poll_seconds": 0.2})
     with Watch(home) as watch:
