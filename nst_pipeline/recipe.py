@@ -135,7 +135,12 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
 
 NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
     "compact": {
-        "gatys": {"pooling": "average"},
+        "gatys": {
+            "pooling": "average",
+            "content_layers": {"relu2_2": 1.0},
+            "style_weight": 50.0,
+            "tv_weight": 15.0,
+        },
         "tutorial": {"pooling": "average"},
     },
 }

@@ -7,9 +7,11 @@ the network runs in.
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nst_pipeline.errors import ShapeError
 
@@ -31,8 +33,29 @@ def gram_matrix(features: Tensor) -> Tensor:
     """
     if features.dim() != 4:
         raise ShapeError(f"gram_matrix: takes (B, C, H, W), not {tuple(features.shape)}")
-    flat = _at_least_float32(features).flatten(2)
-    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+    gram: Tensor = _Gram.apply(features)
+    return gram
+
+
+class _Gram(torch.autograd.Function):
+    """The product with the own transpose, whose derivative needs one product and not two.
+
+    Only the features as they are stay in memory for it, not their copy in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        flat = _at_least_float32(features).flatten(2)
+        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        flat = _at_least_float32(features).flatten(2)
+        symmetric = (gradient + gradient.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
+        return (symmetric @ flat).view_as(features).to(features.dtype)
 
 
 def total_variation(pixels: Tensor) -> Tensor:
