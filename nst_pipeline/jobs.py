@@ -13,6 +13,7 @@ from nst_pipeline.files import shown
 from nst_pipeline.inbox import Found
 from nst_pipeline.outbox import output_name
 from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Job:
     Attributes:
         content: the picture.
         style: the style.
-        weights_sha256: digest of the network's weights.
+        weights: the network's weights.
         precision: as configured.
         encoding: how the result is encoded.
         output: the result's absolute path.
@@ -58,7 +59,7 @@ class Job:
 
     content: Content
     style: Style
-    weights_sha256: str
+    weights: Weights
     precision: str
     encoding: OutputSettings
     output: Path
@@ -71,7 +72,7 @@ class Job:
                 "content": self.content.sha256,
                 "style": self.style.sha256,
                 "recipe": self.style.pixels,
-                "weights": self.weights_sha256,
+                "weights": self.weights.sha256,
                 "precision": self.precision,
                 "encoding": _pixels(self.encoding),
             }
@@ -83,7 +84,8 @@ class Job:
             "style": self.style.name,
             "style_sha256": self.style.sha256,
             "content_sha256": self.content.sha256,
-            "weights_sha256": self.weights_sha256,
+            "weights": PurePath(self.weights.id).name,
+            "weights_sha256": self.weights.sha256,
             "recipe": self.style.recipe.model_dump(mode="json"),
             "job": self.key,
         }
@@ -99,7 +101,7 @@ def plan(
     styles: list[Style],
     outbox: Path,
     encoding: OutputSettings,
-    weights_sha256: str,
+    weights: Weights,
     precision: str,
     neighbours: Iterable[tuple[PurePath, str]] = (),
 ) -> list[Job]:
@@ -113,7 +115,7 @@ def plan(
         styles: how.
         outbox: where the results go.
         encoding: how they are named and encoded.
-        weights_sha256: digest of the network's weights.
+        weights: the network's weights.
         precision: as configured.
         neighbours: folder and stem of the files that have their results already.
 
@@ -122,7 +124,7 @@ def plan(
     """
     places = _places([content.found for content in contents], neighbours)
     jobs = [
-        Job(content, style, weights_sha256, precision, encoding,
+        Job(content, style, weights, precision, encoding,
             outbox / output_name(encoding, folder, content=stem, style=style.name,
                                  recipe=style.recipe.name, size=style.recipe.size))
         for content, (folder, stem) in zip(contents, places, strict=True)

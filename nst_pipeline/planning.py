@@ -148,7 +148,7 @@ def make_plan(
         scan = scanner.scan()
     contents, broken, more = _contents(config, ledger, scan, standing)
     planned = jobs.plan(
-        contents, styles, config.outbox, config.output, network.sha256, config.precision,
+        contents, styles, config.outbox, config.output, network, config.precision,
         scan.finished,
     )  # fmt: skip
     plan = Plan(

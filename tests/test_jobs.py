@@ -9,7 +9,9 @@ from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox import Found
 from nst_pipeline.jobs import Content, Job, Style, plan
 from nst_pipeline.recipe import Recipe
+from nst_pipeline.weights import Weights
 
+WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
 IN, OUT = Path("/in"), Path("/out")
 
 
@@ -23,11 +25,11 @@ def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
 
 
 def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
-    jobs = plan(contents, styles, OUT, OutputSettings(**output), "w", "auto")
+    jobs = plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto")
     return [str(job.output.relative_to(OUT)) for job in jobs]
 
 
-JOB = Job(content("a.jpg"), style("ink"), "w", "auto", OutputSettings(), OUT / "a-ink.png")
+JOB = Job(content("a.jpg"), style("ink"), WEIGHTS, "auto", OutputSettings(), OUT / "a-ink.png")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ JOB = Job(content("a.jpg"), style("ink"), "w", "auto", OutputSettings(), OUT / "
         {"content": content("a.jpg", "other")},
         {"style": style("ink", "other")},
         {"style": style("ink", size=64)},
-        {"weights_sha256": "other"},
+        {"weights": replace(WEIGHTS, sha256="other")},
         {"precision": "fp32"},
         {"encoding": OutputSettings(format="webp")},
         {"encoding": OutputSettings(quality=9)},
@@ -53,6 +55,7 @@ def test_whatever_decides_the_output_changes_the_key(change: dict[str, Any]) -> 
         {"content": content("other.jpg")},
         {"style": replace(style("ink"), path=Path("/moved.png"))},
         {"encoding": OutputSettings(name="x{content}")},
+        {"weights": replace(WEIGHTS, id="a copy", path=Path("/moved"))},
         {"output": OUT / "other.png"},
     ],
 )
@@ -97,5 +100,18 @@ def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
 def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="would overwrite an input"):
         plan(
-            [content("x.jpg"), content("x-ink.png")], [style("ink")], IN, OutputSettings(), "w", ""
+            [content("x.jpg"), content("x-ink.png")],
+            [style("ink")],
+            IN,
+            OutputSettings(),
+            WEIGHTS,
+            "",
         )
+
+
+def test_metadata_name_style_recipe_and_weights_but_no_path() -> None:
+    job = replace(JOB, weights=replace(WEIGHTS, id="/home/me/mine.pth"))
+    made_by = job.made_by()
+    assert made_by["style"] == "ink" and made_by["recipe"]["size"] == 512
+    assert made_by["weights"] == "mine.pth" and made_by["weights_sha256"] == "w"
+    assert "/" not in str(made_by)
