@@ -1,8 +1,8 @@
 """The command line: parses, calls, prints, and sets the exit code."""
 
+import functools
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -109,13 +109,7 @@ def run(
         _show_plan(config, paths, force, as_json)
         return
     _fetch_if_missing(config.weights)
-    signal.signal(signal.SIGTERM, _terminate)
     _run(config, paths, force, as_json, console, wait)
-
-
-def _terminate(number: int, _: object) -> None:
-    """End in good order, as for Ctrl-C: what is at work goes back into the queue."""
-    raise SystemExit(128 + number)
 
 
 def _run(
@@ -131,9 +125,11 @@ def _run(
     from nst_pipeline.lock import Lock
     from nst_pipeline.manifest import to_json
     from nst_pipeline.runner import run_once
+    from nst_pipeline.signals import end_on_signals
 
+    make_executor = functools.partial(LocalExecutor, check=end_on_signals())
     with Lock(config.state, "run", wait), Display(console) as display:
-        recorder = run_once(config, LocalExecutor, display, paths or None, force)
+        recorder = run_once(config, make_executor, display, paths or None, force)
     manifest = recorder.manifest()
     totals = manifest.totals
     if as_json:

@@ -1,4 +1,4 @@
-"""What signals ask of a daemon."""
+"""What signals ask of a run and of a daemon."""
 
 import signal
 import time
@@ -7,6 +7,28 @@ from types import FrameType
 from typing import Any, Self
 
 from nst_pipeline.errors import Abandoned
+
+
+def end_on_signals() -> Callable[[], None]:
+    """Have SIGINT and SIGTERM end the process in good order, with status 130 or 143.
+
+    Returns:
+        A check for every step of the work. It ends the process again if a signal came while
+        nothing could be raised, such as in the middle of an import of compiled code.
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise SystemExit(128 + number)
+
+    def check() -> None:
+        if came:
+            raise SystemExit(128 + came[0])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    return check
 
 
 class Signals:

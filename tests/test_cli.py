@@ -245,16 +245,21 @@ def test_a_kill_at_any_moment_leaves_whole_files_and_the_next_run_does_the_rest(
     assert len(list((project / "outbox").glob("*.png"))) == 4
 
 
-def test_an_interrupt_ends_the_run_without_a_traceback(project: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_in_good_order(number: signal.Signals, project: Path) -> None:
     slow = project / "pipeline.yaml"
     slow.write_text(slow.read_text().replace("iterations: 3", "iterations: 100000"))
     process = subprocess.Popen(
         command("run"), cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None and process.stdout.readline().startswith("weights")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 130
+    try:
+        assert process.stdout is not None and process.stdout.readline().startswith("weights")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=100)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
     (manifest,) = (project / "outbox" / "manifests").iterdir()
     assert json.loads(manifest.read_text())["run"]["status"] == "stopped"
