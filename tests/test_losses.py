@@ -37,6 +37,18 @@ def test_gram_matrix_of_bf16_features_is_float32_and_accumulated_so() -> None:
     torch.testing.assert_close(gram, torch.full((1, 2, 2), 1.0078125**2 / 2), rtol=1e-5, atol=0)
 
 
+def test_gram_matrix_and_its_gradient_do_not_depend_on_the_memory_format() -> None:
+    target = torch.rand(2, 4, 4)
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        features = torch.rand(2, 4, 5, 6).to(memory_format=memory_format).requires_grad_()
+        gram = gram_matrix(features)
+        (gradient,) = torch.autograd.grad((gram - target).square().sum(), features)
+        results.append((gram.detach(), gradient))
+    torch.testing.assert_close(*results)
+
+
 def test_gram_matrix_refuses_features_without_a_batch() -> None:
     with pytest.raises(ShapeError, match=r"\(4, 5, 6\)"):
         gram_matrix(torch.rand(4, 5, 6))
