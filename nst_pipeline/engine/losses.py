@@ -55,7 +55,7 @@ class _Gram(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         symmetric = (gradient + gradient.transpose(1, 2)) / features[0].numel()
         batch, channels, height, width = features.shape
-        product = _rows(features) @ symmetric.to(features.dtype)
+        product: Tensor = _rows(features) @ symmetric.to(features.dtype)
         return product.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
