@@ -49,15 +49,17 @@ class Display:
         self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
         self._jobs = len(plan.todo)
         steps = sum(job.style.recipe.iterations for job in plan.todo)
-        self._progress.reset(self._everything, total=steps, visible=True)
         self._count()
+        self._progress.reset(self._everything, total=steps, visible=True)
 
     def stepped(self, job: Job, done: int, loss: float) -> None:
         """Move the bars."""
         if job.output not in self._steps:
             title = f"{shown(job.content.path.name)} in {job.style.name}"
             total = job.style.recipe.iterations
-            self._progress.reset(self._current, total=total, visible=True, description=title)
+            self._progress.reset(
+                self._current, total=total, visible=True, description=title, loss=""
+            )
         self._progress.advance(self._everything, done - self._steps.get(job.output, 0))
         self._steps[job.output] = done
         self._progress.update(self._current, completed=done, loss=f"loss {loss:.4g}")
