@@ -490,9 +490,14 @@ def test_the_manifest_of_a_batch_is_rebuilt_after_a_kill(home: Path) -> None:
     with Watch(home) as watch:
         watch.until_outputs("a-s.png")
         watch.until_idle()
+        (home / "orders/c.png").write_text("slow")
+        # Stopped until both are settled, so that it finds them at once: one batch.
+        watch.send(signal.SIGSTOP)
         draw(home / "inbox/b.png", 2)
         draw(home / "inbox/c.png", 3)
-        (home / "orders/c.png").write_text("slow")
+        last = home / "inbox/c.png"
+        wait_until(lambda: time.time() - last.stat().st_ctime > 0.2)  # settled
+        watch.send(signal.SIGCONT)
         wait_until(lambda: states(home).get("b.png") == "done")
         watch.until_painting()
         watch.process.kill()
