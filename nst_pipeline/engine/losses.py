@@ -100,18 +100,22 @@ class Normalization(nn.Module):
         return ((image - self.mean) / self.std).to(self.dtype)
 
 
-class ContentLoss(nn.Module):
-    """Mean squared error to fixed features; hands its input on unchanged."""
+class _TargetLoss(nn.Module):
+    """A loss against a fixed target."""
 
     target: Tensor
     scale: Tensor
 
     def __init__(self, target: Tensor, scale: Tensor | None = None) -> None:
-        """Compare with ``target`` (1 or B, C, H, W), and multiply by ``scale`` (1 or B,)."""
+        """Compare with ``target`` (1 or B, ...), and multiply by ``scale`` (1 or B,)."""
         super().__init__()
         self.register_buffer("target", target.detach())
         self.register_buffer("scale", torch.ones(1) if scale is None else scale.detach())
         self.loss = torch.zeros(())
+
+
+class ContentLoss(_TargetLoss):
+    """Mean squared error to fixed features (1 or B, C, H, W); hands its input on unchanged."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Set ``loss`` (B,) and return ``features`` (B, C, H, W)."""
@@ -120,18 +124,8 @@ class ContentLoss(nn.Module):
         return features
 
 
-class StyleLoss(nn.Module):
-    """Mean squared error to a fixed Gram matrix; hands its input on unchanged."""
-
-    target: Tensor
-    scale: Tensor
-
-    def __init__(self, target: Tensor, scale: Tensor | None = None) -> None:
-        """Compare with ``target`` (1 or B, C, C), and multiply by ``scale`` (1 or B,)."""
-        super().__init__()
-        self.register_buffer("target", target.detach())
-        self.register_buffer("scale", torch.ones(1) if scale is None else scale.detach())
-        self.loss = torch.zeros(())
+class StyleLoss(_TargetLoss):
+    """Mean squared error to a fixed Gram matrix (1 or B, C, C); hands its input on unchanged."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Set ``loss`` (B,) and return ``features`` (B, C, H, W)."""
