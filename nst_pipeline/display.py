@@ -48,7 +48,7 @@ class Display:
         """Say which weights are used, and how much there is to do."""
         self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
         self._jobs = len(plan.todo)
-        steps = sum(job.style.recipe.iterations for job in plan.todo)
+        steps = sum(job.style.recipe.steps for job in plan.todo)
         self._count()
         self._progress.reset(self._everything, total=steps, visible=True)
 
@@ -56,7 +56,7 @@ class Display:
         """Move the bars."""
         if job.output not in self._steps:
             title = f"{shown(job.content.path.name)} in {job.style.name}"
-            total = job.style.recipe.iterations
+            total = job.style.recipe.steps
             self._progress.reset(
                 self._current, total=total, visible=True, description=title, loss=""
             )
