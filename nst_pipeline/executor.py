@@ -10,8 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+from PIL import Image
+
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
+from nst_pipeline.decoding import Decoded, Pixels, decode, to_depth
 from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs import Content, Job
@@ -20,8 +24,6 @@ from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from nst_pipeline.engine import Result, StyleTransfer, TargetCache
 
 
@@ -181,9 +183,7 @@ class LocalExecutor:
             )
         return None
 
-    def _paint(
-        self, transfer: StyleTransfer, content: inbox.Decoded, jobs: list[Job]
-    ) -> list[Outcome]:
+    def _paint(self, transfer: StyleTransfer, content: Decoded, jobs: list[Job]) -> list[Outcome]:
         """Paint ``jobs`` together; whatever goes wrong fails these jobs alone.
 
         Raises:
@@ -191,7 +191,7 @@ class LocalExecutor:
         """
         try:
             results = transfer.run(
-                content.image,
+                _picture(content.pixels),
                 [self._style_image(job.style.path, job.style.sha256) for job in jobs],
                 on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
                 check=self._check,
@@ -229,14 +229,14 @@ class LocalExecutor:
         return self._transfers[key]
 
     def _read_style(self, path: Path, sha256: str) -> Image.Image:
-        return self._read(path, sha256).image
+        return _picture(self._read(path, sha256).pixels)
 
-    def _read(self, path: Path, sha256: str, copy: Path | None = None) -> inbox.Decoded:
+    def _read(self, path: Path, sha256: str, copy: Path | None = None) -> Decoded:
         """Decode a file that was planned with this digest."""
         data = inbox.read(copy or path, self._config.limits.max_bytes)
         if inbox.bytes_digest(data) != sha256:
             raise ImageError(f"{shown(path)}: changed since it was listed; run again")
-        return inbox.decode(data, shown(path), self._config.limits.max_pixels)
+        return decode(data, shown(path), self._config.limits.max_pixels)
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -244,14 +244,18 @@ def recipe_digest(recipe: Recipe) -> str:
     return digest(recipe.pixels())
 
 
-def _painting(job: Job, content: inbox.Decoded, result: Result) -> Painting:
+def _picture(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(to_depth(pixels, 8))
+
+
+def _painting(job: Job, content: Decoded, result: Result) -> Painting:
     width, height = result.pastiche.size
-    alpha = content.alpha and content.alpha.resize((width, height))
-    data = encode(result.pastiche, alpha, job.encoding, job.made_by(), content.exif)
+    pixels = np.asarray(result.pastiche)
+    data = encode(pixels, content.alpha, job.encoding, job.made_by(), content.exif)
     return Painting(
         data,
         (height, width),
-        (content.image.height, content.image.width),
+        content.pixels.shape[:2],
         result.iterations,
         result.stop_reason,
         asdict(result.start),

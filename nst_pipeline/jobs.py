@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from nst_pipeline.config import NAME_FIELDS, OutputSettings
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 from nst_pipeline.inbox import Found
 from nst_pipeline.outbox import output_name
 from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.weights import Weights
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nst_pipeline import inbox, jobs, weights
 from nst_pipeline.config import Config
+from nst_pipeline.decoding import decode, identify
 from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
@@ -187,7 +188,7 @@ def _contents(
             return contents, broken, len(scan.settled) - number
         room -= not (standing and ledger.is_put_off(found.path))
         try:
-            sha256 = _digest(found.path, config, ledger, inbox.identify, found.facts)
+            sha256 = _digest(found.path, config, ledger, identify, found.facts)
             contents.append(Content(found, sha256))
         except BeingWrittenError as error:
             if standing:
@@ -248,7 +249,7 @@ def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
     styles, problems = [], []
     for name, settings in config.styles.items():
         try:
-            sha256 = _digest(settings.image, config, ledger, inbox.decode)
+            sha256 = _digest(settings.image, config, ledger, decode)
         except ImageError as error:
             problems.append(f"styles.{name}: {error}")
             continue

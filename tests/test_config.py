@@ -6,9 +6,10 @@ import yaml
 from conftest import picture
 from pydantic import BaseModel
 
-from nst_pipeline.config import Config, Limits, OutputSettings, StyleSettings, load
+from nst_pipeline.config import Config, Limits, load
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.recipe import Recipe
+from nst_pipeline.settings import OutputSettings, StyleSettings
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "nst_pipeline" / "pipeline.yaml"
@@ -58,7 +59,7 @@ def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -
         "7: recipe.name: is 'gaty'; should be 'gatys' or 'tutorial'",
         "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
         "9: recipe.size: is 4; input should be greater than or equal to 32",
-        "10: output.format: is 'pnh'; should be 'png', 'jpeg' or 'webp'",
+        "10: output.format: is 'pnh'; should be 'png', 'jpeg', 'webp', 'tiff' or 'avif'",
         "13: limits.max_bytes: stands twice",
         "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
         "as an integer",
@@ -99,10 +100,21 @@ def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
         ("styles: {ink: ink.png}\noutput: {name: '../{content}'}", "must stay in the outbox"),
         ("styles: {ink: ink.png}\noutput: {name: '{content'}", "name"),
         ("styles: {a: ink.png, b: ink.png}\noutput: {name: '{content}'}", "put {style} into it"),
+        (
+            "styles: {ink: ink.png}\noutput: {format: webp, bit_depth: 16}",
+            "2: output.bit_depth: 16 bits do not fit into webp; set format to png or tiff",
+        ),
+        ("styles: {ink: ink.png}\noutput: {subsampling: 4:1:1}", "is '4:1:1'; should be '4:4:4'"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(folder: Path, text: str, complaint: str) -> None:
     assert re.search(complaint, "\n".join(problems(folder, text)))
+
+
+@pytest.mark.parametrize("written", ["4:2:0", "'4:2:0'"])
+def test_subsampling_is_no_number_of_base_60(folder: Path, written: str) -> None:
+    config = load(write(folder, f"styles: {{ink: ink.png}}\noutput: {{subsampling: {written}}}"))
+    assert config.output.subsampling == "4:2:0"
 
 
 def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:

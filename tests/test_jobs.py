@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from nst_pipeline.config import OutputSettings
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox import Found
 from nst_pipeline.jobs import Content, Job, Style, plan
 from nst_pipeline.recipe import Recipe
+from nst_pipeline.settings import OutputSettings
 from nst_pipeline.weights import Weights
 
 WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
