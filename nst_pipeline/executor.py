@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
-from nst_pipeline.decoding import Decoded, Pixels, decode, to_depth
+from nst_pipeline.decoding import Decoded, Pixels, decode, to_depth, to_grey
 from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs import Content, Job
@@ -25,6 +25,10 @@ from nst_pipeline.weights import Weights
 
 if TYPE_CHECKING:
     from nst_pipeline.engine import Result, StyleTransfer, TargetCache
+
+
+SHAPE_TOLERANCE = 0.02
+"""How far a companion's proportions may be off: what rounding does to small pictures."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ class LocalExecutor:
         task = self._tasks.popleft()
         try:
             content = self._read(task.content.path, task.content.sha256, task.copy)
+            extras = self._companions(task.content, content)
         except ImageError as error:
             failure = Failure(str(error), kind="input")
             yield from (Outcome(job, failure) for job in task.jobs)
@@ -167,7 +172,9 @@ class LocalExecutor:
         for same in groups.values():
             transfer = self._transfer(same[0].style.recipe)
             for first in range(0, len(same), transfer.batch):
-                yield from self._paint(transfer, content, same[first : first + transfer.batch])
+                yield from self._paint(
+                    transfer, content, extras, same[first : first + transfer.batch]
+                )
 
     def drain(self) -> Iterator[Outcome]:
         """Paint everything submitted."""
@@ -183,7 +190,9 @@ class LocalExecutor:
             )
         return None
 
-    def _paint(self, transfer: StyleTransfer, content: Decoded, jobs: list[Job]) -> list[Outcome]:
+    def _paint(
+        self, transfer: StyleTransfer, content: Decoded, extras: dict[str, Any], jobs: list[Job]
+    ) -> list[Outcome]:
         """Paint ``jobs`` together; whatever goes wrong fails these jobs alone.
 
         Raises:
@@ -195,6 +204,7 @@ class LocalExecutor:
                 [self._style_image(job.style.path, job.style.sha256) for job in jobs],
                 on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
                 check=self._check,
+                **extras,
             )
             return [
                 Outcome(job, _painting(job, content, result))
@@ -231,6 +241,23 @@ class LocalExecutor:
     def _read_style(self, path: Path, sha256: str) -> Image.Image:
         return _picture(self._read(path, sha256).pixels)
 
+    def _companions(self, content: Content, picture: Decoded) -> dict[str, Any]:
+        """Return what the engine takes of a content's companions, none of them: nothing.
+
+        ``masks`` are (h, w) uint8 by the name of their region, the whole picture's without one;
+        ``init`` is (h, w, 3), uint8 or uint16.
+        """
+        extras: dict[str, Any] = {}
+        for kind, (path, sha256) in content.companions.items():
+            pixels = self._read(path, sha256).pixels
+            _check_shape(path, pixels, content.path, picture.pixels)
+            if kind == "init":
+                extras["init"] = pixels
+            else:
+                region = kind.removeprefix("mask").removeprefix(".")
+                extras.setdefault("masks", {})[region] = to_grey(pixels)
+        return extras
+
     def _read(self, path: Path, sha256: str, copy: Path | None = None) -> Decoded:
         """Decode a file that was planned with this digest."""
         data = inbox.read(copy or path, self._config.limits.max_bytes)
@@ -242,6 +269,16 @@ class LocalExecutor:
 def recipe_digest(recipe: Recipe) -> str:
     """Return the digest of what in a recipe can change a pixel."""
     return digest(recipe.pixels())
+
+
+def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:
+    height, width = pixels.shape[:2]
+    wanted_height, wanted_width = content.shape[:2]
+    if abs(height * wanted_width / (width * wanted_height) - 1) > SHAPE_TOLERANCE:
+        raise ImageError(
+            f"{shown(path)}: {width} x {height} pixels, not of the shape of {shown(picture.name)} "
+            f"({wanted_width} x {wanted_height}); make it as large or of the same proportions"
+        )
 
 
 def _picture(pixels: Pixels) -> Image.Image:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from nst_pipeline.companions import Companion, Listed, paired, seen, together
 from nst_pipeline.decoding import IMAGE_SUFFIXES
 from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError, UsageError
 from nst_pipeline.files import facts, shown
@@ -33,7 +34,9 @@ class Found:
         folder: its folder relative to where the search started; kept in the outbox.
         root: where the search started.
         facts: what the file was seen with, or None.
-        arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
+        arrived_ns: when the last of it and its companions got its name or its bytes, in ns since
+            the epoch; 0: not known.
+        companions: the files that say how it is painted.
     """
 
     path: Path
@@ -41,6 +44,12 @@ class Found:
     root: Path
     facts: str | None = None
     arrived_ns: int = 0
+    companions: tuple[Companion, ...] = ()
+
+    @property
+    def seen(self) -> str:
+        """What it and its companions were seen with."""
+        return seen(self.facts, self.companions)
 
 
 def find(
@@ -49,24 +58,28 @@ def find(
     """List what there is to paint, in a stable order, each file once.
 
     Args:
-        paths: files, taken as they are, and folders, searched with their subfolders.
+        paths: files, taken as they are, and folders, searched with their subfolders. Companions
+            come with their pictures.
         ignore: shell patterns of file names that folders hold but nobody wants painted.
         apart: files and folders to pass over, such as the outbox.
 
     Raises:
         UsageError: one of ``paths`` does not exist.
     """
-    found: dict[Path, Found] = {}
+    listed: dict[str, Listed] = {}
     for path in paths:
         if not os.path.lexists(path):
             raise UsageError(f"{shown(path)}: no such file or folder")
-        if not path.is_dir():
-            items = iter([Found(path.absolute(), PurePath(), path.parent)])
+        if path.is_dir():
+            files = ((e.path, at) for e, at in walk(path, ignore, apart))
         else:
-            items = (Found(Path(e.path), at, path) for e, at in walk(path, ignore, apart))
-        for item in items:
-            found.setdefault(item.path, item)
-    return list(found.values())
+            files = ((str(p.absolute()), PurePath()) for p in together(path))
+        for name, folder in files:
+            listed.setdefault(name, (name, folder, path, None))
+    return [
+        Found(Path(name), folder, root if root.is_dir() else root.parent, companions=companions)
+        for (name, folder, root, _), companions in paired(listed.values())
+    ]
 
 
 def walk(

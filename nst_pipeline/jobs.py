@@ -2,8 +2,8 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,15 +18,34 @@ from nst_pipeline.weights import Weights
 
 @dataclass(frozen=True)
 class Content:
-    """A picture to paint, known by its bytes."""
+    """A picture to paint, known by its bytes.
+
+    Attributes:
+        found: the file.
+        sha256: of its bytes.
+        companions: the files beside it that say how it is painted, by their kind (``mask``,
+            ``mask.NAME``, ``init``), each with the SHA-256 of its bytes.
+    """
 
     found: Found
     sha256: str
+    companions: Mapping[str, tuple[Path, str]] = field(default_factory=dict, hash=False)
 
     @property
     def path(self) -> Path:
         """The file."""
         return self.found.path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over its bytes and its companions'; without companions, its own."""
+        if not self.companions:
+            return self.sha256
+        return digest([self.sha256, self.beside()])
+
+    def beside(self) -> dict[str, str]:
+        """Return the digests of the companions, by their kind."""
+        return {kind: sha256 for kind, (_, sha256) in self.companions.items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class Job:
         """SHA-256 over everything that decides the output's bytes."""
         return digest(
             {
-                "content": self.content.sha256,
+                "content": self.content.digest,
                 "style": self.style.sha256,
                 "recipe": self.style.pixels,
                 "weights": self.weights.sha256,
@@ -88,7 +107,7 @@ class Job:
             "weights_sha256": self.weights.sha256,
             "recipe": self.style.recipe.model_dump(mode="json"),
             "job": self.key,
-        }
+        } | ({"companions": self.content.beside()} if self.content.companions else {})
 
 
 @functools.lru_cache(maxsize=8)
@@ -155,6 +174,7 @@ def _places(
 
 def _check_outputs(jobs: list[Job]) -> None:
     inputs = {job.content.path for job in jobs} | {job.style.path for job in jobs}
+    inputs |= {path for job in jobs for path, _ in job.content.companions.values()}
     seen: dict[Path, Job] = {}
     problems = []
     for job in jobs:

@@ -73,6 +73,14 @@ class FileRecord(Record):
     size: tuple[int, int] | None = None
 
 
+class ContentRecord(FileRecord):
+    """A picture that was to be painted."""
+
+    companions: dict[str, FileRecord] = Field(
+        {}, description="files beside it that say how, by kind: mask, mask.NAME, init"
+    )
+
+
 class StyleRecord(Record):
     """A style."""
 
@@ -101,7 +109,7 @@ class JobRecord(Record):
     """One content x one style."""
 
     status: Literal["done", "failed", "skipped"]
-    content: FileRecord
+    content: ContentRecord
     style: StyleRecord
     output: FileRecord | None = None
     key: str | None = Field(None, description="SHA-256 over everything that decides the output")

@@ -12,7 +12,7 @@ FLOORS: list[set[str]] = [
     {"nst_pipeline"},
     {"errors", "live", "notify", "schema"},
     {"decoding", "files", "recipe", "signals"},
-    {"settings", "weights"},
+    {"companions", "settings", "weights"},
     {"engine.images", "engine.vgg", "engine.losses", "engine.lbfgs", "engine.targets"},
     {"engine.transfer"},
     {"engine"},
