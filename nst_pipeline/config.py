@@ -26,7 +26,7 @@ from nst_pipeline.recipe import (
     did_you_mean,
     make_recipe,
 )
-from nst_pipeline.settings import FolderPath, OutputSettings, StyleSettings, resolve
+from nst_pipeline.settings import FolderPath, OutputSettings, StyleSettings, as_region, resolve
 
 
 def _check_style_name(name: str) -> str:
@@ -48,10 +48,6 @@ def check_device(name: str) -> str:
 
 def _resolve_weights(choice: str, info: ValidationInfo) -> str:
     return choice if choice in ("auto", "imagenet", "compact") else str(resolve(Path(choice), info))
-
-
-def _as_style(value: Any) -> Any:
-    return {"image": value} if isinstance(value, str | Path) else value
 
 
 class Limits(Settings):
@@ -163,8 +159,8 @@ class Config(Settings):
     )  # fmt: skip
     styles: dict[
         Annotated[str, AfterValidator(_check_style_name)],
-        Annotated[StyleSettings, BeforeValidator(_as_style)],
-    ] = Field(min_length=1, description="The styles, each a name and an image.")
+        Annotated[StyleSettings, BeforeValidator(as_region)],
+    ] = Field(min_length=1, description="The styles, each a name and an image, or several.")
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )

@@ -18,7 +18,7 @@ from nst_pipeline.config import Config
 from nst_pipeline.decoding import Decoded, Pixels, decode, to_depth, to_grey
 from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.files import shown
-from nst_pipeline.jobs import Content, Job
+from nst_pipeline.jobs import Content, Job, Source, Style
 from nst_pipeline.outbox import encode
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights
@@ -142,6 +142,7 @@ class LocalExecutor:
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._style_image = functools.lru_cache(maxsize=8)(self._read_style)
+        self._blend = functools.lru_cache(maxsize=8)(self._make_blend)  # the same object again
 
     @property
     def capacity(self) -> int:
@@ -168,6 +169,9 @@ class LocalExecutor:
             return
         groups: dict[str, list[Job]] = {}
         for job in task.jobs:
+            if reason := _missing_mask(job):
+                yield Outcome(job, Failure(reason, kind="input"))
+                continue
             groups.setdefault(recipe_digest(job.style.recipe), []).append(job)
         for same in groups.values():
             transfer = self._transfer(same[0].style.recipe)
@@ -201,7 +205,7 @@ class LocalExecutor:
         try:
             results = transfer.run(
                 _picture(content.pixels),
-                [self._style_image(job.style.path, job.style.sha256) for job in jobs],
+                [self._style(job.style) for job in jobs],
                 on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
                 check=self._check,
                 **extras,
@@ -238,6 +242,21 @@ class LocalExecutor:
             )
         return self._transfers[key]
 
+    def _style(self, style: Style) -> Any:
+        """Return what the engine takes as a style: an image, a blend, or these by region."""
+        regions = {name: self._blend(sources) for name, sources in style.sources.items()}
+        return regions[""] if list(regions) == [""] else regions
+
+    def _make_blend(self, sources: tuple[Source, ...]) -> Any:
+        images = tuple(self._style_image(path, sha256) for path, sha256, _ in sources)
+        if len(images) == 1:
+            return images[0]
+        from nst_pipeline import engine
+
+        return engine.Style(  # type: ignore[attr-defined]
+            images=images, weights=tuple(share for _, _, share in sources)
+        )
+
     def _read_style(self, path: Path, sha256: str) -> Image.Image:
         return _picture(self._read(path, sha256).pixels)
 
@@ -269,6 +288,18 @@ class LocalExecutor:
 def recipe_digest(recipe: Recipe) -> str:
     """Return the digest of what in a recipe can change a pixel."""
     return digest(recipe.pixels())
+
+
+def _missing_mask(job: Job) -> str:
+    """Say that a content has no mask of a region of its style; empty: it has all."""
+    path, masks = job.content.path, job.content.companions
+    for region in job.style.sources:
+        if region and f"mask.{region}" not in masks:
+            return (
+                f"{shown(path)} in {job.style.name}: there is no mask of the region {region}; "
+                f"put {shown(path.stem)}.mask.{shown(region)}.png beside it"
+            )
+    return ""
 
 
 def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:

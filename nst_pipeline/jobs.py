@@ -48,14 +48,51 @@ class Content:
         return {kind: sha256 for kind, (_, sha256) in self.companions.items()}
 
 
+Source = tuple[Path, str, float]
+"""A style image: its file, the SHA-256 of its bytes, and its share of its region."""
+
+
 @dataclass(frozen=True)
 class Style:
-    """A style image with the recipe that it is painted by."""
+    """A style's images with the recipe that it is painted by.
+
+    Attributes:
+        name: of the style.
+        sources: the images by the region that they are for; ``""`` is the whole picture. The
+            shares of a region sum to 1.
+        recipe: how it is painted.
+    """
 
     name: str
-    path: Path
-    sha256: str
+    sources: Mapping[str, tuple[Source, ...]] = field(hash=False)
     recipe: Recipe
+
+    @property
+    def path(self) -> Path:
+        """The image; of several, the first."""
+        return next(iter(self.sources.values()))[0][0]
+
+    @functools.cached_property
+    def paths(self) -> frozenset[Path]:
+        """All images."""
+        return frozenset(path for images in self.sources.values() for path, _, _ in images)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one image for the whole picture."""
+        return list(self.sources) == [""] and len(self.sources[""]) == 1
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the images' bytes, shares and regions; of a plain style, the image's."""
+        if self.is_plain:
+            return self.sources[""][0][1]
+        return digest(
+            {
+                region: sorted([sha256, share] for _, sha256, share in images)
+                for region, images in self.sources.items()
+            }
+        )
 
     @functools.cached_property
     def pixels(self) -> dict[str, Any]:
@@ -173,8 +210,9 @@ def _places(
 
 
 def _check_outputs(jobs: list[Job]) -> None:
-    inputs = {job.content.path for job in jobs} | {job.style.path for job in jobs}
+    inputs = {job.content.path for job in jobs}
     inputs |= {path for job in jobs for path, _ in job.content.companions.values()}
+    inputs |= frozenset[Path]().union(*{job.style.paths for job in jobs})
     seen: dict[Path, Job] = {}
     problems = []
     for job in jobs:

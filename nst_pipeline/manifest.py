@@ -81,12 +81,22 @@ class ContentRecord(FileRecord):
     )
 
 
+class SourceRecord(Record):
+    """One of a style's images; ``weight`` is its share of its region's style."""
+
+    region: str
+    path: str
+    sha256: str
+    weight: float
+
+
 class StyleRecord(Record):
-    """A style."""
+    """A style; of several images, ``path`` is the first's and ``sha256`` is over all."""
 
     name: str
     path: str
     sha256: str
+    images: list[SourceRecord] = Field([], description="of a style of several images")
 
 
 class ErrorRecord(Record):

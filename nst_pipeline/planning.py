@@ -97,7 +97,7 @@ def ledger_path(config: Config) -> Path:
 
 def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
     """Return a scanner of the inbox, or of ``paths``."""
-    styles = (style.image for style in config.styles.values())
+    styles = (path for style in config.styles.values() for path in style.paths())
     return Scanner(
         paths or [config.inbox],
         config.ignore,
@@ -272,13 +272,19 @@ def _digest_of_plan(config: Config, styles: list[Style], network: Weights) -> st
 def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
     styles, problems = [], []
     for name, settings in config.styles.items():
-        try:
-            sha256 = _digest(settings.image, config, ledger, decode)
-        except ImageError as error:
-            problems.append(f"styles.{name}: {error}")
+        digests: dict[Path, str] = {}
+        for path in settings.paths():
+            try:
+                digests[path] = _digest(path, config, ledger, decode)
+            except ImageError as error:
+                problems.append(f"styles.{name}: {error}")
+        if problems:
             continue
-        recipe = config.style_recipe(name, network.id)
-        styles.append(Style(name, settings.image, sha256, recipe))
+        sources = {
+            region: tuple((path, digests[path], share) for path, share in images)
+            for region, images in settings.sources().items()
+        }
+        styles.append(Style(name, sources, config.style_recipe(name, network.id)))
     if problems:
         raise ConfigError(problems)
     return styles

@@ -13,6 +13,7 @@ from nst_pipeline.manifest import (
     FileRecord,
     JobRecord,
     LossRecord,
+    SourceRecord,
     StyleRecord,
 )
 from nst_pipeline.planning import Broken
@@ -91,7 +92,17 @@ def _content(content: Content, size: tuple[int, int] | None) -> ContentRecord:
 
 
 def _style(style: Style) -> StyleRecord:
-    return StyleRecord(name=style.name, path=shown(style.path), sha256=style.sha256)
+    images = [
+        SourceRecord(region=region, path=shown(path), sha256=sha256, weight=share)
+        for region, sources in style.sources.items()
+        for path, sha256, share in sources
+    ]
+    return StyleRecord(
+        name=style.name,
+        path=shown(style.path),
+        sha256=style.sha256,
+        images=[] if style.is_plain else images,
+    )
 
 
 def resolved(config: Config, network: str) -> dict[str, Any]:

@@ -1,10 +1,19 @@
 """The settings of a style and of the outputs, each a section of pipeline.yaml."""
 
+import re
 import string
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from nst_pipeline.recipe import NOT_PIXELS, RecipeChanges, RecipeField, Settings, did_you_mean
 
@@ -47,13 +56,100 @@ FolderPath = Annotated[Path, AfterValidator(resolve)]
 ImagePath = Annotated[Path, AfterValidator(resolve), AfterValidator(_must_be_file)]
 
 
-class StyleSettings(Settings):
-    """One style: its image, and what its recipe changes."""
+Sources = Mapping[str, tuple[tuple[Path, float], ...]]
+"""Images with their shares, which sum to 1, by region; the whole picture's is ``""``."""
 
-    image: ImagePath = Field(description="The style's picture.", examples=["styles/mosaic.jpg"])
+
+def _weigh_images(value: Any) -> Any:
+    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+
+
+def _check_region(name: str) -> str:
+    if not re.fullmatch(r"[^./\\\0\n{}]+", name):
+        raise ValueError(f"{name!r} cannot be a region's name: it is part of photo.mask.NAME.png")
+    return name.lower()
+
+
+def _one_of(settings: BaseModel, names: tuple[str, ...]) -> None:
+    given = [name for name in names if getattr(settings, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"needs exactly one of {', '.join(names)}; has {' and '.join(given) or 'none'}"
+        )
+
+
+Images = Annotated[
+    dict[ImagePath, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
+    BeforeValidator(_weigh_images),
+    Field(min_length=1),
+]
+
+
+class RegionSettings(Settings):
+    """What a region is painted like."""
+
+    image: ImagePath | None = Field(
+        None, description="The style's picture.", examples=["styles/mosaic.jpg"]
+    )
+    images: Images | None = Field(
+        None,
+        description="Several pictures that are blended, with weights or as a list.",
+        examples=[{"styles/mosaic.jpg": 0.7, "styles/woodcut.jpg": 0.3}],
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        _one_of(self, ("image", "images"))
+        return self
+
+    def shares(self) -> tuple[tuple[Path, float], ...]:
+        """Return the images with their shares, which sum to 1."""
+        images = self.images or ({self.image: 1.0} if self.image else {})
+        total = sum(images.values())
+        return tuple((path, weight / total) for path, weight in images.items())
+
+
+def as_region(value: Any) -> Any:
+    """Return settings of a region or style that are an image's path alone as settings."""
+    return {"image": value} if isinstance(value, str | Path) else value
+
+
+class StyleSettings(RegionSettings):
+    """One style: its image or images, and what its recipe changes."""
+
+    regions: (
+        Annotated[
+            dict[
+                Annotated[str, AfterValidator(_check_region)],
+                Annotated[RegionSettings, BeforeValidator(as_region)],
+            ],
+            Field(min_length=1),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="A style a region; photo.mask.NAME.png beside photo.jpg says where NAME is.",
+        examples=[{"sky": "styles/mosaic.jpg", "ground": "styles/woodcut.jpg"}],
+    )
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="Changes to the recipe for this style alone."
     )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        _one_of(self, ("image", "images", "regions"))
+        return self
+
+    def sources(self) -> Sources:
+        """Return the style's images."""
+        if self.regions is None:
+            return {"": self.shares()}
+        return {name: region.shares() for name, region in self.regions.items()}
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the style's images' files, each once."""
+        shares = self.sources().values()
+        return tuple(dict.fromkeys(path for images in shares for path, _ in images))
 
 
 def _check_depth(bits: int, info: ValidationInfo) -> int:

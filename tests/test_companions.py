@@ -179,8 +179,8 @@ class Engine:
 
     batch = 8
 
-    def run(self, content: Image.Image, styles: list[object], **given: Any) -> list[object]:
-        self.given = given
+    def run(self, content: Image.Image, styles: list[Any], **given: Any) -> list[object]:
+        self.given, self.styles = given, styles
         raise ValueError("enough")
 
 
@@ -227,9 +227,21 @@ def test_a_mask_of_another_shape_is_refused(config: Config, engine: Engine) -> N
     outcome = paint(config)
     assert isinstance(outcome, Failure) and outcome.kind == "input"
     assert "a.mask.png: 48 x 64 pixels, not of the shape of a.png (64 x 48)" in outcome.reason
-    assert abs(33 / 32 * 48 / 50 - 1) - 0.01 < executor.SHAPE_TOLERANCE
     picture(128, 96).save(config.inbox / "a.mask.png")
     assert "enough" in str(paint(config))
+
+
+def test_a_style_of_regions_needs_their_masks(config: Config, engine: Engine) -> None:
+    home = config.inbox.parent
+    config = configure(
+        home, watch={"settle_seconds": 0}, styles={"s": {"regions": {"Sky": "style.png"}}}
+    )
+    outcome = paint(config)
+    assert isinstance(outcome, Failure) and outcome.kind == "input"
+    assert "a.png in s: there is no mask of the region sky; put a.mask.sky.png" in outcome.reason
+    draw(config.inbox / "a.mask.SKY.png", 2)
+    assert "enough" in str(paint(config))
+    assert engine.given["masks"].keys() == engine.styles[0].keys() == {"sky"}
 
 
 # Where they go

@@ -111,6 +111,66 @@ def test_a_file_that_makes_no_sense_is_refused(folder: Path, text: str, complain
     assert re.search(complaint, "\n".join(problems(folder, text)))
 
 
+def test_a_style_is_an_image_a_blend_or_regions(folder: Path) -> None:
+    picture().save(folder / "oil.png")
+    ink, oil = folder / "ink.png", folder / "oil.png"
+    config = load(
+        write(
+            folder,
+            "styles:\n"
+            "  plain: ink.png\n"
+            "  also: {image: ink.png}\n"
+            "  blend: {images: {ink.png: 3, oil.png: 1}}\n"
+            "  equal: {images: [ink.png, oil.png]}\n"
+            "  land: {regions: {Sky: ink.png, ground: {images: [ink.png, oil.png]}}}\n",
+        )
+    )
+    sources = {name: style.sources() for name, style in config.styles.items()}
+    assert sources == {
+        "plain": {"": ((ink, 1.0),)},
+        "also": {"": ((ink, 1.0),)},
+        "blend": {"": ((ink, 0.75), (oil, 0.25))},
+        "equal": {"": ((ink, 0.5), (oil, 0.5))},
+        "land": {"sky": ((ink, 1.0),), "ground": ((ink, 0.5), (oil, 0.5))},
+    }
+    assert config.styles["land"].paths() == (ink, oil)
+
+
+def test_mistakes_in_styles_of_several_images_are_told_with_their_lines(folder: Path) -> None:
+    told = problems(
+        folder,
+        "styles:\n"
+        "  none: {recipe: gatys}\n"
+        "  two:\n"
+        "    image: ink.png\n"
+        "    images: [ink.png]\n"
+        "  gone:\n"
+        "    images:\n"
+        "      ink.png: 1\n"
+        "      nothing.png: 2\n"
+        "  zero:\n"
+        "    images:\n"
+        "      ink.png: 0\n"
+        "  empty: {images: {}}\n"
+        "  land:\n"
+        "    regions:\n"
+        "      a.b: ink.png\n"
+        "      sky:\n"
+        "        imags: [ink.png]\n",
+    )
+    expected = [
+        "2: styles.none: needs exactly one of image, images, regions; has none",
+        "3: styles.two: needs exactly one of image, images, regions; has image and images",
+        f"9: styles.gone.images.nothing.png: {folder}/nothing.png: no such file",
+        "12: styles.zero.images.ink.png: is 0; input should be greater than 0",
+        "13: styles.empty.images: is {}; value should have at least 1 item after validation, not 0",
+        "16: styles.land.regions.a.b: 'a.b' cannot be a region's name: it is part of "
+        "photo.mask.NAME.png",
+        "18: styles.land.regions.sky.imags: unknown key; did you mean 'images'?",
+    ]
+    assert sorted(told) == sorted(expected)
+
+
 @pytest.mark.parametrize("written", ["4:2:0", "'4:2:0'"])
 def test_subsampling_is_no_number_of_base_60(folder: Path, written: str) -> None:
     config = load(write(folder, f"styles: {{ink: ink.png}}\noutput: {{subsampling: {written}}}"))
@@ -131,7 +191,7 @@ def test_the_sample_pipeline_is_the_template_with_the_paths_of_the_samples() -> 
 
 
 def test_the_template_shows_every_key_there_is() -> None:
-    shown = set(re.findall(r"^[ #]*(\w+):", TEMPLATE.read_text(), re.MULTILINE))
+    shown = set(re.findall(r"(?:^[ #]*|[{,] *)(\w+):", TEMPLATE.read_text(), re.MULTILINE))
     models: list[type[BaseModel]] = [Config, StyleSettings, OutputSettings, Limits, Recipe]
     missing = {field for model in models for field in model.model_fields} - shown
     assert not missing
