@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from nst_pipeline import CONFIG_NAME
-from nst_pipeline.config import Config, StyleSettings, explain, load, parse
+from nst_pipeline.config import Config, explain, load, parse
 from nst_pipeline.errors import UsageError
 from nst_pipeline.recipe import did_you_mean
+from nst_pipeline.settings import StyleSettings
 
 
 def configure(

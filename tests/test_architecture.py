@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "nst_pipeline"
 FLOORS: list[set[str]] = [
     {"nst_pipeline"},
     {"errors", "live", "notify", "schema"},
-    {"files", "recipe", "signals"},
-    {"weights"},
+    {"decoding", "files", "recipe", "signals"},
+    {"companions", "settings", "weights"},
     {
         "engine.images",
         "engine.colour",
@@ -51,7 +51,9 @@ ROOMS = {
     "torch": {"engine"},
     "torchvision": {"engine"},
     "safetensors": {"engine"},
-    "PIL": {"inbox", "outbox", "executor", "engine"},
+    "PIL": {"decoding", "outbox", "executor", "engine"},
+    "imagecodecs": {"decoding", "outbox"},
+    "pillow_heif": {"decoding"},
     "sqlite3": {"ledger", "schema"},
     "watchdog": {"watcher"},
     "prometheus_client": {"metrics"},

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nst_pipeline.engine import Checkpoint, Recipe, Result, Style, StyleTransfer, Watcher
 from nst_pipeline.engine.colour import grey, match_colours, match_luminance
-from nst_pipeline.engine.images import quantise, resize, to_tensor
+from nst_pipeline.engine.images import quantise, to_tensor
 from nst_pipeline.engine.losses import gram_matrix, style_statistic
 from nst_pipeline.engine.scales import Scale, plan_scales
 from nst_pipeline.errors import ImageError, ShapeError
