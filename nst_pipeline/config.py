@@ -28,6 +28,9 @@ from nst_pipeline.recipe import (
 )
 from nst_pipeline.settings import FolderPath, OutputSettings, StyleSettings, as_region, resolve
 
+KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
+"""What pydantic puts into a location for the kind of a value and not for a key."""
+
 
 def _check_style_name(name: str) -> str:
     if not name or name.startswith(".") or any(c in "/\\\0\n{}" for c in name):
@@ -238,7 +241,7 @@ def load(path: Path) -> Config:
     try:
         config = parse(data, path.parent)
     except ValidationError as error:
-        problems += [_describe(e, node) for e in error.errors()]
+        problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
     if problems:
         raise ConfigError([f"{path}:{line}: {text}" for line, text in sorted(problems)])
     return config
@@ -253,30 +256,44 @@ def parse(data: dict[str, Any], base: Path) -> Config:
     return Config.model_validate(data, context={"base": base.absolute()})
 
 
-def explain(error: ErrorDetails) -> str:
-    """Return one mistake as *key: what is wrong; what to do*."""
-    loc = _location(error)
+def explain(error: ValidationError) -> list[str]:
+    """Return every mistake as *key: what is wrong; what to do*."""
+    return [text for _, text in _mistakes(error)]
+
+
+def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
+    """Return where each mistake is, and what to say of it.
+
+    What may be one of several kinds is refused once for each kind: those are one mistake.
+    """
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for details in error.errors():
+        loc = tuple(str(part) for part in details["loc"] if not KIND.fullmatch(str(part)))
+        found.setdefault(loc, []).append(details)
+    return [
+        (list(loc), _explain(list(loc), group))
+        for loc, group in found.items()
+        if not any(other[: len(loc)] == loc != other for other in found)
+    ]
+
+
+def _explain(loc: list[str], group: list[ErrorDetails]) -> str:
     where = ".".join(loc) + ": " if loc else ""
-    kind, given = error["type"], error.get("input")
+    kind, given = group[0]["type"], group[0].get("input")
     if kind == "extra_forbidden":
         return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
     if kind == "missing":
         return f"{where}missing"
-    if kind == "literal_error":
-        allowed = error.get("ctx", {})["expected"]
-        return f"{where}is {given!r}; should be {allowed}"
-    message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
-        return where + message
-    return f"{where}is {given!r}; {message[:1].lower()}{message[1:]}"
+        return where + group[0]["msg"].removeprefix("Value error, ")
+    return f"{where}is {given!r}; {', or '.join(dict.fromkeys(map(_expected, group)))}"
 
 
-def _location(error: ErrorDetails) -> list[str]:
-    return [str(part) for part in error["loc"] if part != "[key]"]
-
-
-def _describe(error: ErrorDetails, node: yaml.Node | None) -> tuple[int, str]:
-    return _line(node, _location(error)), explain(error)
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] == "literal_error":
+        return f"should be {error.get('ctx', {})['expected']}"
+    message = error["msg"]
+    return message[:1].lower() + message[1:]
 
 
 def _line(node: yaml.Node | None, loc: list[str]) -> int:

@@ -52,7 +52,7 @@ def configure(
             given |= {"styles": _choose(styles, config.styles)}
             config = Config.model_validate(dict(config) | given)
     except ValidationError as error:
-        raise UsageError("\n".join(explain(problem) for problem in error.errors())) from error
+        raise UsageError("\n".join(explain(error))) from error
     return _change_recipes(config, {k: v for k, v in changes.items() if v is not None})
 
 
