@@ -58,7 +58,8 @@ def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -
         "5: styles.pen.recipe.iteration: unknown key; did you mean 'iterations'?",
         "7: recipe.name: is 'gaty'; should be 'gatys' or 'tutorial'",
         "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
-        "9: recipe.size: is 4; input should be greater than or equal to 32, or should be 'original'",
+        "9: recipe.size: is 4; input should be greater than or equal to 32, "
+        "or should be 'original'",
         "10: output.format: is 'pnh'; should be 'png', 'jpeg', 'webp', 'tiff' or 'avif'",
         "13: limits.max_bytes: stands twice",
         "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
