@@ -108,12 +108,14 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         except Image.DecompressionBombError as error:
             raise ImageError(f"{name}: too large; limits.max_pixels is {max_pixels:,}") from error
         except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
-            if isinstance(error, UnidentifiedImageError) and not is_heif:
+            unknown = isinstance(error, UnidentifiedImageError)
+            if unknown and not is_heif:
                 raise ImageError(
                     f"{name}: not an image in a known format ({', '.join(FORMATS)})"
                 ) from error
+            detail = "no header" if unknown else error
             raise ImageError(
-                f"{name}: damaged or cut short after {len(data):,} bytes ({error}); copy it again"
+                f"{name}: damaged or cut short after {len(data):,} bytes ({detail}); copy it again"
             ) from error
 
 

@@ -21,7 +21,7 @@ BULK = 500
 """A manifest of more jobs is not written after each: that would take ever longer."""
 BULK_SHARE = 10
 """Of a time span, one part in so many may go into writing one."""
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
 
 class Record(BaseModel):
