@@ -108,13 +108,12 @@ class _Images:
         good = loss.isfinite() & square.isfinite() & (loss < EXPLOSION_FACTOR * self.best_loss)
         self._judge(loss, good, good & (square == 0))
         self._remember(gradient, good)
-        direction = self._direction(gradient)
+        direction = self._direction()
         stride = (self._stride(direction, gradient) * self._scale).to(gradient)
         moved = self._project(torch.addcmul(self._point, direction, stride))
         held = ~good | (self.reason != 0)
         moved = torch.where(held, self._best, moved)
         torch.sub(moved, self._point, out=self._pairs[:, -1, 0])
-        self._pairs[:, -1, 1].copy_(gradient)
         self._point.copy_(moved)
         torch.logical_not(good, out=self._returned)
 
@@ -163,18 +162,22 @@ class _Images:
         rows = torch.arange(batch, device=sy.device) * (m + 1)
         rows = rows + torch.where(use, self._slot, m).flatten()
         self._pairs.view(batch * (m + 1), -1).index_copy_(0, rows, made.flatten(1).clone())
+        made[:, 1].copy_(gradient)
         self._slot.copy_(torch.where(use, (self._slot + 1) % m, self._slot))
 
-    def _direction(self, gradient: Tensor) -> Tensor:
-        """Return minus the product of the inverse Hessian and the gradient, (B, N)."""
+    def _direction(self) -> Tensor:
+        """Return minus the product of the inverse Hessian and the gradient, (B, N).
+
+        The gradient is in the place of y behind the ring.
+        """
         with_s, with_y = self._products.unbind(2)
         u = _times(self._inverse, with_s)
         w = self._sy * u + self._gamma * (_times(self._yy, u) - with_y)
         w = _times(self._inverse.transpose(1, 2), w)
-        factors = torch.stack([-w, self._gamma * u], 2).to(gradient)
-        ring = self._pairs[:, :-1].flatten(1, 2).transpose(1, 2)
-        direction = _times(ring, factors.flatten(1))
-        return direction.addcmul_(gradient, -self._gamma.to(gradient))
+        factors = torch.stack([-w, self._gamma * u], 2).flatten(1)
+        last = torch.cat([torch.zeros_like(self._gamma), -self._gamma], 1)
+        factors = torch.cat([factors, last], 1).to(self._pairs)
+        return _times(self._pairs.flatten(1, 2).transpose(1, 2), factors)
 
     def _stride(self, direction: Tensor, gradient: Tensor) -> Tensor:
         """Return the factor (B, 1) of the direction: 1, but careful while there is no history."""
