@@ -112,7 +112,7 @@ class _Images:
         stride = (self._stride(direction, gradient) * self._scale).to(gradient)
         moved = self._project(torch.addcmul(self._point, direction, stride))
         held = ~good | (self.reason != 0)
-        moved = torch.where(held, self._best, moved)
+        _overwrite(moved, self._best, held)
         torch.sub(moved, self._point, out=self._pairs[:, -1, 0])
         self._point.copy_(moved)
         torch.logical_not(good, out=self._returned)
@@ -120,7 +120,7 @@ class _Images:
     def _judge(self, loss: Tensor, good: Tensor, still: Tensor) -> None:
         """Keep the best point, and tell who stops; all arguments (B, 1)."""
         better = good & (loss < self.best_loss) & (self.reason == 0)
-        torch.where(better, self._point, self._best, out=self._best)
+        _overwrite(self._best, self._point, better)
         self.best_loss.copy_(torch.where(better, loss, self.best_loss))
         self._scale.copy_(torch.where(good, self._scale, self._scale / 2))
         reason = torch.where(still, _CONVERGED, 0)
@@ -158,12 +158,22 @@ class _Images:
         self._products.copy_(torch.where(here[:, :, None], with_gradient, lasting))
         gamma = torch.where(use, sy / yy, self._gamma)
         self._gamma.copy_(torch.where(good, gamma, 1))
-        # A pair that is not used is copied onto itself.
-        rows = torch.arange(batch, device=sy.device) * (m + 1)
-        rows = rows + torch.where(use, self._slot, m).flatten()
-        self._pairs.view(batch * (m + 1), -1).index_copy_(0, rows, made.flatten(1).clone())
+        self._insert(made, use)
         made[:, 1].copy_(gradient)
         self._slot.copy_(torch.where(use, (self._slot + 1) % m, self._slot))
+
+    def _insert(self, made: Tensor, use: Tensor) -> None:
+        """Copy the pairs (B, 2, N) that are used into the ring, over the oldest ones."""
+        batch, size = self._pairs.shape[:2]
+        if self._pairs.is_cuda:
+            # A pair that is not used is copied onto itself.
+            rows = torch.arange(batch, device=use.device) * size
+            rows = rows + torch.where(use, self._slot, size - 1).flatten()
+            self._pairs.view(batch * size, -1).index_copy_(0, rows, made.flatten(1).clone())
+        else:
+            for pairs, slot in zip(self._pairs, self._slot.flatten().tolist(), strict=True):
+                _overwrite(pairs[slot][None], pairs[-1:], use)
+        self._slot.copy_(torch.where(use, (self._slot + 1) % (size - 1), self._slot))
 
     def _direction(self) -> Tensor:
         """Return minus the product of the inverse Hessian and the gradient, (B, N).
@@ -228,7 +238,9 @@ class Lbfgs:
         self.point, self.best_point = point.view_as(start), best.view_as(start)
         self._objective = objective
         self._together = len(start) if start.is_cuda else 1
-        parts = zip(point.split(self._together), best.split(self._together), strict=True)
+        parts = zip(
+            torch.split(point, self._together), torch.split(best, self._together), strict=True
+        )
         self._groups = [
             _Images(*part, history_size, project, radius, tolerance, window) for part in parts
         ]
@@ -240,8 +252,8 @@ class Lbfgs:
         empty history and half the step, and the next step evaluates that again.
         """
         losses, gradient = self._objective(self.point)
-        loss = losses.detach()[:, None].double().split(self._together)
-        gradients = gradient.detach().reshape(len(gradient), -1).split(self._together)
+        loss = torch.split(losses.detach()[:, None].double(), self._together)
+        gradients = torch.split(gradient.detach().flatten(1), self._together)
         for group, *values in zip(self._groups, loss, gradients, strict=True):
             group.move(*values)
 
@@ -340,3 +352,14 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     for matrix, vector, row in zip(matrices, vectors, found, strict=True):
         torch.mv(matrix, vector, out=row)
     return found
+
+
+def _overwrite(target: Tensor, source: Tensor, where: Tensor) -> None:
+    """Copy the images (B, ...) for which ``where`` (B, 1) holds."""
+    if target.is_cuda:
+        torch.where(where, source, target, out=target)
+        return
+    # On a CPU a look at the flag costs nothing, and a selection much more than a copy.
+    for old, new, flag in zip(target, source, where.flatten().tolist(), strict=True):
+        if flag:
+            old.copy_(new)
