@@ -28,7 +28,7 @@ class _Replay:
 
     def __init__(self, step: Callable[[], None], device: torch.device) -> None:
         self._step = step
-        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 

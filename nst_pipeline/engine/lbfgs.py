@@ -15,7 +15,7 @@ Must neither change nor keep its argument: the minimiser writes the next point i
 """
 
 Project = Callable[[Tensor], Tensor]
-"""Maps points (B, N) into the feasible set."""
+"""Maps points (B, N), of one image or more, into the feasible set."""
 
 OnStep = Callable[[int, list[float]], None]
 """Takes the number of steps done and the losses then."""
@@ -61,99 +61,76 @@ class Minimum:
     stop_reasons: list[str]
 
 
-class Lbfgs:
-    """The state of a minimisation, in tensors of fixed places on the device.
-
-    Of vectors as large as ``start``, 2 * history_size + 4 outlast a step: the history's, the
-    pair in the making, the point and the best point. The gradient comes on top, and up to
-    four more while a step moves, when the objective's own memory is free again.
-
-    The direction comes from the compact representation (Byrd, Nocedal and Schnabel 1994,
-    theorem 2.2), H = gamma I + [S, gamma Y] M [S, gamma Y]^T. The small matrices are float64
-    and follow the history by a row and a column a step; as R is triangular in the order of
-    age, the inverse without the oldest pair is R's inverse with its row and column struck out.
-    So a step reads the history twice, for the products with y and for the direction.
-
-    Attributes:
-        done: steps done, to be counted by the caller of `step`; -1 before ``start`` is evaluated.
-        point: what the next step evaluates, (B, ...).
-        best_point: the best finite point so far, (B, ...).
-    """
+class _Images:
+    """Some images of a batch, which move together; the numbers of one are of shape (B, 1)."""
 
     def __init__(
         self,
-        objective: Objective,
-        start: Tensor,
-        history_size: int = 10,
-        project: Project | None = None,
-        radius: float | None = None,
-        tolerance: float = 0.0,
-        window: int = 20,
+        point: Tensor,
+        best: Tensor,
+        history_size: int,
+        project: Project,
+        radius: float | None,
+        tolerance: float,
+        window: int,
     ) -> None:
-        """Begin at ``start``; see `minimise` for the arguments."""
-        self._objective = objective
-        self._project = project or (lambda point: point)
+        """Move what ``point`` (B, N) and ``best`` (B, N) are views of."""
+        self._point, self._best, self._project = point, best, project
         self._radius, self._tolerance = radius, tolerance
-        batch, m = len(start), history_size
+        batch, m, device = len(point), history_size, point.device
 
         def numbers(*shape: int, value: float = 0.0) -> Tensor:
-            return torch.full(shape, value, dtype=torch.float64, device=start.device)
+            return torch.full(shape, value, dtype=torch.float64, device=device)
 
-        point = self._project(start.detach().reshape(batch, -1)).clone()
-        self.done = -1
-        self.point, self.best_point = point.view_as(start), point.clone().view_as(start)
-        self._best_loss = numbers(batch, 1, value=torch.inf)
+        self.best_loss = numbers(batch, 1, value=torch.inf)
+        self.reason = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self._past = numbers(batch, window, value=torch.inf)
         # Pairs (s, y) in a ring, and behind it the one in the making: s and the last gradient.
         self._pairs = point.new_zeros(batch, m + 1, 2, point.shape[1])
-        self._slot = torch.zeros(batch, 1, dtype=torch.int64, device=start.device)
+        self._slot = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self._sy = numbers(batch, m)  # 0 where the slot is empty
         self._inverse = numbers(batch, m, m)  # of R, the s.y of no younger s
         self._yy = numbers(batch, m, m)
         self._products = numbers(batch, m, 2)  # of the pairs with the gradient
         self._gamma = numbers(batch, 1, value=1)
         self._scale = numbers(batch, 1, value=1)
-        self._returned = torch.ones(batch, 1, dtype=torch.bool, device=start.device)
-        self._reason = torch.zeros(batch, 1, dtype=torch.int64, device=start.device)
+        self._returned = torch.ones(batch, 1, dtype=torch.bool, device=device)
 
-    def step(self) -> None:
-        """Evaluate the point and move on; the host learns nothing and decides nothing.
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that changes, but the points."""
+        named = {name.strip("_"): value for name, value in vars(self).items()}
+        del named["point"], named["best"]
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
-        An image whose loss turned non-finite or exploded goes back to its best point, with an
-        empty history and half the step, and the next step evaluates that again.
-        """
-        point = self.point.flatten(1)
-        losses, gradient = self._objective(self.point)
-        loss, gradient = losses.detach()[:, None].double(), gradient.detach().reshape_as(point)
-        size = torch.linalg.vector_norm(gradient, 1, dim=1, keepdim=True)
-        good = loss.isfinite() & size.isfinite() & (loss < EXPLOSION_FACTOR * self._best_loss)
-        self._judge(loss, good, good & (size == 0))
+    def move(self, loss: Tensor, gradient: Tensor) -> None:
+        """Take in the loss (B, 1) and the gradient (B, N) at the point, and move it on."""
+        square = _times(gradient[:, None], gradient)
+        good = loss.isfinite() & square.isfinite() & (loss < EXPLOSION_FACTOR * self.best_loss)
+        self._judge(loss, good, good & (square == 0))
         self._remember(gradient, good)
-        direction = self._direction(gradient)
-        stride = (self._stride(direction, size) * self._scale).to(point)
-        moved = self._project(torch.addcmul(point, direction, stride))
-        held = ~good | (self._reason != 0)
-        moved = torch.where(held, self.best_point.flatten(1), moved)
-        torch.sub(moved, point, out=self._pairs[:, -1, 0])
-        self._pairs[:, -1, 1].copy_(gradient)
-        point.copy_(moved)
+        direction = self._direction()
+        stride = (self._stride(direction, gradient) * self._scale).to(gradient)
+        moved = self._project(torch.addcmul(self._point, direction, stride))
+        held = ~good | (self.reason != 0)
+        _overwrite(moved, self._best, held)
+        torch.sub(moved, self._point, out=self._pairs[:, -1, 0])
+        self._point.copy_(moved)
         torch.logical_not(good, out=self._returned)
 
     def _judge(self, loss: Tensor, good: Tensor, still: Tensor) -> None:
         """Keep the best point, and tell who stops; all arguments (B, 1)."""
-        better = good & (loss < self._best_loss) & (self._reason == 0)
-        best = self.best_point.flatten(1)
-        torch.where(better, self.point.flatten(1), best, out=best)
-        self._best_loss.copy_(torch.where(better, loss, self._best_loss))
+        better = good & (loss < self.best_loss) & (self.reason == 0)
+        _overwrite(self._best, self._point, better)
+        self.best_loss.copy_(torch.where(better, loss, self.best_loss))
         self._scale.copy_(torch.where(good, self._scale, self._scale / 2))
         reason = torch.where(still, _CONVERGED, 0)
         reason = torch.where(self._scale < SMALLEST_STEP, _DIVERGED, reason)
         if self._tolerance:
-            change = self._past[:, -1:] - self._best_loss
-            settled = change < self._tolerance * self._best_loss.abs()
+            change = self._past[:, -1:] - self.best_loss
+            settled = change < self._tolerance * self.best_loss.abs()
             reason = torch.where((reason == 0) & settled, _SETTLED, reason)
-            self._past.copy_(torch.cat([self._best_loss, self._past[:, :-1]], 1))
-        self._reason.copy_(torch.where(self._reason == 0, reason, self._reason))
+            self._past.copy_(torch.cat([self.best_loss, self._past[:, :-1]], 1))
+        self.reason.copy_(torch.where(self.reason == 0, reason, self.reason))
 
     def _remember(self, gradient: Tensor, good: Tensor) -> None:
         """Complete the pair in the making; where it shows curvature, put it into the ring."""
@@ -181,40 +158,118 @@ class Lbfgs:
         self._products.copy_(torch.where(here[:, :, None], with_gradient, lasting))
         gamma = torch.where(use, sy / yy, self._gamma)
         self._gamma.copy_(torch.where(good, gamma, 1))
-        # A pair that is not used is copied onto itself.
-        rows = torch.arange(batch, device=sy.device) * (m + 1)
-        rows = rows + torch.where(use, self._slot, m).flatten()
-        self._pairs.view(batch * (m + 1), -1).index_copy_(0, rows, made.flatten(1).clone())
+        self._insert(made, use)
+        made[:, 1].copy_(gradient)
         self._slot.copy_(torch.where(use, (self._slot + 1) % m, self._slot))
 
-    def _direction(self, gradient: Tensor) -> Tensor:
-        """Return minus the product of the inverse Hessian and the gradient, (B, N)."""
+    def _insert(self, made: Tensor, use: Tensor) -> None:
+        """Copy the pairs (B, 2, N) that are used into the ring, over the oldest ones."""
+        batch, size = self._pairs.shape[:2]
+        if self._pairs.is_cuda:
+            # A pair that is not used is copied onto itself.
+            rows = torch.arange(batch, device=use.device) * size
+            rows = rows + torch.where(use, self._slot, size - 1).flatten()
+            self._pairs.view(batch * size, -1).index_copy_(0, rows, made.flatten(1).clone())
+        else:
+            for pairs, slot in zip(self._pairs, self._slot.flatten().tolist(), strict=True):
+                _overwrite(pairs[slot][None], pairs[-1:], use)
+        self._slot.copy_(torch.where(use, (self._slot + 1) % (size - 1), self._slot))
+
+    def _direction(self) -> Tensor:
+        """Return minus the product of the inverse Hessian and the gradient, (B, N).
+
+        The gradient is in the place of y behind the ring.
+        """
         with_s, with_y = self._products.unbind(2)
         u = _times(self._inverse, with_s)
         w = self._sy * u + self._gamma * (_times(self._yy, u) - with_y)
         w = _times(self._inverse.transpose(1, 2), w)
-        factors = torch.stack([-w, self._gamma * u], 2).to(gradient)
-        ring = self._pairs[:, :-1].flatten(1, 2).transpose(1, 2)
-        direction = _times(ring, factors.flatten(1))
-        return direction.addcmul_(gradient, -self._gamma.to(gradient))
+        factors = torch.stack([-w, self._gamma * u], 2).flatten(1)
+        last = torch.cat([torch.zeros_like(self._gamma), -self._gamma], 1)
+        factors = torch.cat([factors, last], 1).to(self._pairs)
+        return _times(self._pairs.flatten(1, 2).transpose(1, 2), factors)
 
-    def _stride(self, direction: Tensor, size: Tensor) -> Tensor:
+    def _stride(self, direction: Tensor, gradient: Tensor) -> Tensor:
         """Return the factor (B, 1) of the direction: 1, but careful while there is no history."""
         if self._radius is None:
-            first = 1 / size.clamp_min(1e-30)
+            first = 1 / gradient.abs().sum(1, keepdim=True).clamp_min(1e-30)
             return torch.where(self._returned, first.clamp_max(1), 1)
-        length = torch.linalg.vector_norm(direction, 2, dim=1, keepdim=True)
-        longest = self._radius / (length / direction.shape[1] ** 0.5).clamp_min(1e-30)
+        square = _times(direction[:, None], direction) / direction.shape[1]
+        longest = self._radius / square.sqrt().clamp_min(1e-30)
         return torch.where(self._returned, FIRST_STEP * longest, longest.clamp_max(1))
+
+
+class Lbfgs:
+    """The state of a minimisation, in tensors of fixed places on the device.
+
+    Of vectors as large as ``start``, 2 * history_size + 4 outlast a step: the history's, the
+    pair in the making, the point and the best point. The gradient comes on top, and up to
+    four more while a step moves, when the objective's own memory is free again.
+
+    The direction comes from the compact representation (Byrd, Nocedal and Schnabel 1994,
+    theorem 2.2), H = gamma I + [S, gamma Y] M [S, gamma Y]^T. The small matrices are float64
+    and follow the history by a row and a column a step; as R is triangular in the order of
+    age, the inverse without the oldest pair is R's inverse with its row and column struck out.
+    So a step reads the history twice, for the products with y and for the direction.
+
+    On a CPU the images move one after the other, each while it is in the processor's cache.
+
+    Attributes:
+        done: steps done, to be counted by the caller of `step`; -1 before ``start`` is evaluated.
+        point: what the next step evaluates, (B, ...).
+        best_point: the best finite point so far, (B, ...).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        start: Tensor,
+        history_size: int = 10,
+        project: Project | None = None,
+        radius: float | None = None,
+        tolerance: float = 0.0,
+        window: int = 20,
+    ) -> None:
+        """Begin at ``start``; see `minimise` for the arguments."""
+        project = project or (lambda point: point)
+        point = project(start.detach().reshape(len(start), -1)).clone()
+        best = point.clone()
+        self.done = -1
+        self.point, self.best_point = point.view_as(start), best.view_as(start)
+        self._objective = objective
+        self._together = len(start) if start.is_cuda else 1
+        parts = zip(
+            torch.split(point, self._together), torch.split(best, self._together), strict=True
+        )
+        self._groups = [
+            _Images(*part, history_size, project, radius, tolerance, window) for part in parts
+        ]
+
+    def step(self) -> None:
+        """Evaluate the point and move on; the host learns nothing and decides nothing.
+
+        An image whose loss turned non-finite or exploded goes back to its best point, with an
+        empty history and half the step, and the next step evaluates that again.
+        """
+        losses, gradient = self._objective(self.point)
+        loss = torch.split(losses.detach()[:, None].double(), self._together)
+        gradients = torch.split(gradient.detach().flatten(1), self._together)
+        for group, *values in zip(self._groups, loss, gradients, strict=True):
+            group.move(*values)
 
     def report(self) -> Progress:
         """Ask the device how far it is."""
-        reasons = [STOP_REASONS[number] for number in self._reason.flatten().tolist()]
-        return Progress(self._best_loss.flatten().tolist(), reasons)
+        losses = torch.cat([group.best_loss for group in self._groups])
+        reasons = torch.cat([group.reason for group in self._groups])
+        return Progress(
+            losses.flatten().tolist(), [STOP_REASONS[i] for i in reasons.flatten().tolist()]
+        )
 
     def _tensors(self) -> dict[str, Tensor]:
-        found = {name.strip("_"): value for name, value in vars(self).items()}
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        found = {"point": self.point, "best_point": self.best_point}
+        for index, group in enumerate(self._groups):
+            found |= {f"{name}.{index}": value for name, value in group.tensors().items()}
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a continuation needs: the very tensors, which the next step changes."""
@@ -297,3 +352,14 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     for matrix, vector, row in zip(matrices, vectors, found, strict=True):
         torch.mv(matrix, vector, out=row)
     return found
+
+
+def _overwrite(target: Tensor, source: Tensor, where: Tensor) -> None:
+    """Copy the images (B, ...) for which ``where`` (B, 1) holds."""
+    if target.is_cuda:
+        torch.where(where, source, target, out=target)
+        return
+    # On a CPU a look at the flag costs nothing, and a selection much more than a copy.
+    for old, new, flag in zip(target, source, where.flatten().tolist(), strict=True):
+        if flag:
+            old.copy_(new)
