@@ -184,7 +184,7 @@ def _plan(config: "Config", paths: list[Path] | None = None, force: bool = False
 def check(config_path: ConfigOption = None) -> None:
     """Report every problem of the settings, and what a run would use and do."""
     from nst_pipeline.config import load
-    from nst_pipeline.engine.transfer import (
+    from nst_pipeline.engine.devices import (
         describe_device,
         describe_precision,
         resolve_device,

@@ -114,7 +114,7 @@ def _make(
     spots = order.spots(len(contents))
     with Bars(Console()) as bars:
         bars.line(f"weights  {network.id}: {network.note}")
-        bars.begin(sum(spot.recipe.iterations for spot in spots), f"{len(spots)} pictures")
+        bars.begin(sum(spot.recipe.steps for spot in spots), f"{len(spots)} pictures")
         check = end_on_signals()
         painted = paint(spots, contents, styles, config, network, _stepper(bars), check)
         wrong = problems(spots, contents, styles, painted)

@@ -75,7 +75,7 @@ def grids(
         return [_styles_of(order, n, contents, styles, painted) for n in range(len(contents))]
     found: list[Grid] = []
     for number, content in enumerate(contents):
-        if content.decoded is None:
+        if content.picture is None:
             found.append(Grid(((Cell(None, content.reason),),), content.name))
             continue
         found += [_sweep_of(order, number, content, styles[s], painted) for s in styles]
@@ -90,13 +90,13 @@ def _styles_of(
     painted: dict[str, Painted],
 ) -> Grid:
     content = contents[number]
-    cells = [Cell(small(content, order.size), content.reason, content.name, "content")]
+    cells = [Cell(_reduced(content, order.size), content.reason, content.name, "content")]
     ((base,),) = order.recipes(None)
-    for name in styles if content.decoded else ():
+    for name in styles if content.picture else ():
         ((recipe,),) = order.recipes(name)
         done = painted[Spot(number, name, recipe).key]
         note = ", ".join(differences(recipe, base))
-        cells.append(Cell(done.picture, done.reason, name, note, small(styles[name], SWATCH)))
+        cells.append(Cell(done.picture, done.reason, name, note, _reduced(styles[name], SWATCH)))
     columns = columns_for(1 + len(styles), len(contents))
     return Grid(
         tuple(tuple(cells[n : n + columns]) for n in range(0, len(cells), columns)),
@@ -107,7 +107,7 @@ def _sweep_of(
     order: Order, number: int, content: Source, style: Source, painted: dict[str, Painted]
 ) -> Grid:
     title = f"{content.name} in {style.name}"
-    if style.decoded is None:
+    if style.picture is None:
         return Grid(((Cell(None, style.reason),),), title)
     rows = order.recipes(style.name)
     cells = [[painted[Spot(number, style.name, recipe).key] for recipe in row] for row in rows]
@@ -124,7 +124,11 @@ def _sweep_of(
 
 
 def _swatches(*sources: Source) -> tuple[Image.Image, ...]:
-    return tuple(picture for source in sources if (picture := small(source, SWATCH)))
+    return tuple(picture for source in sources if (picture := _reduced(source, SWATCH)))
+
+
+def _reduced(source: Source, size: int) -> Image.Image | None:
+    return small(source.picture, size) if source.picture else None
 
 
 def heading(order: Order, contents: list[Source]) -> tuple[str, str]:

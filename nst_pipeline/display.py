@@ -68,7 +68,7 @@ class Display(Bars):
         """Say which weights are used, and how much there is to do."""
         self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
         self._jobs = len(plan.todo)
-        steps = sum(job.style.recipe.iterations for job in plan.todo)
+        steps = sum(job.style.recipe.steps for job in plan.todo)
         self.begin(steps)
         self._count()
 
@@ -76,7 +76,7 @@ class Display(Bars):
         """Move the bars."""
         if job.output not in self._steps:
             title = f"{shown(job.content.path.name)} in {job.style.name}"
-            total = job.style.recipe.iterations
+            total = job.style.recipe.steps
             self._progress.reset(
                 self._current, total=total, visible=True, description=title, loss=""
             )

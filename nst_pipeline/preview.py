@@ -22,7 +22,6 @@ from nst_pipeline.errors import (
 )
 from nst_pipeline.executor import recipe_digest
 from nst_pipeline.files import shown
-from nst_pipeline.inbox import Decoded
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights
 
@@ -38,10 +37,16 @@ TOGETHER = 8 * 256**2
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A content or a style: its name and its picture, or why it has none."""
+    """A content or a style.
+
+    Attributes:
+        name: of the file or the style.
+        picture: mode RGB, or RGBA if something is transparent; None: it cannot be read.
+        reason: why it has none.
+    """
 
     name: str
-    decoded: Decoded | None
+    picture: Image.Image | None
     reason: str = ""
 
 
@@ -75,9 +80,10 @@ def read_source(path: Path, name: str, config: Config) -> Source:
     """Decode a picture, or say why that is impossible."""
     try:
         data = inbox.read(path, config.limits.max_bytes)
-        return Source(name, inbox.decode(data, shown(path), config.limits.max_pixels))
+        decoded = inbox.decode(data, shown(path), config.limits.max_pixels)
     except ImageError as error:
         return Source(name, None, str(error))
+    return Source(name, veiled(decoded.image, decoded.alpha))
 
 
 def paint(
@@ -140,7 +146,7 @@ def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
     """Return how many styles to paint together: small pictures go together on a CPU, too."""
     if config.limits.batch != "auto":
         return config.limits.batch
-    return max(usual, TOGETHER // recipe.size**2)
+    return max(usual, TOGETHER // recipe.size**2) if recipe.size != "original" else usual
 
 
 def _paint_group(
@@ -151,35 +157,33 @@ def _paint_group(
     on_step: OnStep,
     check: Callable[[], None],
 ) -> list[Painted]:
-    content = contents[group[0].content].decoded
-    chosen = [styles[spot.style].decoded for spot in group]
+    content = contents[group[0].content].picture
+    chosen = [styles[spot.style].picture for spot in group]
     assert content
     results = transfer.run(
-        content.image,
-        [style.image for style in chosen if style],
+        content.convert("RGB"),
+        [style.convert("RGB") for style in chosen if style],
         on_step=lambda index, done, loss: on_step(group[index], done, loss),
         check=check,
     )
-    return [Painted(veiled(result.pastiche, content)) for result in results]
+    alpha = content.getchannel("A") if content.mode == "RGBA" else None
+    return [Painted(veiled(result.pastiche, alpha)) for result in results]
 
 
-def veiled(picture: Image.Image, content: Decoded) -> Image.Image:
-    """Return ``picture`` with the content's transparency, if it has any."""
-    if content.alpha is None:
+def veiled(picture: Image.Image, alpha: Image.Image | None) -> Image.Image:
+    """Return an RGB picture with the transparency of ``alpha`` (mode L, any size), if given."""
+    if alpha is None:
         return picture
-    picture = picture.convert("RGB")
-    picture.putalpha(content.alpha.resize(picture.size))
+    picture = picture.copy()
+    picture.putalpha(alpha.resize(picture.size))
     return picture
 
 
-def small(source: Source, size: int) -> Image.Image | None:
-    """Return a source's picture with ``size`` pixels on its longer side."""
-    if source.decoded is None:
-        return None
-    image = source.decoded.image
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return veiled(image.resize((width, height), Image.Resampling.LANCZOS), source.decoded)
+def small(picture: Image.Image, size: int) -> Image.Image:
+    """Return a picture scaled so that its longer side has ``size`` pixels."""
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def check_target(path: Path, config: Config, sources: list[Path], force: bool) -> None:

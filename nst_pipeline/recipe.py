@@ -1,6 +1,7 @@
 """Recipes: everything that decides the pixels besides the two images and the weights."""
 
 import difflib
+import functools
 import hashlib
 import json
 from typing import Annotated, Any, Literal
@@ -21,7 +22,13 @@ LAYER_NAMES = tuple(
 )
 """Names of the trunk's layers in order: conv1_1, relu1_1, ..., conv5_4, relu5_4, pool5."""
 
+STYLE_LAYER_NAMES = ("pixels", *LAYER_NAMES)
+"""What a style can be compared at: the layers, and the normalised picture itself."""
+
 RecipeName = Literal["gatys", "tutorial"]
+Statistic = Literal["gram", "gram+mean", "covariance"]
+Pooling = Literal["max", "average", "rescaled-average"]
+Padding = Literal["zeros", "replicate", "reflect"]
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -63,20 +70,33 @@ def _weigh_layers(value: Any) -> Any:
     return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
 
 
-def _check_layers(value: dict[str, float]) -> dict[str, float]:
+def _check_layers(value: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
     for name in value:
-        if name not in LAYER_NAMES:
-            raise ValueError(f"unknown layer {name!r}{did_you_mean(name, list(LAYER_NAMES))}")
+        if name not in known:
+            raise ValueError(f"unknown layer {name!r}{did_you_mean(name, list(known))}")
     if not any(value.values()):
         raise ValueError("needs at least one layer with a weight above 0")
     return value
 
 
-LayerWeights = Annotated[
+def _check_scales(value: Any) -> Any:
+    if isinstance(value, tuple) and (not value or sorted(set(value)) != list(value)):
+        raise ValueError("should be sizes that grow, such as [128, 256]")
+    return value
+
+
+ContentLayers = Annotated[
     dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
     BeforeValidator(_weigh_layers),
-    AfterValidator(_check_layers),
+    AfterValidator(functools.partial(_check_layers, known=LAYER_NAMES)),
 ]
+StyleLayers = Annotated[
+    dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+    BeforeValidator(_weigh_layers),
+    AfterValidator(functools.partial(_check_layers, known=STYLE_LAYER_NAMES)),
+]
+Side = Annotated[int, Field(ge=32, le=16384)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -90,14 +110,24 @@ class Recipe(Settings):
     name: RecipeName = Field(
         "gatys", description="The named recipe this one starts from.", json_schema_extra=NOT_PIXELS
     )
-    size: int = Field(512, ge=32, le=16384, description="Longer side of the output, in pixels.")
-    iterations: int = Field(300, ge=1, le=100_000, description="Steps of L-BFGS.")
-    content_layers: LayerWeights = Field(
+    size: Side | Literal["original"] = Field(
+        512, description="Longer side of the output, in pixels; original: that of the content."
+    )
+    scales: Annotated[Literal["auto", 1] | tuple[Side, ...], AfterValidator(_check_scales)] = Field(
+        "auto",
+        description="Coarse to fine: auto (128 pixels, then about doubling), the smaller sizes to "
+        "begin with, or 1 (the size alone).",
+    )
+    iterations: Steps | Annotated[tuple[Steps, ...], Field(min_length=1)] = Field(
+        300,
+        description="Steps of L-BFGS, over all scales; or a list: of each scale, coarse to fine.",
+    )
+    content_layers: ContentLayers = Field(
         {"relu4_2": 1.0}, description="Layers compared with the content; a list or layer: weight."
     )
-    style_layers: LayerWeights = Field(
+    style_layers: StyleLayers = Field(
         {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
-        description="Layers whose Gram matrices are compared with the style's.",
+        description="Layers whose statistics are compared with the style's; pixels: the picture.",
     )
     content_weight: Weight = Field(1.0, description="Weight of the content loss.")
     style_weight: Weight = Field(
@@ -111,12 +141,39 @@ class Recipe(Settings):
         description="Divide the loss of each layer by the energy of its target, and average over "
         "layers, so that the weights mean the same for every network, layer set and size.",
     )
-    pooling: Literal["max", "average"] = Field("max", description="Pooling of the network.")
-    init: Literal["content", "noise"] = Field(
-        "content", description="What the pastiche starts as: the content, or seeded noise."
+    statistic: Statistic = Field(
+        "gram", description="What of a layer is compared; covariance: covariance and mean."
+    )
+    style_scale: float = Field(
+        1.0, ge=0.1, le=8, description="Size of the style's picture; larger gives larger strokes."
+    )
+    colors: Literal["style", "content", "matched"] = Field(
+        "style",
+        description="content: the style's strokes in the content's colours (luminance alone is "
+        "painted); matched: the style's picture is first given the content's colours.",
+    )
+    pooling: Pooling = Field(
+        "max", description="Pooling of the network; rescaled-average is twice the average."
+    )
+    padding: Padding = Field(
+        "zeros", description="What the network sees beyond the picture's border."
+    )
+    init: Literal["content", "noise", "style-colors", "image"] = Field(
+        "content",
+        description="What the pastiche starts as: the content, seeded noise, the content in the "
+        "style's colours, or the picture NAME.init.png beside the content.",
     )
     history_size: int = Field(10, ge=1, le=200, description="Steps that L-BFGS remembers.")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1,
+        description="Stop a scale once 10 steps lower the loss by less than this part; 0: never.",
+    )  # fmt: skip
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of whatever is random.")
+
+    @property
+    def steps(self) -> int:
+        """Steps of L-BFGS over all scales."""
+        return self.iterations if isinstance(self.iterations, int) else sum(self.iterations)
 
 
 RECIPES: dict[RecipeName, dict[str, Any]] = {
@@ -124,6 +181,7 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
     # The PyTorch tutorial "Neural Transfer Using PyTorch": its conv_4 and conv_1 ... conv_5.
     "tutorial": {
         "size": 256,
+        "scales": 1,
         "content_layers": ["conv2_2"],
         "style_layers": ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"],
         "style_weight": 1e6,

@@ -111,7 +111,7 @@ class Reporter:
     def stepped(self, job: Job, done: int, loss: float) -> None:
         """Report the progress of a job."""
         self._notifier.alive()
-        total = job.style.recipe.iterations
+        total = job.style.recipe.steps
         name = f"{shown(job.content.path.name)} in {job.style.name}"
         if done == 1:
             log.debug("begun %s", name, extra=about(job))

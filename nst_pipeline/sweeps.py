@@ -137,7 +137,7 @@ def cell_recipe(
         recipe = make_recipe(network, *changes, **last)
     except ValidationError as error:
         raise UsageError(_told(error)) from error
-    if "iterations" not in last and recipe.iterations > SHORT:
+    if "iterations" not in last and recipe.steps > SHORT:
         recipe = recipe.model_copy(update={"iterations": SHORT})
     return recipe
 
@@ -150,8 +150,8 @@ def describe(recipe: Recipe, network: str, without: tuple[str, ...] = ()) -> str
         network: id of the weights.
         without: fields to leave out, such as those of a sweep.
     """
-    main = [f"{name}: {getattr(recipe, name)}" for name in ("size", "iterations")]
-    kept = [text for text in main if text.partition(":")[0] not in without]
+    fields = recipe.model_dump(mode="json", include={"size", "iterations"} - set(without))
+    kept = [f"{field}: {_as_yaml(value)}" for field, value in fields.items()]
     left_out = ("name", "size", "iterations", *without)
     changed = differences(recipe, make_recipe(network, name=recipe.name), left_out)
     name = [] if "name" in without else [recipe.name]

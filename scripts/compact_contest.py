@@ -80,9 +80,9 @@ def paint(
     pastiche: Image.Image | None = None
     for size, share in zip(sizes, (1.0, 0.7, 0.5, 0.4), strict=False):
         steps = max(1, round(recipe.iterations * share))
-        scaled = recipe.model_copy(update={"size": size, "iterations": steps})
+        scaled = recipe.model_copy(update={"size": size, "scales": 1, "iterations": steps})
         transfer = StyleTransfer(scaled, weights=str(weights), targets=targets)
-        pastiche = transfer.run(pair.content, [pair.style], start=pastiche)[0].pastiche
+        pastiche = transfer.run(pair.content, [pair.style], init=pastiche)[0].pastiche
     assert pastiche is not None
     return pastiche
 

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nst_pipeline.engine import images, make_recipe
-from nst_pipeline.engine.losses import build_model, extract, gram_matrix
+from nst_pipeline.engine.losses import build_model, extract, style_statistic
 from nst_pipeline.engine.vgg import load_trunk
 from nst_pipeline.recipe import RecipeChanges
 
@@ -174,7 +174,7 @@ def evaluation_seconds(
         )
         styles = {f"relu{b}_1": 1.0 for b in range(1, 6)}
         features = extract(trunk, content, {"relu4_2", *styles})
-        grams = {layer: gram_matrix(features[layer]) for layer in styles}
+        grams = {layer: style_statistic(features[layer]) for layer in styles}
         model = build_model(
             trunk, {"relu4_2": features["relu4_2"]}, grams, {"relu4_2": 1.0}, styles, True
         )

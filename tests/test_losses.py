@@ -10,6 +10,7 @@ from nst_pipeline.engine.losses import (
     build_model,
     extract,
     gram_matrix,
+    style_statistic,
     total_variation,
 )
 from nst_pipeline.engine.vgg import load_trunk
@@ -58,7 +59,7 @@ def test_gradients_of_all_losses_are_exact() -> None:
     torch.manual_seed(0)
     features = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     content = ContentLoss(torch.rand(1, 3, 4, 5, dtype=torch.float64), torch.tensor([0.5]))
-    style = StyleLoss(gram_matrix(torch.rand(2, 3, 4, 5, dtype=torch.float64)))
+    style = StyleLoss(gram_matrix(torch.rand(2, 3, 4, 5, dtype=torch.float64))[:, None])
 
     def losses(x: torch.Tensor) -> torch.Tensor:
         style(content(x))
@@ -84,7 +85,7 @@ def _model(balanced: bool, style_weights: dict[str, float] | None = None):
     content, style = wave(seed=1), wave(seed=2)
     style_weights = style_weights or {"relu1_1": 1.0, "relu2_1": 1.0}
     grams = {
-        layer: gram_matrix(f) for layer, f in extract(trunk, style, set(style_weights)).items()
+        layer: style_statistic(f) for layer, f in extract(trunk, style, set(style_weights)).items()
     }
     features = extract(trunk, content, {"conv2_2"})
     model = build_model(trunk, features, grams, {"conv2_2": 1.0}, style_weights, balanced)
@@ -119,7 +120,7 @@ def test_losses_of_a_batch_are_those_of_its_images() -> None:
 def test_balanced_style_loss_is_a_fraction_of_the_energy_of_the_target() -> None:
     model, _, _ = _model(balanced=True, style_weights={"relu1_1": 3.0, "relu2_1": 1.0})
     for loss in model.style.values():
-        loss(torch.zeros(1, loss.target.shape[1], 8, 8))
+        loss(torch.zeros(1, loss.target.shape[2], 8, 8))
     # With no features at all the difference is the target itself: a loss of 1, shared 3 to 1.
     assert model.style["relu1_1"].loss.item() == pytest.approx(0.75)
     assert model.style["relu2_1"].loss.item() == pytest.approx(0.25)
@@ -128,14 +129,14 @@ def test_balanced_style_loss_is_a_fraction_of_the_energy_of_the_target() -> None
 def test_plain_loss_is_the_mean_squared_error_times_the_weight() -> None:
     model, _, _ = _model(balanced=False, style_weights={"relu1_1": 3.0})
     loss = model.style["relu1_1"]
-    loss(torch.zeros(1, loss.target.shape[1], 8, 8))
+    loss(torch.zeros(1, loss.target.shape[2], 8, 8))
     assert loss.loss.item() == pytest.approx(3 * loss.target.square().mean().item())
 
 
 def test_losses_are_float32_when_the_network_runs_in_bf16() -> None:
     trunk = load_trunk(COMPACT_PATH, "relu1_1").to(torch.bfloat16)
     features = extract(trunk, wave(), {"relu1_1"})
-    grams = {layer: gram_matrix(values) for layer, values in features.items()}
+    grams = {layer: style_statistic(values) for layer, values in features.items()}
     model = build_model(trunk, features, grams, {"relu1_1": 1.0}, {"relu1_1": 1.0}, True)
     content, style = model(wave(seed=5))
     assert features["relu1_1"].dtype == torch.bfloat16

@@ -7,7 +7,8 @@ import torch
 from conftest import picture
 
 from nst_pipeline.engine import Recipe, StyleTransfer
-from nst_pipeline.engine import transfer as transfer_module
+from nst_pipeline.engine import batch as batch_module
+from nst_pipeline.engine.devices import broken_device_told
 from nst_pipeline.errors import DeviceLostError
 
 RECIPE = Recipe(
@@ -17,7 +18,7 @@ RECIPE = Recipe(
 
 def scarce(monkeypatch: pytest.MonkeyPatch, batch: int, history_size: int) -> list[tuple[int, int]]:
     """Have the device run out of memory above these sizes; return what was tried."""
-    real, tried = transfer_module.minimise, []
+    real, tried = batch_module.minimise, []
 
     def minimise(objective, start, iterations, history, **options):  # type: ignore[no-untyped-def]
         tried.append((len(start), history))
@@ -25,7 +26,7 @@ def scarce(monkeypatch: pytest.MonkeyPatch, batch: int, history_size: int) -> li
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(objective, start, iterations, history, **options)
 
-    monkeypatch.setattr(transfer_module, "minimise", minimise)
+    monkeypatch.setattr(batch_module, "minimise", minimise)
     return tried
 
 
@@ -75,7 +76,7 @@ def test_a_check_can_end_a_transfer_at_any_step() -> None:
 
     def check() -> None:
         steps.append(1)
-        if len(steps) == 3:
+        if len(steps) == 2:
             raise Enough
 
     transfer = StyleTransfer(RECIPE, device="cpu", weights="compact")
@@ -92,10 +93,10 @@ def test_a_broken_device_is_told_from_a_failed_job(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with (
         pytest.raises(DeviceLostError, match="illegal memory access"),
-        transfer_module._broken_device_told(device),
+        broken_device_told(device),
     ):
         broken()
-    with pytest.raises(torch.OutOfMemoryError), transfer_module._broken_device_told(device):
+    with pytest.raises(torch.OutOfMemoryError), broken_device_told(device):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

@@ -8,6 +8,12 @@ from nst_pipeline.recipe import NETWORK_DEFAULTS, RECIPES, RecipeChanges, digest
 
 OTHER_VALUES: dict[str, Any] = {
     "size": 300,
+    "scales": (64,),
+    "statistic": "covariance",
+    "style_scale": 2.0,
+    "colors": "matched",
+    "padding": "reflect",
+    "tolerance": 0.1,
     "iterations": 7,
     "content_layers": {"relu3_1": 1.0},
     "style_layers": {"relu1_1": 2.0},

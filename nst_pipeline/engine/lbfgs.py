@@ -127,6 +127,9 @@ def minimise(
     radius: float | None = None,
     on_step: OnStep | None = None,
     report_every: int = 10,
+    tolerance=0.0,
+    after_step=None,
+    resume=None,
 ) -> Minimum:
     """Minimise each image's loss by L-BFGS (Liu and Nocedal 1989) without a line search.
 
@@ -160,6 +163,9 @@ def minimise(
         point = project(state.step())
         state.accept(point, *evaluate(point))
         done += 1
+        state.done = done
+        if after_step:
+            after_step(state)
         if done == 1 or done % report_every == 0 or done == iterations:
             reasons = state.stop_reasons()
             if on_step:
@@ -169,3 +175,6 @@ def minimise(
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
+
+
+Lbfgs = _State

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nst_pipeline.errors import ShapeError
+from nst_pipeline.recipe import Statistic
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,6 +64,48 @@ class _Gram(torch.autograd.Function):
 def _rows(features: Tensor) -> Tensor:
     """Return (B, C, H, W) as (B, H*W, C); no copy where the channels lie last in memory."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def style_statistic(
+    features: Tensor, kind: Statistic = "gram", guides: Tensor | None = None
+) -> Tensor:
+    """Return what a style is recognised by, of the whole picture or of each of its regions.
+
+    Args:
+        features: activations, (B, C, H, W).
+        kind: ``gram``: `gram_matrix`; ``gram+mean``: with the channels' means as one column more;
+            ``covariance``: the channels' covariances, scaled like it, and their means.
+        guides: how much each place counts in each of R regions, (1, R, H, W), of mean 1
+            (Gatys et al. 2017, eq. 4); None: all places alike, and R is 1.
+
+    Returns:
+        (B, R, C, C) or (B, R, C, C + 1), float32, or float64 for float64 activations.
+    """
+    regions = [None] if guides is None else [g[:, None] for g in guides.unbind(1)]
+    return torch.stack([combine(*moments(features, kind, g), kind) for g in regions], 1)
+
+
+def moments(
+    features: Tensor, kind: Statistic, guide: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return Gram matrix (B, C, C) and, if ``kind`` needs it, means (B, C): means over places."""
+    mean = None
+    if kind != "gram":
+        values = _at_least_float32(features)
+        mean = (values if guide is None else values * guide).mean((2, 3))
+    if guide is not None:
+        features = features * guide.sqrt().to(features.dtype)
+    return gram_matrix(features), mean
+
+
+def combine(gram: Tensor, mean: Tensor | None, kind: Statistic) -> Tensor:
+    """Return the statistic (B, C, C) or (B, C, C + 1) that moments come to."""
+    if mean is None:
+        return gram
+    column = mean[:, :, None]
+    if kind == "covariance":
+        gram = gram - column @ column.mT / mean.shape[1]
+    return torch.cat([gram, column], 2)
 
 
 def total_variation(pixels: Tensor) -> Tensor:
@@ -125,13 +169,37 @@ class ContentLoss(_TargetLoss):
 
 
 class StyleLoss(_TargetLoss):
-    """Mean squared error to a fixed Gram matrix (1 or B, C, C); hands its input on unchanged."""
+    """Mean squared error to a fixed `style_statistic`; hands its input on unchanged."""
+
+    guides: Tensor | None
+
+    def __init__(
+        self,
+        target: Tensor,
+        scale: Tensor | None = None,
+        kind: Statistic = "gram",
+        guides: Tensor | None = None,
+    ) -> None:
+        """Compare with ``target`` (1 or B, R, C, C or C + 1).
+
+        Args:
+            target: the statistic that is wanted.
+            scale: factor of the squared differences, of a shape that goes with them.
+            kind: of the statistic.
+            guides: of the picture, (1, R, H, W) as `style_statistic` takes them.
+        """
+        super().__init__(target, scale)
+        self.kind = kind
+        self.register_buffer("guides", guides)
 
     def forward(self, features: Tensor) -> Tensor:
         """Set ``loss`` (B,) and return ``features`` (B, C, H, W)."""
-        difference = gram_matrix(features) - self.target
-        self.loss = difference.square().mean((1, 2)) * self.scale
+        self.loss = self.compare(style_statistic(features, self.kind, self.guides))
         return features
+
+    def compare(self, statistic: Tensor) -> Tensor:
+        """Return the loss (B,) of a statistic (B, R, C, C or C + 1)."""
+        return ((statistic - self.target).square() * self.scale).flatten(1).mean(1)
 
 
 @dataclass(frozen=True)
@@ -159,9 +227,12 @@ def _sum(modules: Mapping[str, ContentLoss | StyleLoss]) -> Tensor:
 
 
 def extract(trunk: nn.Sequential, image: Tensor, layers: set[str]) -> dict[str, Tensor]:
-    """Return the activations of ``image`` (B, 3, H, W) in [0, 1] at the named layers."""
-    found = {}
+    """Return the activations of ``image`` (B, 3, H, W) in [0, 1] at the named layers.
+
+    ``pixels`` is the normalised image.
+    """
     values = Normalization(next(trunk.parameters()).dtype).to(image.device)(image)
+    found = {"pixels": values} if "pixels" in layers else {}
     for name, layer in trunk.named_children():
         values = layer(values)
         if name in layers:
@@ -176,45 +247,68 @@ def build_model(
     content_weights: Mapping[str, float],
     style_weights: Mapping[str, float],
     balanced: bool,
+    kind: Statistic = "gram",
+    masks: Tensor | None = None,
 ) -> LossModel:
     """Walk the trunk and insert the losses after their layers.
 
     Args:
         trunk: as `vgg.load_trunk` gives it.
         content_targets: features (1 or B, C, H, W) by layer.
-        style_targets: Gram matrices (1 or B, C, C), float32, by layer.
+        style_targets: statistics (1 or B, R, C, C or C + 1), float32, by layer.
         content_weights: weight of each content layer.
         style_weights: weight of each style layer.
         balanced: divide each layer's loss by its target's mean square, and the weights by
             their sum.
+        kind: of the style statistics.
+        masks: the regions that the statistics are of, (1, R, H, W) in [0, 1]; None: one region,
+            the whole picture.
     """
     dtype = next(trunk.parameters()).dtype
     layers: OrderedDict[str, nn.Module] = OrderedDict(normalization=Normalization(dtype))
     content: dict[str, ContentLoss] = {}
     style: dict[str, StyleLoss] = {}
     seen = ""
-    for name, layer in trunk.named_children():
-        # In place, unless a loss looks at what comes in: half of the memory's traffic.
-        is_watched = seen in content_targets or seen in style_targets
-        in_place = isinstance(layer, nn.ReLU) and not is_watched
-        layers[name], seen = nn.ReLU(inplace=True) if in_place else layer, name
+    for name, layer in (("pixels", None), *trunk.named_children()):
+        if layer is not None:
+            # In place, unless a loss looks at what comes in: half of the memory's traffic.
+            is_watched = seen in content_targets or seen in style_targets
+            in_place = isinstance(layer, nn.ReLU) and not is_watched
+            layers[name], seen = nn.ReLU(inplace=True) if in_place else layer, name
+        if masks is not None and name.startswith("pool"):
+            masks = F.avg_pool2d(masks, 2)
         if name in content_targets:
             target = content_targets[name]
-            scale = _scale(target, name, content_weights, balanced)
+            scale = _content_scale(target, _share(content_weights, name, balanced), balanced)
             layers[f"content_{name}"] = content[name] = ContentLoss(target, scale)
         if name in style_targets:
             target = style_targets[name]
-            scale = _scale(target, name, style_weights, balanced)
-            layers[f"style_{name}"] = style[name] = StyleLoss(target, scale)
+            scale = _style_scale(target, _share(style_weights, name, balanced), balanced)
+            guides = None if masks is None else masks / masks.mean((2, 3), True).clamp_min(1e-4)
+            layers[f"style_{name}"] = style[name] = StyleLoss(target, scale, kind, guides)
         if len(content) == len(content_targets) and len(style) == len(style_targets):
             break
     device = next(trunk.parameters()).device
     return LossModel(nn.Sequential(layers).to(device), content, style)
 
 
-def _scale(target: Tensor, layer: str, weights: Mapping[str, float], balanced: bool) -> Tensor:
+def _share(weights: Mapping[str, float], layer: str, balanced: bool) -> float:
+    return weights[layer] / sum(weights.values()) if balanced else weights[layer]
+
+
+def _content_scale(target: Tensor, share: float, balanced: bool) -> Tensor:
     energy = _at_least_float32(target).square().flatten(1).mean(1)
-    if not balanced:
-        return torch.full_like(energy, weights[layer])
-    share = weights[layer] / sum(weights.values())
-    return share / energy.clamp_min(1e-20)
+    return share / energy.clamp_min(1e-20) if balanced else torch.full_like(energy, share)
+
+
+def _style_scale(target: Tensor, share: float, balanced: bool) -> Tensor:
+    """Return the factor of each squared difference; matrix and means have equal shares."""
+    channels, columns = target.shape[-2:]
+    parts = [part for part in target.tensor_split([channels], -1) if part.shape[-1]]
+    scales = []
+    for part in parts:
+        energy = part.square().mean((2, 3), keepdim=True)
+        scale = share / energy.clamp_min(1e-20) if balanced else torch.full_like(energy, share)
+        scale = scale * columns / (len(parts) * part.shape[-1])
+        scales.append(scale if len(parts) == 1 else scale.expand(-1, -1, 1, part.shape[-1]))
+    return torch.cat(scales, -1)

@@ -1,4 +1,4 @@
-"""Style targets: the Gram matrices of a style, computed once and reused by every content."""
+"""The cache of style targets: computed once and reused by every content."""
 
 import contextlib
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import publish
 
 Targets = dict[str, torch.Tensor]
-"""Gram matrices (1, C, C), float32, by layer."""
+"""Style statistics (1, R, C, C or C + 1), float32, by layer."""
 
 
 class TargetCache:

@@ -2,71 +2,58 @@
 
 import contextlib
 import functools
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nst_pipeline.engine import images, vgg
-from nst_pipeline.engine.lbfgs import Minimum, minimise
-from nst_pipeline.engine.losses import (
-    LossModel,
-    build_model,
-    extract,
-    gram_matrix,
-    total_variation,
+from nst_pipeline.engine import vgg
+from nst_pipeline.engine.batch import Batch, Result, Watcher
+from nst_pipeline.engine.devices import (
+    Precision,
+    broken_device_told,
+    describe_device,
+    describe_precision,
+    deterministic,
+    is_out_of_memory,
+    resolve_device,
+    resolve_precision,
 )
-from nst_pipeline.engine.targets import TargetCache, Targets
-from nst_pipeline.errors import DeviceLostError, ShapeError, UnavailableError
-from nst_pipeline.recipe import Recipe, digest, make_recipe
+from nst_pipeline.engine.images import Bits, Picture, to_tensor
+from nst_pipeline.engine.scales import plan_scales
+from nst_pipeline.engine.scene import make_scene
+from nst_pipeline.engine.styles import AnyStyle, StyleTargets, regions, style_set
+from nst_pipeline.engine.targets import TargetCache
+from nst_pipeline.recipe import Padding, Pooling, Recipe, make_recipe
 from nst_pipeline.weights import Weights, resolve
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-LONGEST_STEP = 0.1
-"""Root mean square change of the pixels in a step; good steps are shorter."""
 
 OnStep = Callable[[int, int, float], None]
 """Takes the style's index, the steps done, and the best loss so far."""
 
-
-@dataclass(frozen=True)
-class Losses:
-    """The weighted terms of a loss, and their sum."""
-
-    content: float
-    style: float
-    tv: float
-    total: float
+Mask = NDArray[Any]
+"""(H, W), uint8: 255 is painted, 0 is not."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """A finished pastiche.
+class Progress(Watcher):
+    """A watcher of two functions."""
 
-    Attributes:
-        pastiche: 8-bit RGB, the very pixels that the losses at the end are of.
-        start: losses of the image that the optimisation began with.
-        end: losses of ``pastiche``.
-        iterations: steps done.
-        seconds: wall time, shared evenly among the styles of a batch.
-        stop_reason: ``iterations``, ``converged`` or ``diverged``.
-        history_size: steps that L-BFGS remembered; fewer than the recipe's where memory did not
-            suffice.
-    """
+    def __init__(self, on_step: OnStep | None, check: Callable[[], None] | None) -> None:
+        """Tell ``on_step``, and call ``check``, which ends the work by raising."""
+        self._on_step, self._check = on_step, check
 
-    pastiche: Image.Image
-    start: Losses
-    end: Losses
-    iterations: int
-    seconds: float
-    stop_reason: str
-    history_size: int
+    def stepped(self, index: int, done: int, loss: float) -> None:
+        """Tell the progress."""
+        if self._on_step:
+            self._on_step(index, done, loss)
+
+    def check(self) -> None:
+        """Ask whether to go on."""
+        if self._check:
+            self._check()
 
 
 class StyleTransfer:
@@ -75,10 +62,11 @@ class StyleTransfer:
     Attributes:
         recipe: what decides the pixels.
         device: where it runs.
-        dtype: what the network runs in; images, Gram matrices and losses are float32.
+        dtype: what the network runs in; images, statistics and losses are float32.
         weights: the network's weights.
         targets: the cache of style targets.
         batch: styles painted together; halved when the device's memory does not suffice.
+        bits: of the results' samples.
         history_size: steps that L-BFGS remembers; halved when that does not suffice either.
     """
 
@@ -90,6 +78,7 @@ class StyleTransfer:
         weights: str | Weights = "auto",
         targets: TargetCache | None = None,
         batch: int | None = None,
+        bits: Bits = 8,
     ) -> None:
         """Load the network.
 
@@ -100,6 +89,7 @@ class StyleTransfer:
             weights: as `weights.resolve` takes or gives them.
             targets: cache of style targets, to share among several instances.
             batch: styles painted together; default 1 on a CPU and 8 on CUDA.
+            bits: of the results' samples.
 
         Raises:
             UnavailableError: no such device or weights.
@@ -110,53 +100,85 @@ class StyleTransfer:
         self.recipe = recipe = recipe or make_recipe(self.weights.id)
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
+        self.bits = bits
         self.history_size = recipe.history_size
         last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
-        self._trunk = _trunk(self.weights, last, recipe.pooling, self.device, self.dtype)
+        self._trunk = _trunk(
+            self.weights, last, recipe.pooling, recipe.padding, self.device, self.dtype
+        )
+        self._styles = StyleTargets(self._trunk, recipe, self.weights, self.targets)
 
     def run(
         self,
-        content: Image.Image | Tensor,
-        styles: Sequence[Image.Image | Tensor],
+        content: Picture,
+        styles: Sequence[AnyStyle],
         on_step: OnStep | None = None,
-        start: Image.Image | Tensor | None = None,
+        init: Picture | None = None,
         check: Callable[[], None] | None = None,
+        masks: Mapping[str, Mask] | None = None,
     ) -> list[Result]:
-        """Paint ``content`` in each of ``styles``.
+        """Paint ``content`` in each of ``styles``; see `paint`."""
+        return list(self.paint(content, styles, Progress(on_step, check), init, masks))
+
+    def paint(
+        self,
+        content: Picture,
+        styles: Sequence[AnyStyle],
+        watcher: Watcher | None = None,
+        init: Picture | None = None,
+        masks: Mapping[str, Mask] | None = None,
+    ) -> Iterator[Result]:
+        """Paint ``content`` in each of ``styles``, giving each batch's results when it is done.
 
         Where memory does not suffice, fewer styles are painted together, and then L-BFGS
         remembers fewer steps.
 
         Args:
-            content: an image, scaled to the recipe's size, or a (1, 3, H, W) tensor in [0, 1],
-                taken as it is.
-            styles: likewise.
-            on_step: told of the progress, every ten steps.
-            start: what the pastiche starts as, in place of what the recipe's ``init`` says;
-                scaled to the content's size.
-            check: called before each step; whatever it raises ends the run.
+            content: what to paint; scaled to the recipe's size.
+            styles: each a picture, a `Style`, or those by the names of masks: a style a region.
+            watcher: told of the progress, and asked whether to go on.
+            init: what the pastiches start as, in place of what the recipe's ``init`` says.
+            masks: of any size; ``""`` says what is painted, the others are the regions' masks.
 
-        Returns:
+        Yields:
             One result a style, in order.
 
         Raises:
-            ShapeError: a tensor of another shape.
+            ShapeError: a picture of another shape.
+            ImageError: a region without a mask, or no picture where the recipe needs one.
             DeviceLostError: the device broke; only a new process can use it again.
         """
-        with _deterministic(self.device), _broken_device_told(self.device):
-            target = self._pixels(content)
-            features = extract(self._trunk, target, set(self.recipe.content_layers))
-            grams = [self._style_targets(self._pixels(style)) for style in styles]
-            first = self._start(target, start)
-            results: list[Result] = []
-            while len(results) < len(styles):
-                part = grams[len(results) : len(results) + self.batch]
-                report = _shifted(on_step, len(results))
-                try:
-                    results += self._paint(features, part, first, report, check)
-                except (RuntimeError, MemoryError) as error:
-                    self._make_room(error, len(part))
-            return results
+        watcher = watcher or Watcher()
+        pixels = to_tensor(content)
+        height, width = pixels.shape[-2:]
+        with self._guarded():
+            scales = plan_scales(self.recipe, (height, width))
+            scenes = [make_scene(self._trunk, self.recipe, pixels, scale) for scale in scales]
+        known = {name: _mask(mask) for name, mask in (masks or {}).items()}
+        start = None if init is None else to_tensor(init)
+        waiting = [style_set(style) for style in styles]
+        done = 0
+        while waiting:
+            _, alike = next(itertools.groupby(waiting, key=regions))
+            part = list(itertools.islice(alike, self.batch))
+            indices = range(done, done + len(part))
+            batch = Batch(
+                self._trunk, self._styles, scenes, known, part, indices, start,
+                self.history_size, self.bits,
+            )  # fmt: skip
+            try:
+                with self._guarded():
+                    results = batch.paint(watcher)
+            except (RuntimeError, MemoryError) as error:
+                self._make_room(error, len(part))
+                continue
+            yield from results
+            waiting, done = waiting[len(part) :], done + len(part)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with deterministic(self.device), broken_device_told(self.device):
+            yield
 
     def _make_room(self, error: RuntimeError | MemoryError, batch: int) -> None:
         """Ask for less memory from now on; raise ``error`` if it is about something else."""
@@ -179,201 +201,20 @@ class StyleTransfer:
         """Return the bytes of the device's memory in use by this process; None for a CPU."""
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
 
-    def _pixels(self, image: Image.Image | Tensor) -> Tensor:
-        if isinstance(image, Image.Image):
-            image = images.to_tensor(images.fit(image, self.recipe.size))
-        if image.dim() != 4 or image.shape[:2] != (1, 3):
-            raise ShapeError(f"StyleTransfer: takes (1, 3, H, W), not {tuple(image.shape)}")
-        return image.to(self.device, torch.float32)
-
-    def _start(self, content: Tensor, start: Image.Image | Tensor | None) -> Tensor:
-        if isinstance(start, Image.Image):
-            height, width = content.shape[-2:]
-            start = images.to_tensor(start.resize((width, height), Image.Resampling.BICUBIC))
-        if start is not None:
-            return start.to(content)
-        if self.recipe.init == "content":
-            return content.clone()
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        return torch.rand(content.shape, generator=generator).to(content)
-
-    @torch.no_grad()
-    def _style_targets(self, style: Tensor) -> Targets:
-        pixels = hashlib.sha256(style.cpu().numpy().tobytes()).hexdigest()
-        layers = sorted(self.recipe.style_layers)
-        facts = [pixels, list(style.shape), layers, self.recipe.pooling, self.weights.sha256]
-        key = digest([*facts, "gram", str(self.dtype)])
-
-        def compute() -> Targets:
-            features = extract(self._trunk, style, set(layers))
-            return {layer: gram_matrix(values) for layer, values in features.items()}
-
-        return self.targets.get(key, self.device, compute)
-
-    def _paint(
-        self,
-        features: dict[str, Tensor],
-        grams: list[Targets],
-        first: Tensor,
-        on_step: Callable[[int, list[float]], None],
-        check: Callable[[], None] | None,
-    ) -> list[Result]:
-        begun = time.perf_counter()
-        model = build_model(
-            self._trunk,
-            features,
-            {layer: torch.cat([g[layer] for g in grams]) for layer in self.recipe.style_layers},
-            self.recipe.content_layers,
-            self.recipe.style_layers,
-            self.recipe.balanced,
-        )
-        batch = first.expand(len(grams), -1, -1, -1).clone()
-        before = self._losses(model, batch)
-
-        def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
-            if check:
-                check()
-            return self._loss_and_gradient(model, pixels)
-
-        found = minimise(
-            objective,
-            batch,
-            self.recipe.iterations,
-            self.history_size,
-            project=lambda pixels: pixels.clamp(0, 1),
-            radius=LONGEST_STEP,
-            on_step=on_step,
-        )
-        return self._results(model, found, before, begun)
-
-    def _results(
-        self, model: LossModel, found: Minimum, before: list[Losses], begun: float
-    ) -> list[Result]:
-        pastiches = [images.to_image(pixels) for pixels in found.point]
-        saved = torch.cat([images.to_tensor(pastiche) for pastiche in pastiches])
-        after = self._losses(model, saved.to(self.device))
-        seconds = (time.perf_counter() - begun) / len(pastiches)
-        return [
-            Result(pastiche, start, end, found.iterations, seconds, reason, self.history_size)
-            for pastiche, start, end, reason in zip(
-                pastiches, before, after, found.stop_reasons, strict=True
-            )
-        ]
-
-    def _terms(self, model: LossModel, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        content, style = model(pixels.contiguous(memory_format=torch.channels_last))
-        recipe = self.recipe
-        tv = total_variation(pixels) if recipe.tv_weight else torch.zeros_like(style)
-        return content * recipe.content_weight, style * recipe.style_weight, tv * recipe.tv_weight
-
-    def _loss_and_gradient(self, model: LossModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = pixels.detach().requires_grad_()
-        losses = torch.stack(self._terms(model, pixels)).sum(0)
-        (gradient,) = torch.autograd.grad(losses.sum(), pixels)
-        return losses, gradient
-
-    @torch.no_grad()
-    def _losses(self, model: LossModel, pixels: Tensor) -> list[Losses]:
-        terms = torch.stack(self._terms(model, pixels))
-        rows = torch.cat([terms, terms.sum(0, keepdim=True)]).T.tolist()
-        return [Losses(*row) for row in rows]
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that ``name`` means; ``auto`` is CUDA when there is one.
-
-    Raises:
-        UnavailableError: CUDA is asked for and not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UnavailableError(
-            f"device: {name}: this machine has {torch.cuda.device_count()} CUDA devices that "
-            "torch can use; give auto or cpu"
-        )
-    return device
-
-
-def describe_device(device: torch.device) -> str:
-    """Return a device's name, for people."""
-    if device.type == "cuda":
-        return f"{device}: {torch.cuda.get_device_name(device)}"
-    model = torch.cpu.get_capabilities().get("cpu_name", "unknown model")
-    return f"cpu: {model}, {torch.get_num_threads()} threads"
-
-
-def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
-    """Return what the network runs in: for ``auto``, bf16 where ``device`` is fast at it."""
-    if name != "auto":
-        return torch.bfloat16 if name == "bf16" else torch.float32
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.cpu.get_capabilities()
-        fast = bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-    return torch.bfloat16 if fast else torch.float32
-
-
-def describe_precision(dtype: torch.dtype) -> str:
-    """Return a precision as pipeline.yaml names it."""
-    return "bf16" if dtype == torch.bfloat16 else "fp32"
-
 
 @functools.lru_cache(maxsize=4)
 def _trunk(
-    weights: Weights, last: str, pooling: vgg.Pooling, device: torch.device, dtype: torch.dtype
+    weights: Weights,
+    last: str,
+    pooling: Pooling,
+    padding: Padding,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> nn.Sequential:
-    trunk = vgg.load_trunk(weights.path, last, pooling)
+    trunk = vgg.load_trunk(weights.path, last, pooling, padding)
     return trunk.to(device, dtype).to(memory_format=torch.channels_last)
 
 
-def _shifted(on_step: OnStep | None, first: int) -> Callable[[int, list[float]], None]:
-    """Return a report for a batch that begins with the style of index ``first``."""
-
-    def report(done: int, losses: list[float]) -> None:
-        for index, loss in enumerate(losses, first):
-            if on_step:
-                on_step(index, done, loss)
-
-    return report
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the device or the machine has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
-@contextlib.contextmanager
-def _broken_device_told(device: torch.device) -> Iterator[None]:
-    """Raise `DeviceLostError` for an error after which CUDA answers nothing but errors."""
-    try:
-        yield
-    except RuntimeError as error:
-        if device.type != "cuda" or is_out_of_memory(error):
-            raise
-        try:
-            torch.cuda.synchronize(device)
-            torch.zeros(1, device=device).add_(1).item()
-        except RuntimeError as broken:
-            raise DeviceLostError(
-                f"device: {device}: {error}; CUDA is lost to this process, start it again"
-            ) from broken
-        raise
-
-
-@contextlib.contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Ask CUDA for the same bytes every time; CPU kernels give them anyway."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+def _mask(mask: Mask) -> Tensor:
+    """Return a mask as (1, 1, H, W) in [0, 1]."""
+    return torch.from_numpy(mask.astype(np.float32) / 255)[None, None]

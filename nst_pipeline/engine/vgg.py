@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
 from urllib.error import HTTPError
 
 import torch
@@ -17,22 +16,22 @@ from torch import Tensor, nn
 from torchvision.models import VGG19_Weights
 
 from nst_pipeline.errors import UnavailableError
-from nst_pipeline.recipe import LAYER_NAMES
+from nst_pipeline.recipe import LAYER_NAMES, STYLE_LAYER_NAMES, Padding, Pooling
 from nst_pipeline.weights import IMAGENET_DIGEST, file_digest, imagenet_path
 
 IMAGENET_URL = VGG19_Weights.IMAGENET1K_V1.url
 TIMEOUT_SECONDS = 10.0
 """How long a download may take to connect, and then to send anything at all."""
 
-Pooling = Literal["max", "average"]
-
 
 def deepest(layers: Iterable[str]) -> str:
     """Return the deepest of the named layers."""
-    return max(layers, key=LAYER_NAMES.index)
+    return max(layers, key=STYLE_LAYER_NAMES.index)
 
 
-def load_trunk(path: Path, last_layer: str, pooling: Pooling = "max") -> nn.Sequential:
+def load_trunk(
+    path: Path, last_layer: str, pooling: Pooling = "max", padding: Padding = "zeros"
+) -> nn.Sequential:
     """Return the trunk up to and with ``last_layer``: frozen, in eval mode, float32, on the CPU.
 
     Args:
@@ -40,6 +39,7 @@ def load_trunk(path: Path, last_layer: str, pooling: Pooling = "max") -> nn.Sequ
             with the layers' paper names) or a .safetensors file.
         last_layer: a name of `LAYER_NAMES`.
         pooling: of the pool layers.
+        padding: of the convolutions.
 
     Returns:
         The layers as named children, in order. Channel counts are those of the file.
@@ -51,15 +51,21 @@ def load_trunk(path: Path, last_layer: str, pooling: Pooling = "max") -> nn.Sequ
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name in LAYER_NAMES[: LAYER_NAMES.index(last_layer) + 1]:
         if name.startswith("conv"):
-            layers[name] = _convolution(state, name, path)
+            layers[name] = _convolution(state, name, path, padding)
         elif name.startswith("relu"):
             layers[name] = nn.ReLU()
         else:
-            layers[name] = nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)
+            layers[name] = _pooling(pooling)
     return nn.Sequential(layers).eval().requires_grad_(False)
 
 
-def _convolution(state: dict[str, Tensor], name: str, path: Path) -> nn.Conv2d:
+def _pooling(kind: Pooling) -> nn.Module:
+    if kind == "max":
+        return nn.MaxPool2d(2)
+    return nn.AvgPool2d(2, divisor_override=2 if kind == "rescaled-average" else None)
+
+
+def _convolution(state: dict[str, Tensor], name: str, path: Path, padding: Padding) -> nn.Conv2d:
     try:
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         channels_out, channels_in, height, width = weight.shape
@@ -70,7 +76,7 @@ def _convolution(state: dict[str, Tensor], name: str, path: Path) -> nn.Conv2d:
             f"weights: {path}: not a VGG-19 ({error}); expected keys like features.0.weight or "
             "conv1_1.weight with 3 x 3 kernels"
         ) from error
-    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=padding)
     assert layer.bias is not None
     with torch.no_grad():
         layer.weight.copy_(weight)

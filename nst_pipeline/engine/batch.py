@@ -1,0 +1,273 @@
+"""A batch of styles on one content, through all scales."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from nst_pipeline.engine.images import Bits, quantise, resize, to_image, to_tensor
+from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
+from nst_pipeline.engine.losses import LossModel, build_model, total_variation
+from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at
+from nst_pipeline.engine.styles import StyleSet, StyleTargets, regions
+
+LONGEST_STEP = 0.1
+"""Root mean square change of the pixels in a step; good steps are shorter."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The weighted terms of a loss, and their sum."""
+
+    content: float
+    style: float
+    tv: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished pastiche.
+
+    Attributes:
+        pixels: (H, W, 3), uint8 or uint16, the very ones that the losses at the end are of.
+        start: losses, at the size of ``pixels``, of what the optimisation began with.
+        end: losses of ``pixels``.
+        iterations: steps done, over all scales.
+        seconds: wall time, shared evenly among the styles of a batch.
+        stop_reason: of the last scale: ``iterations``, ``converged``, ``settled`` or ``diverged``.
+        history_size: steps that L-BFGS remembered; fewer than the recipe's where memory did not
+            suffice.
+    """
+
+    pixels: NDArray[Any]
+    start: Losses
+    end: Losses
+    iterations: int
+    seconds: float
+    stop_reason: str
+    history_size: int
+
+    @property
+    def pastiche(self) -> Image.Image:
+        """The picture in 8 bits."""
+        return to_image(to_tensor(self.pixels))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A batch in the middle of its work.
+
+    Attributes:
+        scale: index of the scale at work.
+        before: steps done at the scales before it.
+        seconds: worked so far.
+        tensors: state of the optimiser, on the CPU.
+    """
+
+    scale: int
+    before: int
+    seconds: float
+    tensors: dict[str, Tensor]
+
+
+class Watcher:
+    """What a batch at work tells, and asks. This one does nothing.
+
+    Styles are known by their index among all of the content's.
+
+    Attributes:
+        snapshot_steps: a snapshot is taken every so many steps; 0: never.
+        checkpoint_seconds: a checkpoint is made after so much work.
+    """
+
+    snapshot_steps = 0
+    checkpoint_seconds = float("inf")
+
+    def stepped(self, index: int, done: int, loss: float) -> None:
+        """Take the steps done and the best loss, every ten steps."""
+
+    def check(self) -> None:
+        """Raise whatever is to end the work; called after every step."""
+
+    def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
+        """Take an unfinished picture."""
+
+    def checkpoint(self, indices: range, checkpoint: Checkpoint) -> None:
+        """Take what the batch of these styles can be resumed from."""
+
+    def resume(self, indices: range) -> Checkpoint | None:
+        """Return what the batch of these styles is to be resumed from, if anything."""
+        return None
+
+
+class Objective:
+    """The loss of pastiches of one content at one scale, and its gradient."""
+
+    def __init__(self, scene: Scene, model: LossModel, painted: Tensor | None) -> None:
+        """Judge by ``model``; only where ``painted`` says so, pixels matter."""
+        self._scene, self._model, self._painted = scene, model, painted
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses (B,) of unfinished ``pixels`` (B, 3, H, W), and their gradient."""
+        pixels = pixels.detach().requires_grad_()
+        losses = self._terms(blend(self._scene.seen, pixels, self._painted)).sum(0)
+        (gradient,) = torch.autograd.grad(losses.sum(), pixels)
+        return losses, gradient
+
+    @torch.no_grad()
+    def of_unfinished(self, pixels: Tensor) -> list[Losses]:
+        """Return the losses of unfinished ``pixels`` (B, 3, H, W)."""
+        return self._rows(blend(self._scene.seen, pixels, self._painted))
+
+    @torch.no_grad()
+    def of_finished(self, pixels: Tensor) -> list[Losses]:
+        """Return the losses of finished ``pixels`` (B, 3, H, W)."""
+        return self._rows(self._scene.view(pixels))
+
+    def _rows(self, image: Tensor) -> list[Losses]:
+        terms = self._terms(image)
+        rows = torch.cat([terms, terms.sum(0, keepdim=True)]).T.tolist()
+        return [Losses(*row) for row in rows]
+
+    def _terms(self, image: Tensor) -> Tensor:
+        """Return the weighted losses (3, B) of what the network is to see."""
+        recipe = self._scene.recipe
+        content, style = self._model(image.contiguous(memory_format=torch.channels_last))
+        tv = total_variation(image) if recipe.tv_weight else torch.zeros_like(style)
+        weights = recipe.content_weight, recipe.style_weight, recipe.tv_weight
+        return torch.stack([w * t for w, t in zip(weights, (content, style, tv), strict=True)])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is painted together: sets of styles of the same regions, on one content.
+
+    Attributes:
+        trunk: the network.
+        targets: prepares the styles.
+        scenes: the content, coarse to fine.
+        masks: (1, 1, H, W) in [0, 1], by name.
+        styles: what to paint.
+        indices: of the styles, among all of the content's.
+        init: a picture (1, 3, H, W) to start from; None: as the recipe says.
+        history_size: steps that L-BFGS remembers.
+        bits: of the results.
+    """
+
+    trunk: nn.Sequential
+    targets: StyleTargets
+    scenes: Sequence[Scene]
+    masks: dict[str, Tensor]
+    styles: Sequence[StyleSet]
+    indices: range
+    init: Tensor | None
+    history_size: int
+    bits: Bits
+
+    def paint(self, watcher: Watcher) -> list[Result]:
+        """Return the pastiches, in order of the styles."""
+        resume = watcher.resume(self.indices)
+        begun = time.perf_counter() - (resume.seconds if resume else 0)
+        done, found = (resume.before if resume else 0), None
+        first = resume.scale if resume else 0
+        for index, scene in enumerate(self.scenes[first:], first):
+            objective, painted = self._objective(scene)
+            start = self._start(scene) if found is None else resize(found.point, scene.scale.size)
+            work = _Work(watcher, self.indices, scene, painted, index, done, begun)
+            found = minimise(
+                objective,
+                start,
+                scene.scale.iterations,
+                self.history_size,
+                project=_clamp,
+                radius=LONGEST_STEP,
+                tolerance=scene.recipe.tolerance,
+                on_step=work.stepped,
+                after_step=work.after_step,
+                resume=resume.tensors if resume and index == first else None,
+            )
+            done += found.iterations
+        assert found is not None
+        return self._results(objective, scene.finish(found.point, painted), found, done, begun)
+
+    def _objective(self, scene: Scene) -> tuple[Objective, Tensor | None]:
+        recipe = scene.recipe
+        targets = [self.targets.get(styles, scene) for styles in self.styles]
+        painted, parts = masks_at(self.masks, regions(self.styles[0]), scene.content)
+        model = build_model(
+            self.trunk,
+            scene.features,
+            {layer: torch.cat([t[layer] for t in targets]) for layer in recipe.style_layers},
+            recipe.content_layers,
+            recipe.style_layers,
+            recipe.balanced,
+            recipe.statistic,
+            parts,
+        )
+        return Objective(scene, model, painted), painted
+
+    def _start(self, scene: Scene) -> Tensor:
+        looks = [next(iter(styles.values())).images[0] for styles in self.styles]
+        return torch.cat([first_pastiche(scene, look, self.init) for look in looks])
+
+    def _results(
+        self, objective: Objective, finished: Tensor, found: Minimum, done: int, begun: float
+    ) -> list[Result]:
+        before = objective.of_unfinished(self._start(self.scenes[-1]))
+        pixels = [quantise(pastiche, self.bits) for pastiche in finished]
+        saved = torch.cat([to_tensor(one) for one in pixels]).to(finished)
+        after = objective.of_finished(saved)
+        seconds = (time.perf_counter() - begun) / len(pixels)
+        return [
+            Result(one, start, end, done, seconds, reason, self.history_size)
+            for one, start, end, reason in zip(
+                pixels, before, after, found.stop_reasons, strict=True
+            )
+        ]
+
+
+class _Work:
+    """One scale's work, as its watcher sees it."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        indices: range,
+        scene: Scene,
+        painted: Tensor | None,
+        scale: int,
+        before: int,
+        begun: float,
+    ) -> None:
+        self._watcher, self._indices = watcher, indices
+        self._scene, self._painted = scene, painted
+        self._scale, self._before, self._begun = scale, before, begun
+        self._saved = time.perf_counter()
+
+    def stepped(self, done: int, losses: list[float]) -> None:
+        for index, loss in zip(self._indices, losses, strict=True):
+            self._watcher.stepped(index, self._before + done, loss)
+
+    def after_step(self, lbfgs: Lbfgs) -> None:
+        self._watcher.check()
+        done = self._before + lbfgs.done
+        if self._watcher.snapshot_steps and done % self._watcher.snapshot_steps == 0:
+            pictures = self._scene.finish(lbfgs.point, self._painted)
+            for index, pixels in zip(self._indices, pictures, strict=True):
+                self._watcher.snapshot(index, done, to_image(pixels))
+        now = time.perf_counter()
+        if now - self._saved >= self._watcher.checkpoint_seconds:
+            tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
+            checkpoint = Checkpoint(self._scale, self._before, now - self._begun, tensors)
+            self._watcher.checkpoint(self._indices, checkpoint)
+            self._saved = time.perf_counter()
+
+
+def _clamp(pixels: Tensor) -> Tensor:
+    return pixels.clamp(0, 1)

@@ -1,0 +1,62 @@
+"""Colours of whole pictures: their luminance, and one picture's colours given to another.
+
+Everything takes and gives (1, 3, H, W) or (B, 3, H, W), float32.
+"""
+
+import torch
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luminance (ITU-R BT.601)."""
+
+SMALLEST_VARIANCE = 1e-5
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """Return the luminance in all three channels."""
+    weights = torch.tensor(LUMA, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels * weights).sum(1, keepdim=True).expand_as(pixels).contiguous()
+
+
+def with_colours_of(pixels: Tensor, source: Tensor) -> Tensor:
+    """Return the luminance of ``pixels`` with the colours (YIQ's I and Q) of ``source``.
+
+    Adding the difference of the luminances to all channels leaves I and Q as they are.
+    """
+    return (source + grey(pixels) - grey(source)).clamp(0, 1)
+
+
+def match_luminance(pixels: Tensor, reference: Tensor) -> Tensor:
+    """Return grey ``pixels`` with mean and deviation of ``reference`` (Gatys et al. 2016a, 5.1)."""
+    deviation, mean = torch.std_mean(grey(pixels))
+    wanted_deviation, wanted_mean = torch.std_mean(grey(reference))
+    scaled = (grey(pixels) - mean) * (wanted_deviation / deviation.clamp_min(1e-4))
+    return (scaled + wanted_mean).clamp(0, 1)
+
+
+def match_colours(pixels: Tensor, reference: Tensor) -> Tensor:
+    """Return ``pixels`` with mean and covariance of ``reference`` (Gatys et al. 2016a, eq. 6).
+
+    The linear map is the symmetric one, Cs^(-1/2) (Cs^(1/2) Cr Cs^(1/2))^(1/2) Cs^(-1/2): of all
+    that match the covariances it moves the colours least.
+    """
+    mean, covariance = _moments(pixels)
+    wanted_mean, wanted = _moments(reference)
+    root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
+    change = (inverse @ _power(root @ wanted @ root, 0.5) @ inverse).float()
+    flat = pixels.permute(0, 2, 3, 1) - mean.float()
+    return (flat @ change.T + wanted_mean.float()).permute(0, 3, 1, 2).clamp(0, 1).contiguous()
+
+
+def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean colour (3,) and the covariance (3, 3), float64."""
+    flat = pixels.permute(0, 2, 3, 1).reshape(-1, 3).double()
+    mean = flat.mean(0)
+    covariance = (flat - mean).T @ (flat - mean) / len(flat)
+    return mean, covariance + SMALLEST_VARIANCE * torch.eye(3).to(covariance)
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    power: Tensor = vectors @ torch.diag(values.clamp_min(1e-12) ** exponent) @ vectors.T
+    return power

@@ -1,0 +1,117 @@
+"""Styles and their targets: the statistics that a pastiche is to have."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from nst_pipeline.engine import colour
+from nst_pipeline.engine.images import Picture, fit, resize, to_tensor
+from nst_pipeline.engine.losses import extract, style_statistic
+from nst_pipeline.engine.scene import Scene
+from nst_pipeline.engine.targets import TargetCache, Targets
+from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.weights import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """One picture, or several that are blended.
+
+    Two instances are two styles, even of the same pictures: an instance that serves many contents
+    is prepared once.
+
+    Attributes:
+        images: the pictures.
+        weights: of each picture's statistics; empty: all alike.
+    """
+
+    images: tuple[Picture, ...]
+    weights: tuple[float, ...] = ()
+
+    def shares(self) -> list[float]:
+        """Return the weights, made to sum to 1."""
+        weights = self.weights or (1.0,) * len(self.images)
+        return [weight / sum(weights) for weight in weights]
+
+
+StyleSet = Mapping[str, Style]
+"""A style for each region, by the name of its mask; ``""`` alone: one for the whole picture."""
+
+AnyStyle = Picture | Style | Mapping[str, Picture | Style]
+
+
+def style_set(style: AnyStyle) -> StyleSet:
+    """Return any way to give a style as a set, its regions in order of their names."""
+    parts = style if isinstance(style, Mapping) else {"": style}
+    return {
+        name: part if isinstance(part, Style) else Style((part,))
+        for name, part in sorted(parts.items())
+    }
+
+
+def regions(styles: StyleSet) -> tuple[str, ...]:
+    """Return the names of a set's regions; none if one style is for the whole picture."""
+    return () if list(styles) == [""] else tuple(styles)
+
+
+class StyleTargets:
+    """Prepares targets for one recipe and network, and remembers what it prepared."""
+
+    def __init__(
+        self, trunk: nn.Sequential, recipe: Recipe, weights: Weights, cache: TargetCache
+    ) -> None:
+        """Take what targets depend on, and where they are kept."""
+        self._trunk, self._recipe, self._cache = trunk, recipe, cache
+        parameter = next(trunk.parameters())
+        self._device = parameter.device
+        self._facts = [
+            sorted(recipe.style_layers), recipe.statistic, recipe.pooling, recipe.padding,
+            weights.sha256, str(parameter.dtype),
+        ]  # fmt: skip
+        self._keys: WeakKeyDictionary[Style, dict[tuple[int, int], str]] = WeakKeyDictionary()
+
+    def get(self, styles: StyleSet, scene: Scene) -> Targets:
+        """Return the statistics (1, R, C, C or C + 1) by layer."""
+        parts = [self._blended(style, scene) for style in styles.values()]
+        return {layer: torch.cat([part[layer] for part in parts], 1) for layer in parts[0]}
+
+    def _blended(self, style: Style, scene: Scene) -> Targets:
+        parts = [self._of_picture(style, i, scene) for i in range(len(style.images))]
+        if len(parts) == 1:
+            return parts[0]
+        return {
+            layer: sum(
+                (share * part[layer] for share, part in zip(style.shares(), parts, strict=True)),
+                torch.zeros_like(parts[0][layer]),
+            )
+            for layer in parts[0]
+        }
+
+    def _of_picture(self, style: Style, index: int, scene: Scene) -> Targets:
+        longer = round(scene.scale.longer * self._recipe.style_scale)
+        pixels = functools.cache(lambda: self._pixels(style.images[index], longer))
+        if self._recipe.colors == "content":  # the targets are this content's alone
+            return self._compute(colour.match_luminance(pixels(), scene.content))
+        if self._recipe.colors == "matched":
+            return self._compute(colour.match_colours(pixels(), scene.content))
+        keys = self._keys.setdefault(style, {})
+        if (index, longer) not in keys:
+            shown = hashlib.sha256(pixels().cpu().numpy().tobytes()).hexdigest()
+            keys[index, longer] = digest([shown, list(pixels().shape), *self._facts])
+        return self._cache.get(keys[index, longer], self._device, lambda: self._compute(pixels()))
+
+    def _pixels(self, picture: Picture, longer: int) -> Tensor:
+        pixels = to_tensor(picture)
+        height, width = pixels.shape[-2:]
+        return resize(pixels, fit((height, width), longer)).to(self._device)
+
+    @torch.no_grad()
+    def _compute(self, pixels: Tensor) -> Targets:
+        features = extract(self._trunk, pixels, set(self._recipe.style_layers))
+        kind = self._recipe.statistic
+        return {layer: style_statistic(values, kind) for layer, values in features.items()}
