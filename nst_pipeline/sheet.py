@@ -13,7 +13,7 @@ GROUND, EDGE = "#fbfaf7", "#dcd9d2"
 INK, QUIET = "#23211e", "#76716a"
 WRONG, WRONG_GROUND = "#8c2f22", "#f7e9e5"
 LEAST_COLUMN = 96
-MOST_COLUMNS = 8
+SHORT_ROW, MOST_COLUMNS = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,19 +130,19 @@ def arrange(title: str, note: str, grids: list[Grid], footer: str, side: int) ->
 def columns_for(count: int, blocks: int) -> int:
     """Return how many columns show ``count`` captioned cells best.
 
-    One block is made about half as wide again as it is high; with several, such as one for
-    each content, a block takes one row if it can.
+    A few cells stand in one row, and so do those of several blocks, such as one for each
+    content, if they can; more cells fill rows that are not many.
     """
-    if blocks > 1:
+    if blocks > 1 or count <= SHORT_ROW:
         rows = -(-count // MOST_COLUMNS)
         return -(-count // rows)
 
     def oddness(columns: int) -> float:
         rows = -(-count // columns)
         ratio = columns / rows / 1.5
-        return max(ratio, 1 / ratio) + 0.5 * (rows * columns - count) / count
+        return max(ratio, 1 / ratio) + 3 * (rows * columns - count) / count
 
-    return min(range(1, min(count, MOST_COLUMNS) + 1), key=oddness)
+    return min(range(SHORT_ROW, MOST_COLUMNS + 1), key=oddness)
 
 
 def _pictures(grids: list[Grid]) -> list[Image.Image]:
@@ -223,9 +223,10 @@ def _axes(
 
 def _row_label(items: list[Write | Put], text: str, room: Box, u: Measures) -> None:
     size, wide = u(15), room.width - room.left
-    count = len(lines(text, wide, size, 4))
+    most = max(1, room.height // line_height(size))
+    count = len(lines(text, wide, size, most))
     top = room.top + (room.height - count * line_height(size)) // 2
-    _paragraph(items, text, Box(room.left, top, wide, 0), size, INK, 4, right=True)
+    _paragraph(items, text, Box(room.left, top, wide, 0), size, INK, most, right=True)
 
 
 def _cell(items: list[Write | Put], cell: Cell, room: Box, u: Measures) -> int:

@@ -1,5 +1,6 @@
 """Text in a picture: its font, its width, and lines that fit."""
 
+import bisect
 import functools
 import re
 import unicodedata
@@ -76,4 +77,6 @@ def _shorten(text: str, room: int, size: int) -> str:
 
 
 def _fitting(text: str, room: int, size: int) -> int:
-    return next((n for n in range(len(text), 1, -1) if width(text[:n], size) <= room), 1)
+    """Return how many characters fit, one at least."""
+    sizes = range(1, len(text) + 1)
+    return max(1, bisect.bisect_right(sizes, room, key=lambda n: width(text[:n], size)))
