@@ -120,11 +120,12 @@ def _make(
         wrong = problems(spots, contents, styles, painted)
         for reason in wrong:
             bars.line(f"failed   {reason}", "red")
-        if any(done.picture for done in painted.values()):
+        count = sum(done.picture is not None for done in painted.values())
+        if count:
             check_again()
             publish(target, draw_sheet(order, contents, styles, painted))
             seconds = time.monotonic() - begun
-            bars.line(f"sheet    {shown(target)}: {len(spots)} pictures in {seconds:.1f} s")
+            bars.line(f"sheet    {shown(target)}: {count} painted in {seconds:.1f} s")
             if order.sweeps:
                 bars.line(f"recipe   {order.hint()}")
     if wrong:

@@ -169,5 +169,7 @@ def differences(recipe: Recipe, other: Recipe, without: tuple[str, ...] = ()) ->
 
 
 def _as_yaml(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
     return text.removesuffix("...\n").strip()

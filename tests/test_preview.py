@@ -45,7 +45,7 @@ def test_a_photo_in_all_styles_gives_one_sheet_and_no_other_file(project: Path) 
     done = preview("photo.jpg")
     assert done.exit_code == 0, done.output
     assert files(project) - before == {"preview-photo.png"}
-    assert re.search(r"^sheet    preview-photo.png: 2 pictures in [\d.]+ s$", done.stdout, re.M)
+    assert re.search(r"^sheet    preview-photo.png: 2 painted in [\d.]+ s$", done.stdout, re.M)
     with Image.open("preview-photo.png") as sheet:
         assert sheet.info["Title"] == "photo.jpg in 2 styles"
         assert "gatys · size: 32 · iterations: 1" in sheet.info["Description"]
@@ -83,7 +83,7 @@ def test_a_sweep_paints_each_value_and_tells_how_to_keep_one(monkeypatch: pytest
     assert sorted((r.style_weight, r.init) for r in recipes) == [
         (100, "content"), (100, "noise"), (10000, "content"), (10000, "noise"),
     ]  # fmt: skip
-    assert "preview-photo-style_weight-init.png: 4 pictures" in done.stdout
+    assert "preview-photo-style_weight-init.png: 4 painted" in done.stdout
     assert "such as `style_weight: 1e4, init: noise`" in done.stdout
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_painted(project: Path) -> N
     assert done.exit_code == 1
     assert re.search(r"failed   cut.jpg: damaged", done.stdout.replace(f"{project}/", ""))
     assert done.stdout.count("oil.png: not an image") == 1
-    assert "4 pictures" in done.stdout and Path("preview.png").is_file()
+    assert "1 painted" in done.stdout and Path("preview.png").is_file()
     alone = preview("cut.jpg")
     assert alone.exit_code == 1 and not Path("preview-cut.png").exists()
 

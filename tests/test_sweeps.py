@@ -78,10 +78,10 @@ def test_a_swept_name_starts_afresh_from_that_recipe(config: Config) -> None:
 
 def test_a_recipe_is_described_by_what_is_changed(config: Config) -> None:
     recipe = cell_recipe(config, "oil", "compact", 64, None, {})
-    text = "gatys · size: 64 · iterations: 60 · style_weight: 600.0 · seed: 3"
+    text = "gatys · size: 64 · iterations: 60 · style_weight: 600 · seed: 3"
     assert describe(recipe, "compact") == text
     assert describe(recipe, "compact", ("name", "size", "seed")) == (
-        "iterations: 60 · style_weight: 600.0"
+        "iterations: 60 · style_weight: 600"
     )
     base = cell_recipe(config, None, "compact", 64, None, {})
-    assert differences(recipe, base) == ["style_weight: 600.0"]
+    assert differences(recipe, base) == ["style_weight: 600"]
