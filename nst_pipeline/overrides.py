@@ -1,5 +1,6 @@
 """The command line's settings on top of the file's."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from nst_pipeline.config import Config, explain, load, parse
 from nst_pipeline.errors import UsageError
 from nst_pipeline.recipe import did_you_mean
 from nst_pipeline.settings import StyleSettings
+from nst_pipeline.weights import is_downloadable
 
 
 def configure(
@@ -79,3 +81,11 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
         for name, style in config.styles.items()
     }
     return config.model_copy(update={"styles": styles})
+
+
+def fetch_if_missing(weights: str) -> None:
+    """Download the weights that the settings name, if that is what it takes."""
+    if is_downloadable(weights):
+        from nst_pipeline.engine.vgg import fetch_imagenet
+
+        fetch_imagenet(progress=sys.stderr.isatty())
