@@ -15,6 +15,7 @@ FLOORS: list[set[str]] = [
     {"companions", "settings", "weights"},
     {
         "engine.images",
+        "engine.checkpoint",
         "engine.colour",
         "engine.devices",
         "engine.graphs",
