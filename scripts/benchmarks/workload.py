@@ -59,15 +59,18 @@ def noise(size: int, seed: int) -> Tensor:
 
 
 def pictures(folder: Path | None, size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield contents and styles: of a folder's content/ and style/, or noise."""
+    """Yield contents and styles: of a folder's content/ and style/, or noise.
+
+    A style is stretched to its content's size: the tutorial's code takes no other.
+    """
     if folder is None:
         yield from ((noise(size, seed), noise(size, seed + 1000)) for seed in range(count))
         return
     contents, styles = (sorted((folder / kind).iterdir()) for kind in ("content", "style"))
     for i in range(count):
         paths = contents[i % len(contents)], styles[i % len(styles)]
-        content, style = (images.to_tensor(images.fit(_open(path), size)) for path in paths)
-        yield content, style
+        content, style = (images.fit(_open(path), size) for path in paths)
+        yield images.to_tensor(content), images.to_tensor(style.resize(content.size))
 
 
 def _open(path: Path) -> "images.Image.Image":
