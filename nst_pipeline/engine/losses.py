@@ -49,7 +49,7 @@ class _Gram(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
         batch, channels = features.shape[:2]
-        parts = _rows(features).unflatten(1, (_parts(features), -1)).flatten(0, 1)
+        parts = _rows(features).reshape(batch * _parts(features), -1, channels)
         products = (parts.transpose(1, 2) @ parts).view(batch, -1, channels, channels)
         gram: Tensor = products.sum(1, dtype=_at_least_float32(features[:0]).dtype)
         return gram.div_(features[0].numel())
@@ -74,7 +74,8 @@ class _SquaredError(torch.autograd.Function):
         dtype = _at_least_float32(features[:0]).dtype
         lines = difference.permute(0, 2, 3, 1).flatten(2)  # one long sum would lose digits
         lengths = torch.linalg.vector_norm(lines, dim=2, dtype=dtype)
-        return lengths.square().sum(1) / difference[0].numel()
+        loss: Tensor = lengths.square().sum(1) / difference[0].numel()
+        return loss
 
     @staticmethod
     @once_differentiable
