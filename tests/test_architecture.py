@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
         "engine.graphs",
         "engine.vgg",
         "engine.losses",
+        "engine.memory",
         "engine.targets",
     },
     {"engine.lbfgs"},

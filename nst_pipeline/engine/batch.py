@@ -157,7 +157,7 @@ class Batch:
     def paint(self, watcher: Watcher) -> list[Result]:
         """Return the pastiches, in order of the styles."""
         resume = watcher.resume(self.indices)
-        if resume and not resume.fits(len(self.styles), self.history_size):
+        if resume and resume.history_size != self.history_size:
             resume = None
         begun = time.perf_counter() - (resume.seconds if resume else 0)
         done, found = (resume.before if resume else 0), None
@@ -165,7 +165,7 @@ class Batch:
         for index, scene in enumerate(self.scenes[first:], first):
             objective, painted = self._objective(scene)
             start = self._start(scene) if found is None else resize(found.point, scene.scale.size)
-            work = _Work(watcher, self.indices, scene, painted, index, done, begun)
+            work = _Work(self, watcher, scene, painted, index, done, begun)
             found = minimise(
                 objective,
                 start,
@@ -223,15 +223,16 @@ class _Work:
 
     def __init__(
         self,
+        batch: Batch,
         watcher: Watcher,
-        indices: range,
         scene: Scene,
         painted: Tensor | None,
         scale: int,
         before: int,
         begun: float,
     ) -> None:
-        self._watcher, self._indices = watcher, indices
+        self._watcher, self._indices = watcher, batch.indices
+        self._history_size = batch.history_size
         self._scene, self._painted = scene, painted
         self._scale, self._before, self._begun = scale, before, begun
         self._saved = time.perf_counter()
@@ -258,7 +259,7 @@ class _Work:
     def _save(self, lbfgs: Lbfgs) -> None:
         tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
         seconds = time.perf_counter() - self._begun
-        checkpoint = Checkpoint(self._scale, self._before, seconds, tensors)
+        checkpoint = Checkpoint(self._scale, self._before, seconds, self._history_size, tensors)
         self._watcher.checkpoint(self._indices, checkpoint)
         self._saved = time.perf_counter()
 

@@ -20,22 +20,21 @@ class Checkpoint:
         scale: index of the scale at work.
         before: steps done at the scales before it.
         seconds: worked so far.
+        history_size: steps that the optimiser remembers.
         tensors: state of the optimiser, on the CPU.
     """
 
     scale: int
     before: int
     seconds: float
+    history_size: int
     tensors: dict[str, Tensor]
-
-    def fits(self, batch: int, history_size: int) -> bool:
-        """Tell whether a batch of this kind can go on from here."""
-        pairs = self.tensors.get("pairs")
-        return pairs is not None and pairs.shape[:2] == (batch, history_size + 1)
 
     def to_bytes(self) -> bytes:
         """Return the whole of it."""
-        progress = torch.tensor([FORMAT, self.scale, self.before, self.seconds]).double()
+        progress = torch.tensor(
+            [FORMAT, self.scale, self.before, self.seconds, self.history_size], dtype=torch.float64
+        )
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         return save({PROGRESS: progress, **tensors})
 
@@ -44,9 +43,9 @@ def read_checkpoint(data: bytes) -> Checkpoint | None:
     """Return what `Checkpoint.to_bytes` gave; None if it is damaged or of another format."""
     try:
         tensors = load(data)
-        number, scale, before, seconds = tensors.pop(PROGRESS).tolist()
+        number, scale, before, seconds, history_size = tensors.pop(PROGRESS).tolist()
     except (SafetensorError, KeyError, ValueError):
         return None
     if number != FORMAT:
         return None
-    return Checkpoint(int(scale), int(before), seconds, tensors)
+    return Checkpoint(int(scale), int(before), seconds, int(history_size), tensors)

@@ -61,6 +61,27 @@ class _Gram(torch.autograd.Function):
         return product.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+class _SquaredError(torch.autograd.Function):
+    """The mean squared difference (B,), from one difference in the features' own dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
+        difference = features - target
+        ctx.save_for_backward(difference)
+        dtype = _at_least_float32(features[:0]).dtype
+        lines = difference.permute(0, 2, 3, 1).flatten(2)  # one long sum would lose digits
+        lengths = torch.linalg.vector_norm(lines, dim=2, dtype=dtype)
+        loss: Tensor = lengths.square().sum(1) / difference[0].numel()
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        scale = (2 / difference[0].numel() * gradient).to(difference.dtype)
+        return difference * scale.view(-1, 1, 1, 1), None
+
+
 def _rows(features: Tensor) -> Tensor:
     """Return (B, C, H, W) as (B, H*W, C); no copy where the channels lie last in memory."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
@@ -163,8 +184,8 @@ class ContentLoss(_TargetLoss):
 
     def forward(self, features: Tensor) -> Tensor:
         """Set ``loss`` (B,) and return ``features`` (B, C, H, W)."""
-        difference = _at_least_float32(features) - _at_least_float32(self.target)
-        self.loss = difference.square().mean((1, 2, 3)) * self.scale
+        loss: Tensor = _SquaredError.apply(features, self.target)
+        self.loss = loss * self.scale
         return features
 
 
