@@ -35,7 +35,7 @@ BEING_WRITTEN = "still being written; run again when it is complete"
 ORIENTATION = 0x0112
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A file to paint.
 

@@ -3,12 +3,12 @@
 from typing import Any, Literal
 
 from nst_pipeline.config import Config
+from nst_pipeline.entries import Entry
 from nst_pipeline.executor import Failure, Painting
 from nst_pipeline.files import shown
 from nst_pipeline.jobs import Job, Style
-from nst_pipeline.ledger import Entry
 from nst_pipeline.manifest import ErrorRecord, FileRecord, JobRecord, LossRecord, StyleRecord
-from nst_pipeline.planning import Broken
+from nst_pipeline.planning import Broken, Done
 
 
 def painted(job: Job, painting: Painting, output: FileRecord) -> JobRecord:
@@ -34,10 +34,15 @@ def repeated(job: Job, twin: Entry, output: FileRecord) -> JobRecord:
     )
 
 
-def skipped(job: Job, entry: Entry | None) -> JobRecord:
+def skipped(done: Done, entry: Entry) -> JobRecord:
     """Return the record of a job whose output is there already."""
-    place = entry.final if entry and entry.final else job.output
-    return _record(job, "skipped", FileRecord(path=shown(place), sha256=entry and entry.sha256))
+    return JobRecord(
+        status="skipped",
+        content=FileRecord(path=shown(done.content.path), sha256=done.content.sha256),
+        style=_style(done.style),
+        output=FileRecord(path=shown(entry.final), sha256=entry.sha256),
+        key=entry.key,
+    )
 
 
 def failed(job: Job, failure: Failure) -> JobRecord:
@@ -58,7 +63,7 @@ def broken(file: Broken, style: Style) -> JobRecord:
 
 def _record(
     job: Job,
-    status: Literal["done", "failed", "skipped"],
+    status: Literal["done", "failed"],
     output: FileRecord | None,
     content_size: tuple[int, int] | None = None,
 ) -> JobRecord:

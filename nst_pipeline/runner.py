@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nst_pipeline import commit, inbox, records
 from nst_pipeline.config import Config
+from nst_pipeline.entries import Entry
 from nst_pipeline.errors import (
     Abandoned,
     BeingWrittenError,
@@ -27,12 +28,12 @@ from nst_pipeline.files import ensure_folder, free_bytes, shown, write_temporary
 from nst_pipeline.hooks import Hooks, Listener
 from nst_pipeline.jobs import Job
 from nst_pipeline.journal import Journal
-from nst_pipeline.ledger import Entry, Ledger
-from nst_pipeline.manifest import FileRecord, Recorder
+from nst_pipeline.ledger import Ledger
+from nst_pipeline.manifest import LISTED_SKIPPED, FileRecord, Recorder
 from nst_pipeline.planning import Broken, Plan, ledger_path, make_plan, make_scanner
 from nst_pipeline.records import resolved
 from nst_pipeline.recovery import recover
-from nst_pipeline.scanner import Scanner
+from nst_pipeline.scanner import Scan, Scanner
 from nst_pipeline.settling import Settler
 from nst_pipeline.weights import Weights
 
@@ -156,12 +157,15 @@ class _Batch:
 
     def _run_all(self, paths: list[Path] | None, force: bool) -> Recorder:
         scanner = make_scanner(self._config, paths)
-        self._await_settled(scanner, paths)
-        plan = make_plan(self._config, self._ledger, paths, force, scanner)
+        scan = self._await_settled(scanner, paths)
+        plan = make_plan(self._config, self._ledger, paths, force, scan)
         self._hooks.looked(plan)
         recorder = self._journal.recorder(plan)
-        for job in plan.done:
-            recorder.add(records.skipped(job, plan.entries.get(job.output)))
+        if len(plan.done) > LISTED_SKIPPED:
+            recorder.skip(len(plan.done))
+        else:
+            for done in plan.done:
+                recorder.add(records.skipped(done, self._ledger.entry(done.entry)))
         unsettled = [Broken(f, f"{shown(f.path)}: {inbox.BEING_WRITTEN}") for f in plan.waiting]
         poisonous = [held for held in plan.held if held.entry.state == "failed"]
         if plan.todo or plan.broken or unsettled or poisonous:
@@ -177,18 +181,19 @@ class _Batch:
         self._paint(plan, force)
         return recorder
 
-    def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> None:
+    def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> Scan | None:
         deadline = time.monotonic() + PATIENCE * self._config.watch.settle_seconds
         if paths is None and not self._config.inbox.is_dir():
-            return  # the plan tells
-        while (wait := scanner.scan().wait_seconds) is not None:
+            return None  # the plan tells
+        while (wait := (scan := scanner.scan()).wait_seconds) is not None:
             if time.monotonic() + wait > deadline:
-                break
+                return scan
             self._hooks.wait(wait + 0.01)
+        return scan
 
     def _go_on(self, scanner: Scanner) -> bool:
         """Look once, do what there is to do; return whether to look again at once."""
-        plan = make_plan(self._config, self._ledger, scanner=scanner, standing=True)
+        plan = make_plan(self._config, self._ledger, scanner=scanner)
         self._hooks.looked(plan)
         self._ledger.mark("gone", plan.stale)
         settler = self._settler = Settler(self._config, self._ledger, plan, scanner)
@@ -220,6 +225,8 @@ class _Batch:
     # Painting
 
     def _paint(self, plan: Plan, force: bool) -> None:
+        if self._settler:
+            self._settler.settle_done()
         for _, group in groupby(plan.todo, key=lambda job: job.content.path):
             if self._hooks.should_stop() or (self._scanner and self._hooks.rung()):
                 break

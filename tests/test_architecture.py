@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "nst_pipeline"
 # From the ground up: a module may import only from floors below its own.
 FLOORS: list[set[str]] = [
     {"nst_pipeline"},
-    {"errors", "live", "notify", "schema"},
+    {"entries", "errors", "live", "notify", "schema"},
     {"files", "recipe", "signals"},
     {"weights"},
     {"engine.images", "engine.vgg", "engine.losses", "engine.lbfgs", "engine.targets"},

@@ -25,7 +25,9 @@ def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
 
 
 def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
-    jobs = plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto")
+    planned = list(plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
+    jobs = [item.job() for item in planned]
+    assert [job.key for job in jobs] == [item.key for item in planned]
     return [str(job.output.relative_to(OUT)) for job in jobs]
 
 
@@ -99,13 +101,15 @@ def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
 
 def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="would overwrite an input"):
-        plan(
-            [content("x.jpg"), content("x-ink.png")],
-            [style("ink")],
-            IN,
-            OutputSettings(),
-            WEIGHTS,
-            "",
+        list(
+            plan(
+                [content("x.jpg"), content("x-ink.png")],
+                [style("ink")],
+                IN,
+                OutputSettings(),
+                WEIGHTS,
+                "",
+            )
         )
 
 

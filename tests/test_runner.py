@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from nst_pipeline import runner
 from nst_pipeline.config import Config, load
 from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
 from nst_pipeline.executor import Failure, Machine, Outcome, Painting, Task
@@ -187,6 +188,15 @@ def test_a_second_run_paints_nothing_and_writes_no_manifest(config: Config) -> N
     assert manifest.totals.skipped == 4 and manifest.device is None
     assert {job.output.sha256 is not None for job in manifest.jobs if job.output} == {True}
     assert list((config.outbox / "manifests").iterdir()) == before
+
+
+def test_very_many_skipped_jobs_are_counted_and_not_listed(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted(config)
+    monkeypatch.setattr(runner, "LISTED_SKIPPED", 3)
+    manifest = run_once(config, FakeExecutor(), _Silent()).manifest()
+    assert manifest.totals.skipped == manifest.totals.jobs == 4 and not manifest.jobs
 
 
 def test_force_paints_everything_again(config: Config) -> None:
