@@ -2,91 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from queue import Empty
+from typing import TYPE_CHECKING, Protocol
 
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
-from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
+from nst_pipeline.engine_thread import LOOK_SECONDS, EngineThread, Over, Painted, Work, failure
+from nst_pipeline.errors import Abandoned, ImageError
 from nst_pipeline.files import shown
-from nst_pipeline.jobs import Content, Job
+from nst_pipeline.jobs import Job
 from nst_pipeline.outbox import encode
-from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.tasks import Failure, Machine, Outcome, Painting, Task
 from nst_pipeline.weights import Weights
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from nst_pipeline.engine import Result, StyleTransfer, TargetCache
+    from nst_pipeline.engine import Result
 
+__all__ = [
+    "Executor",
+    "Failure",
+    "LocalExecutor",
+    "Machine",
+    "OnStep",
+    "Outcome",
+    "Painting",
+    "Task",
+]
 
-@dataclass(frozen=True)
-class Task:
-    """A content with its jobs; ``copy`` holds its bytes where nobody else changes them."""
-
-    content: Content
-    jobs: tuple[Job, ...]
-    copy: Path | None = None
-
-
-@dataclass(frozen=True)
-class Painting:
-    """A finished job: the output file's bytes, and what the manifest says of their making.
-
-    ``history_size`` is given only if memory did not suffice for the recipe's.
-    """
-
-    data: bytes
-    size: tuple[int, int]
-    content_size: tuple[int, int]
-    iterations: int
-    stop_reason: str
-    start: dict[str, float]
-    end: dict[str, float]
-    seconds: float
-    history_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a job came to nothing; ``trace`` is empty for a reason that we foresaw.
-
-    ``kind`` is ``input`` if the content is no picture, ``job`` if it will not work the next
-    time either, and ``passing`` if it may.
-    """
-
-    reason: str
-    trace: str = ""
-    kind: Literal["input", "job", "passing"] = "passing"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job."""
-
-    job: Job
-    outcome: Painting | Failure
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What an executor painted on, and how its cache of style targets fared.
-
-    ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
-    """
-
-    device: str
-    precision: str
-    cache_hits: int
-    cache_misses: int
-    cache_bytes: int = 0
-    memory_bytes: int | None = None
-
+STYLES_KEPT = 8
+"""Style images that stay decoded."""
 
 OnStep = Callable[[Job, int, float], None]
 """Takes a job, the steps done, and the best loss so far."""
@@ -111,9 +63,16 @@ class Executor(Protocol):
     def machine(self) -> Machine | None:
         """Tell what it paints on; None before the first painting."""
 
+    def close(self) -> None:
+        """End everything submitted, at once; nothing comes of it any more."""
+
 
 class LocalExecutor:
-    """Paints in this process, one task after the other."""
+    """Paints in this process: the engine in a thread of its own, all the rest in the caller's.
+
+    While the engine paints, the next task is decoded and what was painted before is encoded.
+    Whatever the caller gave is called in the caller's thread, inside `poll`.
+    """
 
     def __init__(
         self,
@@ -127,106 +86,80 @@ class LocalExecutor:
         Args:
             config: the settings.
             weights: the network's.
-            on_step: told of the progress; may raise `Abandoned`.
-            check: called before every single step; may raise `Abandoned`.
+            on_step: told of the progress; if it raises `Abandoned`, the task is ended.
+            check: called every now and then while the engine makes steps; likewise.
         """
-        self._config, self._weights, self._on_step = config, weights, on_step
-        self._check = check
-        self._tasks: deque[Task] = deque()
-        self._transfers: dict[str, StyleTransfer] = {}
-        self._targets: TargetCache | None = None
-        self._style_image = functools.lru_cache(maxsize=8)(self._read_style)
+        self._config, self._on_step, self._check = config, on_step, check
+        self._work: deque[Work] = deque()
+        self._style_image = functools.lru_cache(maxsize=STYLES_KEPT)(self._read_style)
+        self._engine = EngineThread(config, weights, self._style_image)
 
     @property
     def capacity(self) -> int:
-        """One task at a time."""
-        return 0 if self._tasks else 1
+        """One task at work, and one that is ready when it is over."""
+        return 2 - len(self._work)
 
     def submit(self, task: Task) -> None:
-        """Take a task."""
-        self._tasks.append(task)
+        """Take a task, and decode what it needs."""
+        work = Work(task)
+        try:
+            work.content = self._read(task.content.path, task.content.sha256, task.copy)
+        except ImageError as error:
+            for job in task.jobs:
+                work.events.put(Painted(job, Failure(str(error), kind="input")))
+            work.events.put(Over())
+        else:
+            for job in task.jobs[:STYLES_KEPT]:
+                with contextlib.suppress(ImageError):  # the engine will ask, and tell
+                    self._style_image(job.style.path, job.style.sha256)
+            self._engine.begin(work)
+        self._work.append(work)
 
     def poll(self) -> Iterator[Outcome]:
-        """Paint the oldest task, giving each outcome as it comes.
+        """Give the outcomes of the oldest task, each as it comes.
 
         Raises:
             UnavailableError: no such device or weights.
+            DeviceLostError: nothing further can be painted in this process.
         """
-        task = self._tasks.popleft()
-        try:
-            content = self._read(task.content.path, task.content.sha256, task.copy)
-        except ImageError as error:
-            failure = Failure(str(error), kind="input")
-            yield from (Outcome(job, failure) for job in task.jobs)
-            return
-        groups: dict[str, list[Job]] = {}
-        for job in task.jobs:
-            groups.setdefault(recipe_digest(job.style.recipe), []).append(job)
-        for same in groups.values():
-            transfer = self._transfer(same[0].style.recipe)
-            for first in range(0, len(same), transfer.batch):
-                yield from self._paint(transfer, content, same[first : first + transfer.batch])
+        work, beats = self._work[0], 0
+        while True:
+            event = None
+            with contextlib.suppress(Empty):
+                event = work.events.get(timeout=LOOK_SECONDS)
+            if isinstance(event, Over):
+                break
+            if isinstance(event, Painted):
+                work.room.release()
+                yield Outcome(event.job, _encoded(event, work.content))
+                continue
+            try:
+                if self._check and work.beats > beats:
+                    beats = work.beats
+                    self._check()
+                if event:
+                    self._on_step(event.job, event.done, event.loss)
+            except Abandoned:
+                work.halt.set()
+        self._work.popleft()
+        if event.error:
+            raise event.error
 
     def drain(self) -> Iterator[Outcome]:
-        """Paint everything submitted."""
-        while self._tasks:
+        """Give the outcomes of everything submitted."""
+        while self._work:
             yield from self.poll()
 
     def machine(self) -> Machine | None:
         """Tell what it paints on; None before the first painting."""
-        for transfer in self._transfers.values():
-            targets, memory = transfer.targets, transfer.memory_bytes()
-            return Machine(
-                *transfer.describe(), targets.hits, targets.misses, targets.bytes, memory
-            )
-        return None
+        return self._engine.machine
 
-    def _paint(
-        self, transfer: StyleTransfer, content: inbox.Decoded, jobs: list[Job]
-    ) -> list[Outcome]:
-        """Paint ``jobs`` together; whatever goes wrong fails these jobs alone.
-
-        Raises:
-            DeviceLostError: but nothing further can be painted in this process.
-        """
-        try:
-            results = transfer.run(
-                content.image,
-                [self._style_image(job.style.path, job.style.sha256) for job in jobs],
-                on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
-                check=self._check,
-            )
-            return [
-                Outcome(job, _painting(job, content, result))
-                for job, result in zip(jobs, results, strict=True)
-            ]
-        except DeviceLostError:
-            raise
-        except PipelineError as error:
-            failure = Failure(str(error), kind="job")
-        except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
-            failure = Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
-        return [Outcome(job, failure) for job in jobs]
-
-    def _transfer(self, recipe: Recipe) -> StyleTransfer:
-        # Here, because a run with nothing to paint must not pay for importing torch.
-        from nst_pipeline.engine import StyleTransfer, TargetCache
-
-        if self._targets is None:
-            folder = self._config.state / "targets"
-            self._targets = TargetCache(folder, self._config.limits.cache_bytes)
-        key = recipe_digest(recipe)
-        if key not in self._transfers:
-            batch = self._config.limits.batch
-            self._transfers[key] = StyleTransfer(
-                recipe,
-                self._config.device,
-                self._config.precision,
-                self._weights,
-                self._targets,
-                None if batch == "auto" else batch,
-            )
-        return self._transfers[key]
+    def close(self) -> None:
+        """End everything submitted, after the step at work."""
+        for work in self._work:
+            work.halt.set()
+        self._work.clear()
+        self._engine.close()
 
     def _read_style(self, path: Path, sha256: str) -> Image.Image:
         return self._read(path, sha256).image
@@ -239,9 +172,13 @@ class LocalExecutor:
         return inbox.decode(data, shown(path), self._config.limits.max_pixels)
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """Return the digest of what in a recipe can change a pixel."""
-    return digest(recipe.pixels())
+def _encoded(painted: Painted, content: inbox.Decoded | None) -> Painting | Failure | None:
+    if painted.result is None or isinstance(painted.result, Failure) or content is None:
+        return painted.result if isinstance(painted.result, Failure) else None
+    try:
+        return _painting(painted.job, content, painted.result)
+    except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
+        return failure(error)
 
 
 def _painting(job: Job, content: inbox.Decoded, result: Result) -> Painting:

@@ -170,6 +170,11 @@ class Ledger:
         """Return a job."""
         return self.entries("id = ?", job)[0]
 
+    def state(self, job: int) -> State:
+        """Return a job's state alone: it is asked for at every step."""
+        (state,) = self.database.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
+        return state  # type: ignore[no-any-return]
+
     def start(self, jobs: Iterable[int]) -> None:
         """Record, before the work, that jobs are at work for one time more."""
         self._each(

@@ -58,6 +58,9 @@ class FakeExecutor:
     def machine(self) -> Machine:
         return Machine("fake", "fp32", 3, 4)
 
+    def close(self) -> None:
+        self.tasks.clear()
+
 
 def _painting(job: Job) -> Painting:
     losses = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
