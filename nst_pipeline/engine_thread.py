@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
-from nst_pipeline.errors import DeviceLostError, PipelineError
+from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.jobs import Job
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.tasks import Failure, Machine, Task
@@ -164,20 +164,29 @@ class EngineThread:
     ) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs together; whatever goes wrong fails these jobs alone."""
         assert work.content
-        left = list(jobs)
+        images: list[Image.Image] = []
+        fine: list[Job] = []
+        for job in jobs:
+            try:
+                images.append(self._style_image(job.style.path, job.style.sha256))
+                fine.append(job)
+            except ImageError as error:
+                yield job, failure(error)
+        done = 0
         try:
             for result in transfer.run(
                 work.content.image,
-                [self._style_image(job.style.path, job.style.sha256) for job in jobs],
-                on_step=lambda i, done, loss: work.events.put(Step(jobs[i], done, loss)),
+                images,
+                on_step=lambda i, steps, loss: work.events.put(Step(fine[i], steps, loss)),
                 check=work.beat,
             ):
                 self.machine = _machine(transfer)
-                yield left.pop(0), result
+                yield fine[done], result
+                done += 1
         except DeviceLostError:
             raise
         except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
-            yield from ((job, failure(error)) for job in left)
+            yield from ((job, failure(error)) for job in fine[done:])
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.
