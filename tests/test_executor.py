@@ -1,0 +1,146 @@
+"""The local executor: what is painted in the engine's thread, and what the caller sees of it."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nst_pipeline.config import Config, load
+from nst_pipeline.errors import Abandoned, UnavailableError
+from nst_pipeline.executor import Failure, LocalExecutor, Outcome, Painting, Task
+from nst_pipeline.jobs import Job
+from nst_pipeline.ledger import Ledger
+from nst_pipeline.planning import make_plan
+from nst_pipeline.weights import resolve
+
+
+@pytest.fixture
+def config(project: Path) -> Config:
+    return load(project / "pipeline.yaml")
+
+
+def tasks(config: Config) -> list[Task]:
+    """Return a task for each of the two contents, with both styles."""
+    with Ledger(None) as ledger:
+        todo = make_plan(config, ledger).todo
+    return [Task(jobs[0].content, tuple(jobs)) for jobs in (todo[:2], todo[2:])]
+
+
+def executor(
+    config: Config,
+    on_step: Callable[[Job, int, float], None] = lambda *_: None,
+    check: Callable[[], None] | None = None,
+) -> LocalExecutor:
+    return LocalExecutor(config, resolve(config.weights), on_step, check)
+
+
+def names(outcomes: list[Outcome]) -> list[str]:
+    return [f"{o.job.content.path.stem}-{o.job.style.name}" for o in outcomes]
+
+
+def engine_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "engine"]
+
+
+def endless(config: Config) -> Config:
+    """Return the settings with recipes that nobody waits for."""
+    recipe = config.styles["ink"].recipe.model_copy(update={"iterations": 100_000})
+    styles = {n: s.model_copy(update={"recipe": recipe}) for n, s in config.styles.items()}
+    return config.model_copy(update={"styles": styles})
+
+
+ALL = ["boat-ink", "boat-oil", "hill-ink", "hill-oil"]
+
+
+def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
+    callers: set[threading.Thread] = set()
+    local = executor(
+        config,
+        lambda *_: callers.add(threading.current_thread()),
+        lambda: callers.add(threading.current_thread()),
+    )
+    for task in tasks(config):
+        assert local.capacity
+        local.submit(task)
+    assert not local.capacity and local.machine() is None
+    outcomes = list(local.drain())
+    assert names(outcomes) == ALL and local.capacity == 2
+    assert all(isinstance(outcome.outcome, Painting) for outcome in outcomes)
+    assert callers == {threading.current_thread()}
+    machine = local.machine()
+    assert machine is not None and machine.cache_misses == 2
+    local.close()
+    assert not engine_threads()
+
+
+def test_an_abandoned_task_is_ended_and_the_next_is_painted(config: Config) -> None:
+    first, _ = tasks(endless(config))
+    _, second = tasks(config)
+
+    def on_step(job: Job, *_: object) -> None:
+        if job.content == first.content:
+            raise Abandoned
+
+    local = executor(config, on_step)
+    local.submit(first)
+    local.submit(second)
+    outcomes = list(local.drain())
+    local.close()
+    assert names(outcomes) == ALL
+    assert [outcome.outcome is None for outcome in outcomes] == [True, True, False, False]
+
+
+def test_closing_ends_what_is_at_work(config: Config) -> None:
+    task, _ = tasks(endless(config))
+
+    class Enough(Exception):
+        pass
+
+    def on_step(*_: object) -> None:
+        raise Enough
+
+    local = executor(config, on_step)
+    local.submit(task)
+    with pytest.raises(Enough):
+        list(local.poll())
+    assert engine_threads()
+    local.close()
+    assert not engine_threads() and local.capacity == 2
+
+
+def test_a_content_that_is_no_picture_any_more_fails_and_the_next_is_painted(
+    config: Config,
+) -> None:
+    first, second = tasks(config)
+    first.content.path.write_text("hello")
+    local = executor(config)
+    local.submit(first)
+    local.submit(second)
+    outcomes = list(local.drain())
+    local.close()
+    assert names(outcomes) == ALL
+    assert {o.outcome.kind for o in outcomes if isinstance(o.outcome, Failure)} == {"input"}
+    assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, False, True, True]
+
+
+def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) -> None:
+    todo = tasks(config)
+    config.styles["ink"].image.write_text("hello")
+    limits = config.limits.model_copy(update={"batch": 2})
+    local = executor(config.model_copy(update={"limits": limits}))
+    local.submit(todo[0])
+    outcomes = list(local.drain())
+    local.close()
+    assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, True]
+
+
+def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
+    todo = tasks(config)
+    broken = config.model_copy(update={"device": "cuda:99"})
+    local = executor(broken)
+    local.submit(todo[0])
+    with pytest.raises(UnavailableError, match="cuda:99"):
+        list(local.poll())
+    local.close()
+    assert not engine_threads()
