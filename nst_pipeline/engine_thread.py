@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     EngineStyle = engine.Style | dict[str, engine.Style]
 
-BLENDS_KEPT = 64
+BLENDS_KEPT = 1024
 """Styles that the engine knows again."""
 RESULTS_WAITING = 4
 """Results of a task that may wait for their encoding before the engine does."""
@@ -201,8 +201,10 @@ class EngineThread:
     def _make_blend(self, sources: tuple[Source, ...]) -> engine.Style:
         from nst_pipeline import engine
 
-        images = tuple(self._style_image(path, sha256) for path, sha256, _ in sources)
-        return engine.Style(images, tuple(share for _, _, share in sources))
+        for path, sha256, _ in sources:
+            self._style_image(path, sha256)  # tells what is wrong with it
+        images = (functools.partial(self._style_image, path, sha256) for path, sha256, _ in sources)
+        return engine.Style(tuple(images), tuple(share for _, _, share in sources))
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.

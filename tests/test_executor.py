@@ -3,10 +3,15 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nst_pipeline.config import Config, load
+from nst_pipeline.decoding import Decoded, decode
+from nst_pipeline.engine import Result, Watcher, transfer
+from nst_pipeline.engine.batch import Batch
+from nst_pipeline.engine.scene import Scene, make_scene
 from nst_pipeline.errors import Abandoned, UnavailableError
 from nst_pipeline.executor import Failure, LocalExecutor, Outcome, Painting, Task
 from nst_pipeline.jobs import Job
@@ -133,6 +138,76 @@ def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) 
     outcomes = list(local.drain())
     local.close()
     assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, True]
+
+
+def test_a_style_is_read_and_prepared_for_the_first_content_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def decoded(data: bytes, name: str, max_pixels: int) -> Decoded:
+        read.append(Path(name).stem)
+        return decode(data, name, max_pixels)
+
+    monkeypatch.setattr("nst_pipeline.executor.decode", decoded)
+    monkeypatch.setattr("nst_pipeline.executor.STYLES_KEPT", 1)
+    first, second = tasks(config)
+    local = executor(config)
+    local.submit(first)
+    outcomes = list(local.drain())
+    assert {"boat", "ink", "oil"} == set(read)
+    read.clear()
+    local.submit(second)
+    outcomes += local.drain()
+    local.close()
+    assert read == ["hill"]
+    assert all(isinstance(outcome.outcome, Painting) for outcome in outcomes)
+
+
+def test_a_content_is_looked_at_once_for_all_its_styles(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes: list[object] = []
+
+    def scene(*given: Any) -> Scene:
+        scenes.append(given)
+        return make_scene(*given)
+
+    monkeypatch.setattr(transfer, "make_scene", scene)
+    local = executor(config)
+    for task in tasks(config):
+        local.submit(task)
+    assert names(list(local.drain())) == ALL and len(scenes) == 2
+    local.close()
+
+
+@pytest.mark.parametrize(("batch", "fails"), [(1, {1}), (2, {0, 1}), (3, {0, 1, 2})])
+def test_what_goes_wrong_fails_what_is_painted_together_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch, batch: int, fails: set[int]
+) -> None:
+    limits = config.limits.model_copy(update={"batch": batch})
+    styles = {f"s{number}": config.styles["ink"] for number in range(4)}
+    config = config.model_copy(update={"styles": styles, "limits": limits})
+    failed: list[range] = []
+    paint = Batch.paint
+
+    def painted(self: Batch, watcher: Watcher) -> list[Result]:
+        if 1 in self.indices and not failed:
+            failed.append(self.indices)
+            raise ValueError("no luck")
+        return paint(self, watcher)
+
+    monkeypatch.setattr(Batch, "paint", painted)
+    told: set[str] = set()
+    local = executor(config, lambda job, *_: told.add(job.style.name))
+    with Ledger(None) as ledger:
+        todo = make_plan(config, ledger).todo[:4]
+    local.submit(Task(todo[0].content, tuple(todo)))
+    outcomes = list(local.drain())
+    local.close()
+    wrong = {n for n, one in enumerate(outcomes) if isinstance(one.outcome, Failure)}
+    assert wrong == fails and [one.job for one in outcomes] == todo
+    assert told == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
 
 
 def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
