@@ -62,8 +62,12 @@ NOT_PIXELS: dict[str, Any] = {"pixels": False}
 
 def digest(value: Any) -> str:
     """Return the SHA-256 of ``value`` written as canonical JSON, in hexadecimal."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return ``value`` as JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _weigh_layers(value: Any) -> Any:
