@@ -89,6 +89,12 @@ def run(
         bool, typer.Option("--dry-run", help="List the jobs and what would happen to each.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Paint also what is done.")] = False,
+    snapshots: Annotated[
+        int | None, typer.Option(min=0, help="Keep the unfinished picture every so many steps.")
+    ] = None,
+    making: Annotated[
+        str | None, typer.Option(help="gif or webp: animate the making, beside the result.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's manifest, and nothing else.")
     ] = False,
@@ -103,7 +109,8 @@ def run(
 
     changes = {"size": size, "iterations": iterations}
     settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
-    config = configure(config_path, style or [], settings, changes, bool(paths))
+    output = {"snapshots": snapshots, "making": making}
+    config = configure(config_path, style or [], settings, changes, bool(paths), output)
     console = Console(stderr=as_json)
     if dry_run:
         _show_plan(config, paths, force, as_json)

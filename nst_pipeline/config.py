@@ -173,6 +173,11 @@ class Config(Settings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the network; auto: bf16 where the device is fast at it."
     )
+    checkpoint_seconds: float = Field(
+        60.0, ge=0,
+        description="Work that takes longer is saved so often, and goes on from there after a "
+        "stop or a kill; 0: never.",
+    )  # fmt: skip
     weights: Annotated[str, AfterValidator(_resolve_weights)] = Field(
         "auto", description="auto, imagenet, compact, or a .pth or .safetensors file."
     )

@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,6 +16,7 @@ from nst_pipeline.config import Config
 from nst_pipeline.decoding import Decoded, Pixels
 from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.jobs import Job, Source, Style
+from nst_pipeline.making import Frames
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.tasks import Failure, Machine
 from nst_pipeline.weights import Weights
@@ -70,6 +71,7 @@ class Work:
         jobs: what to paint.
         content: decoded; None: it is no picture, and there are no jobs.
         extras: what else the engine takes of the content: ``masks``, ``init``.
+        frames: snapshots of the jobs, by output.
         events: from the engine, in order; `Over` is the last.
         halt: set to end the task.
         beats: steps that the engine made.
@@ -79,10 +81,15 @@ class Work:
     jobs: list[Job] = field(default_factory=list)
     content: Decoded | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    frames: dict[Path, Frames] = field(default_factory=dict)
     events: SimpleQueue[Step | Painted | Over] = field(default_factory=SimpleQueue)
     halt: threading.Event = field(default_factory=threading.Event)
     beats: int = 0
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(RESULTS_WAITING))
+
+    def stepped(self, job: Job, done: int, loss: float) -> None:
+        """Tell, from the engine's thread, how far a job is."""
+        self.events.put(Step(job, done, loss))
 
     def beat(self) -> None:
         """Note, in the engine's thread, that it goes on; end it if it is to end."""
@@ -166,7 +173,7 @@ class EngineThread:
 
     def _paint(self, work: Work, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
-        from nst_pipeline.engine import Progress
+        from nst_pipeline.engine_watcher import JobWatcher
 
         assert work.content
         transfer = self._transfer(jobs[0].style.recipe)
@@ -178,7 +185,7 @@ class EngineThread:
                 yield job, failure(error)
         while left:
             given, styles = zip(*left, strict=True)
-            watcher = Progress(functools.partial(_stepped, work, given), work.beat)
+            watcher = JobWatcher(self._config, given, work.frames, work.stepped, work.beat)
             try:
                 for result in transfer.paint(work.content.pixels, styles, watcher, **work.extras):
                     self.machine = _machine(transfer)
@@ -226,10 +233,6 @@ class EngineThread:
                 self._config.output.bit_depth,
             )
         return self._transfers[key]
-
-
-def _stepped(work: Work, jobs: Sequence[Job], index: int, done: int, loss: float) -> None:
-    work.events.put(Step(jobs[index], done, loss))
 
 
 def _together(left: list[tuple[Job, EngineStyle]], batch: int) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
 from nst_pipeline.decoding import Decoded, Pixels, decode, to_grey
@@ -18,7 +20,8 @@ from nst_pipeline.engine_thread import LOOK_SECONDS, EngineThread, Over, Painted
 from nst_pipeline.errors import Abandoned, ImageError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs import Content, Job
-from nst_pipeline.outbox import encode
+from nst_pipeline.making import Frames, animate
+from nst_pipeline.outbox import SUFFIXES, encode
 from nst_pipeline.tasks import Failure, Machine, Outcome, Painting, Task
 from nst_pipeline.weights import Weights
 
@@ -132,7 +135,8 @@ class LocalExecutor:
                 break
             if isinstance(event, Painted):
                 work.room.release()
-                yield Outcome(event.job, _encoded(event, work.content))
+                frames = work.frames.pop(event.job.output, [])
+                yield Outcome(event.job, _encoded(event, work.content, frames))
                 continue
             try:
                 if self._check and work.beats > beats:
@@ -190,11 +194,13 @@ class LocalExecutor:
         return decode(data, shown(path), self._config.limits.max_pixels)
 
 
-def _encoded(painted: Painted, content: Decoded | None) -> Painting | Failure | None:
+def _encoded(
+    painted: Painted, content: Decoded | None, frames: Frames
+) -> Painting | Failure | None:
     if painted.result is None or isinstance(painted.result, Failure) or content is None:
         return painted.result if isinstance(painted.result, Failure) else None
     try:
-        return _painting(painted.job, content, painted.result)
+        return _painting(painted.job, content, painted.result, frames)
     except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
         return failure(error)
 
@@ -221,7 +227,7 @@ def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> 
         )
 
 
-def _painting(job: Job, content: Decoded, result: Result) -> Painting:
+def _painting(job: Job, content: Decoded, result: Result, frames: Frames) -> Painting:
     height, width = result.pixels.shape[:2]
     data = encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.exif)
     return Painting(
@@ -234,4 +240,19 @@ def _painting(job: Job, content: Decoded, result: Result) -> Painting:
         asdict(result.end),
         result.seconds,
         result.history_size if result.history_size < job.style.recipe.history_size else None,
+        _extras(job, content, result, frames),
     )
+
+
+def _extras(job: Job, content: Decoded, result: Result, frames: Frames) -> dict[str, bytes]:
+    """Return the snapshots and the animation that the settings ask for."""
+    extras = {}
+    if job.encoding.snapshots:
+        for done, picture in frames:
+            made_by = job.made_by() | {"steps": done}
+            data = encode(np.asarray(picture), content.alpha, job.encoding, made_by)
+            extras[f".steps/{done:05}{SUFFIXES[job.encoding.format]}"] = data
+    if job.encoding.making != "none":
+        kind = job.encoding.making
+        extras[f".{kind}"] = animate(frames, result.pastiche, kind)
+    return extras

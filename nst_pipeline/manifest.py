@@ -127,12 +127,13 @@ class JobRecord(Record):
     key: str | None = Field(None, description="SHA-256 over everything that decides the output")
     error: ErrorRecord | None = None
     iterations: int | None = None
-    stop_reason: Literal["iterations", "converged", "diverged"] | None = None
+    stop_reason: Literal["iterations", "converged", "settled", "diverged"] | None = None
     losses: dict[Literal["start", "end"], LossRecord] | None = None
     seconds: float | None = None
     history_size: int | None = Field(
         None, description="of L-BFGS, where memory did not suffice for the recipe's"
     )
+    extras: list[str] = Field([], description="snapshots and animation beside the output")
     duplicate_of: str | None = Field(
         None, description="the output that this one is a copy of: the same bytes, painted once"
     )

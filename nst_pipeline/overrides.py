@@ -1,7 +1,9 @@
 """The command line's settings on top of the file's."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,7 +12,7 @@ from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config import Config, explain, load, parse
 from nst_pipeline.errors import UsageError
 from nst_pipeline.recipe import did_you_mean
-from nst_pipeline.settings import StyleSettings
+from nst_pipeline.settings import OutputSettings, StyleSettings
 from nst_pipeline.weights import is_downloadable
 
 
@@ -20,6 +22,7 @@ def configure(
     settings: dict[str, Any],
     changes: dict[str, Any],
     has_paths: bool,
+    output: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Return the settings of a file, if there is one, with the command line's on top.
 
@@ -29,6 +32,7 @@ def configure(
         settings: keys of `Config`; None means not given.
         changes: fields of the recipe for every style; None means not given.
         has_paths: whether the command line names what to paint.
+        output: keys of its ``output``; None means not given.
 
     Raises:
         ConfigError: the file is wrong.
@@ -53,6 +57,9 @@ def configure(
             config = load(path)
             given |= {"styles": _choose(styles, config.styles)}
             config = Config.model_validate(dict(config) | given)
+        if chosen := {key: value for key, value in output.items() if value is not None}:
+            encoding = OutputSettings.model_validate(dict(config.output) | chosen)
+            config = config.model_copy(update={"output": encoding})
     except ValidationError as error:
         raise UsageError("\n".join(explain(error))) from error
     return _change_recipes(config, {k: v for k, v in changes.items() if v is not None})

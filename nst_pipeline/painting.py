@@ -1,11 +1,12 @@
 """What a run has at work: contents handed to the executor, results published as they come."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
-from nst_pipeline import commit, inbox, records
+from nst_pipeline import checkpoints, commit, inbox, records
 from nst_pipeline.config import Config
 from nst_pipeline.entries import Entry
 from nst_pipeline.errors import (
@@ -17,16 +18,19 @@ from nst_pipeline.errors import (
     OutputError,
 )
 from nst_pipeline.executor import Executor, Failure, OnStep, Outcome, Painting, Task
-from nst_pipeline.files import ensure_folder, free_bytes, shown, write_temporary
+from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, write_temporary
 from nst_pipeline.hooks import Hooks, Listener
 from nst_pipeline.jobs import Job
 from nst_pipeline.journal import Journal
 from nst_pipeline.ledger import Ledger
+from nst_pipeline.making import beside
 from nst_pipeline.manifest import FileRecord
 from nst_pipeline.planning import Plan
 from nst_pipeline.scanner import Scanner
 from nst_pipeline.settling import Settler
 from nst_pipeline.weights import Weights
+
+log = logging.getLogger(__name__)
 
 MakeExecutor = Callable[[Config, Weights, OnStep], Executor]
 
@@ -243,8 +247,10 @@ class Painter:
         else:
             self._hooks.timed("paint", painting.seconds)
             self._hooks.timed("publish", time.monotonic() - begun)
+            checkpoints.forget(self._config.state, job.key)
             output = FileRecord(path=shown(final), sha256=sha256, size=painting.size)
-            self._journal.finish(records.painted(job, painting, output))
+            extras = _publish_extras(final, painting)
+            self._journal.finish(records.painted(job, painting, output, extras))
 
     def _unpublished(self, job: Job, entry: Entry, error: CannotCreateError | OutputError) -> None:
         """Stop the run, unless it is a daemon's and the trouble is this one job's."""
@@ -272,3 +278,17 @@ class Painter:
             self._ledger.fail(entry.id, failure.reason, failure.trace)
         if not (may_pass and self._scanner):
             self._journal.finish(records.failed(job, failure))
+
+
+def _publish_extras(final: Path, painting: Painting) -> list[str]:
+    """Publish what goes beside a result; what cannot be is told, for the result is there."""
+    done = []
+    for suffix, data in painting.extras.items():
+        path = beside(final, suffix)
+        try:
+            ensure_folder(path.parent)
+            publish(path, data)
+            done.append(shown(path))
+        except (CannotCreateError, OutputError) as error:
+            log.warning("%s; the result itself is there", error)
+    return done

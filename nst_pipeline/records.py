@@ -19,8 +19,8 @@ from nst_pipeline.manifest import (
 from nst_pipeline.planning import Broken, Done
 
 
-def painted(job: Job, painting: Painting, output: FileRecord) -> JobRecord:
-    """Return the record of a job that made ``output``."""
+def painted(job: Job, painting: Painting, output: FileRecord, extras: list[str]) -> JobRecord:
+    """Return the record of a job that made ``output``, and ``extras`` beside it."""
     return _record(job, "done", output, painting.content_size).model_copy(
         update={
             "iterations": painting.iterations,
@@ -31,6 +31,7 @@ def painted(job: Job, painting: Painting, output: FileRecord) -> JobRecord:
                 "end": LossRecord(**painting.end),
             },
             "seconds": painting.seconds,
+            "extras": extras,
         }
     )
 

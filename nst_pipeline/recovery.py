@@ -2,7 +2,7 @@
 
 import logging
 
-from nst_pipeline import commit, disposal, runs
+from nst_pipeline import checkpoints, commit, disposal, runs
 from nst_pipeline.config import Config
 from nst_pipeline.files import remove_temporaries, shown
 from nst_pipeline.ledger import Ledger
@@ -23,6 +23,8 @@ def recover(config: Config, ledger: Ledger) -> None:
     for folder in (config.state, config.outbox, config.processed, config.failed):
         if removed := remove_temporaries(folder):
             log.warning("%s: removed %d unfinished files", shown(folder), removed)
+    waiting = {entry.key for entry in ledger.entries("state IN ('queued', 'running')")}
+    checkpoints.forget_all_but(config.state, waiting)
     for path in runs.rebuild(ledger):
         log.warning("%s: written anew from the ledger", shown(path))
     ledger.set_fact("clean", "yes")

@@ -192,3 +192,12 @@ class OutputSettings(Settings):
     keep_exif: bool = Field(
         False, description="Carry over the camera's EXIF, its position (GPS) included."
     )
+    snapshots: int = Field(
+        0, ge=0, json_schema_extra=NOT_PIXELS,
+        description="Every so many steps the unfinished picture is kept beside the result, in "
+        "NAME.steps; 0: never.",
+    )  # fmt: skip
+    making: Literal["none", "gif", "webp"] = Field(
+        "none", json_schema_extra=NOT_PIXELS,
+        description="An animation of the making beside the result, of the snapshots.",
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """What goes to an executor, and what comes back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,8 @@ class Task:
 class Painting:
     """A finished job: the output file's bytes, and what the manifest says of their making.
 
-    ``history_size`` is given only if memory did not suffice for the recipe's.
+    ``history_size`` is given only if memory did not suffice for the recipe's; ``extras`` are
+    files that go beside the output, by what follows its stem.
     """
 
     data: bytes
@@ -32,6 +34,7 @@ class Painting:
     end: dict[str, float]
     seconds: float
     history_size: int | None = None
+    extras: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

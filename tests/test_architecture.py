@@ -12,7 +12,8 @@ FLOORS: list[set[str]] = [
     {"nst_pipeline"},
     {"entries", "errors", "live", "notify", "schema", "typesetting"},
     {"decoding", "files", "recipe", "sheet", "signals"},
-    {"companions", "settings", "weights"},
+    {"checkpoints", "companions", "settings", "weights"},
+    {"making"},
     {
         "engine.images",
         "engine.checkpoint",
@@ -35,6 +36,7 @@ FLOORS: list[set[str]] = [
     {"outbox", "overrides", "scanner", "service", "sweeps"},
     {"jobs", "manifest", "watcher"},
     {"ledger", "logs", "tasks"},
+    {"engine_watcher"},
     {"engine_thread"},
     {"executor"},
     {"commit", "disposal", "metrics", "planning", "preview", "runs"},
@@ -57,7 +59,10 @@ ROOMS = {
     "torch": {"engine"},
     "torchvision": {"engine"},
     "safetensors": {"engine"},
-    "PIL": {"decoding", "outbox", "engine", "contact", "preview", "sheet", "typesetting"},
+    "PIL": {
+        "decoding", "outbox", "engine", "engine_watcher", "making", "contact", "preview", "sheet",
+        "typesetting",
+    },  # fmt: skip
     "imagecodecs": {"decoding", "outbox"},
     "pillow_heif": {"decoding"},
     "sqlite3": {"ledger", "schema"},
