@@ -13,7 +13,8 @@ from nst_pipeline.files import shown
 if TYPE_CHECKING:
     from nst_pipeline.contact import Order
     from nst_pipeline.display import Bars
-    from nst_pipeline.preview import Spot
+    from nst_pipeline.inbox import Found
+    from nst_pipeline.preview import Painted, Source, Spot
     from nst_pipeline.weights import Weights
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
@@ -71,12 +72,13 @@ def preview(
     sweeps = parse_sweeps(sweep or [])
     settings = {"device": device, "weights": weights}
     config = configure(config_path, style or [], settings, {}, has_paths=True)
-    images = [chosen.image for chosen in config.styles.values()]
-    found = [item.path for item in inbox.find(paths, config.ignore, (*config.apart, *images))]
+    images = [path for chosen in config.styles.values() for path in chosen.paths()]
+    found = inbox.find(paths, config.ignore, (*config.apart, *images))
     if not found:
         raise UsageError(f"{', '.join(map(shown, paths))}: no pictures")
     target = output or Path(_default_name(found, [s.field for s in sweeps]))
-    check_target(target, config, [*found, *images], force)
+    sources = [path for one in found for path in (one.path, *(c.path for c in one.companions))]
+    check_target(target, config, [*sources, *images], force)
     fetch_if_missing(config.weights)
     network = resolve(config.weights)
     order = Order(config, network.id, size, iterations, sweeps)
@@ -85,16 +87,16 @@ def preview(
     _make(order, network, found, lambda: check_target(target, config, [], force), target)
 
 
-def _default_name(found: list[Path], swept: list[str]) -> str:
+def _default_name(found: "list[Found]", swept: list[str]) -> str:
     """Return the name of the sheet: of its one picture, and of what is compared."""
-    names = [found[0].stem] if len(found) == 1 else []
+    names = [found[0].path.stem] if len(found) == 1 else []
     return "-".join(["preview", *names, *swept]) + ".png"
 
 
 def _make(
     order: "Order",
     network: "Weights",
-    found: list[Path],
+    found: "list[Found]",
     check_again: Callable[[], None],
     target: Path,
 ) -> None:
@@ -104,26 +106,29 @@ def _make(
     from nst_pipeline.contact import draw_sheet, problems
     from nst_pipeline.display import Bars
     from nst_pipeline.files import publish
-    from nst_pipeline.preview import paint, read_source
+    from nst_pipeline.preview import Painter
     from nst_pipeline.signals import end_on_signals
 
     begun = time.monotonic()
-    config = order.config
-    contents = [read_source(path, path.name, config) for path in found]
-    styles = {n: read_source(s.image, n, config) for n, s in config.styles.items()}
-    spots = order.spots(len(contents))
+    spots = order.spots(len(found))
+    contents: list[Source] = []
+    painted: dict[str, Painted] = {}
     with Bars(Console()) as bars:
         bars.line(f"weights  {network.id}: {network.note}")
         bars.begin(sum(spot.recipe.steps for spot in spots), f"{len(spots)} pictures")
         check = end_on_signals()
-        painted = paint(spots, contents, styles, config, network, _stepper(bars), check)
-        wrong = problems(spots, contents, styles, painted)
+        painter = Painter(order.config, network, order.size, _stepper(bars), check)
+        for number, one in enumerate(found):
+            source, done = painter.paint(one, [s for s in spots if s.content == number])
+            contents.append(source)
+            painted |= done
+        wrong = problems(spots, contents, painter.styles, painted)
         for reason in wrong:
             bars.line(f"failed   {reason}", "red")
         count = sum(done.picture is not None for done in painted.values())
         if count:
             check_again()
-            publish(target, draw_sheet(order, contents, styles, painted))
+            publish(target, draw_sheet(order, contents, painter.styles, painted))
             seconds = time.monotonic() - begun
             bars.line(f"sheet    {shown(target)}: {count} painted in {seconds:.1f} s")
             if order.sweeps:

@@ -7,14 +7,19 @@ as. Any image suffix will do, in any case. Such a name is never a picture to pai
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
-from nst_pipeline.decoding import IMAGE_SUFFIXES
-from nst_pipeline.files import facts
+from nst_pipeline.decoding import IMAGE_SUFFIXES, Pixels, to_grey
+from nst_pipeline.errors import ImageError
+from nst_pipeline.files import facts, shown
 
 ROLE = re.compile(r"(.+?)\.(mask(?:\.[^.]+)?|init)", re.IGNORECASE | re.DOTALL)
+
+SHAPE_TOLERANCE = 0.02
+"""How far a companion's proportions may be off: what rounding does to small pictures."""
 
 Listed = tuple[str, PurePath, Path, os.stat_result | None]
 """A file, its folder relative to where the search started, where that was, and its status."""
@@ -82,6 +87,76 @@ def paired(files: Iterable[Listed]) -> Iterator[tuple[Listed, tuple[Companion, .
     for place in beside.keys() - met:
         for _, file in beside[place].values():
             yield file, ()
+
+
+def by_kind(picture: Path, companions: Iterable[Companion]) -> dict[str, Companion]:
+    """Return a picture's companions by their kind.
+
+    Raises:
+        ImageError: two are of one kind, or ``picture`` is itself a companion, of one not there.
+    """
+    if (known := role(picture.name)) is not None:
+        raise ImageError(
+            f"{shown(picture)}: is the {known[1]} of a picture {shown(known[0])} that is not "
+            "there; put that beside it, or rename this file to have it painted"
+        )
+    found: dict[str, Companion] = {}
+    for one in companions:
+        if one.kind in found:
+            raise ImageError(
+                f"{shown(one.path)}: a second {one.kind} of {shown(picture.name)}, beside "
+                f"{shown(found[one.kind].path.name)}; take one away"
+            )
+        found[one.kind] = one
+    return found
+
+
+def missing_mask(picture: Path, regions: Iterable[str], kinds: Container[str]) -> str:
+    """Say that a picture with companions of ``kinds`` lacks a region's mask; empty: it has all."""
+    for region in regions:
+        if region and f"mask.{region}" not in kinds:
+            return (
+                f"there is no mask of the region {region}; "
+                f"put {shown(picture.stem)}.mask.{shown(region)}.png beside it"
+            )
+    return ""
+
+
+def for_engine(
+    picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Pixels]]
+) -> dict[str, Any]:
+    """Return what the engine takes of a picture's companions, none of them: nothing.
+
+    ``masks`` are (h, w) uint8 by the name of their region, the whole picture's without one;
+    ``init`` is (h, w, 3), uint8 or uint16.
+
+    Args:
+        picture: the file, for messages.
+        content: its pixels.
+        companions: by their kind, each a file and its pixels.
+
+    Raises:
+        ImageError: one is not of the picture's shape.
+    """
+    given: dict[str, Any] = {}
+    for kind, (path, pixels) in companions.items():
+        _check_shape(path, pixels, picture, content)
+        if kind == "init":
+            given["init"] = pixels
+        else:
+            region = kind.removeprefix("mask").removeprefix(".")
+            given.setdefault("masks", {})[region] = to_grey(pixels)
+    return given
+
+
+def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:
+    height, width = pixels.shape[:2]
+    wanted_height, wanted_width = content.shape[:2]
+    if abs(height * wanted_width / (width * wanted_height) - 1) > SHAPE_TOLERANCE:
+        raise ImageError(
+            f"{shown(path)}: {width} x {height} pixels, not of the shape of {shown(picture.name)} "
+            f"({wanted_width} x {wanted_height}); make it as large or of the same proportions"
+        )
 
 
 def together(path: Path) -> list[Path]:

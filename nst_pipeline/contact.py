@@ -8,13 +8,10 @@ from pathlib import PurePath
 from PIL import Image
 
 from nst_pipeline.config import Config
-from nst_pipeline.preview import Painted, Source, Spot, small, software
+from nst_pipeline.preview import SWATCH, Painted, Source, Spot, small, software
 from nst_pipeline.recipe import Recipe, make_recipe
 from nst_pipeline.sheet import Axis, Cell, Grid, arrange, columns_for, draw, to_png
 from nst_pipeline.sweeps import Sweep, cell_recipe, describe, differences, points
-
-SWATCH = 192
-"""Longer side of the small pictures beside names; the sheet makes them smaller still."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,14 @@ def _styles_of(
     painted: dict[str, Painted],
 ) -> Grid:
     content = contents[number]
-    cells = [Cell(_reduced(content, order.size), content.reason, content.name, "content")]
+    note = " + ".join(["content", *content.companions])
+    cells = [Cell(content.picture, content.reason, content.name, note)]
     ((base,),) = order.recipes(None)
     for name in styles if content.picture else ():
         ((recipe,),) = order.recipes(name)
         done = painted[Spot(number, name, recipe).key]
         note = ", ".join(differences(recipe, base))
-        cells.append(Cell(done.picture, done.reason, name, note, _reduced(styles[name], SWATCH)))
+        cells.append(Cell(done.picture, done.reason, name, note, styles[name].picture))
     columns = columns_for(1 + len(styles), len(contents))
     return Grid(
         tuple(tuple(cells[n : n + columns]) for n in range(0, len(cells), columns)),
@@ -124,11 +122,7 @@ def _sweep_of(
 
 
 def _swatches(*sources: Source) -> tuple[Image.Image, ...]:
-    return tuple(picture for source in sources if (picture := _reduced(source, SWATCH)))
-
-
-def _reduced(source: Source, size: int) -> Image.Image | None:
-    return small(source.picture, size) if source.picture else None
+    return tuple(small(source.picture, SWATCH) for source in sources if source.picture)
 
 
 def heading(order: Order, contents: list[Source]) -> tuple[str, str]:

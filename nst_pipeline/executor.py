@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from nst_pipeline import inbox
+from nst_pipeline.companions import for_engine, missing_mask
 from nst_pipeline.config import Config
-from nst_pipeline.decoding import Decoded, Pixels, decode, to_grey
+from nst_pipeline.decoding import Decoded, Pixels, decode
 from nst_pipeline.engine_thread import LOOK_SECONDS, EngineThread, Over, Painted, Work, failure
 from nst_pipeline.errors import Abandoned, ImageError
 from nst_pipeline.files import shown
@@ -41,8 +42,6 @@ __all__ = [
 
 STYLES_KEPT = 8
 """Style images that stay decoded."""
-SHAPE_TOLERANCE = 0.02
-"""How far a companion's proportions may be off: what rounding does to small pictures."""
 
 OnStep = Callable[[Job, int, float], None]
 """Takes a job, the steps done, and the best loss so far."""
@@ -170,21 +169,12 @@ class LocalExecutor:
         return self._read(path, sha256).pixels
 
     def _companions(self, content: Content, picture: Decoded) -> dict[str, Any]:
-        """Return what the engine takes of a content's companions, none of them: nothing.
-
-        ``masks`` are (h, w) uint8 by the name of their region, the whole picture's without one;
-        ``init`` is (h, w, 3), uint8 or uint16.
-        """
-        extras: dict[str, Any] = {}
-        for kind, (path, sha256) in content.companions.items():
-            pixels = self._read(path, sha256).pixels
-            _check_shape(path, pixels, content.path, picture.pixels)
-            if kind == "init":
-                extras["init"] = pixels
-            else:
-                region = kind.removeprefix("mask").removeprefix(".")
-                extras.setdefault("masks", {})[region] = to_grey(pixels)
-        return extras
+        """Return what the engine takes of a content's companions."""
+        beside = {
+            kind: (path, self._read(path, sha256).pixels)
+            for kind, (path, sha256) in content.companions.items()
+        }
+        return for_engine(content.path, picture.pixels, beside)
 
     def _read(self, path: Path, sha256: str, copy: Path | None = None) -> Decoded:
         """Decode a file that was planned with this digest."""
@@ -207,24 +197,9 @@ def _encoded(
 
 def _missing_mask(job: Job) -> str:
     """Say that a content has no mask of a region of its style; empty: it has all."""
-    path, masks = job.content.path, job.content.companions
-    for region in job.style.sources:
-        if region and f"mask.{region}" not in masks:
-            return (
-                f"{shown(path)} in {job.style.name}: there is no mask of the region {region}; "
-                f"put {shown(path.stem)}.mask.{shown(region)}.png beside it"
-            )
-    return ""
-
-
-def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:
-    height, width = pixels.shape[:2]
-    wanted_height, wanted_width = content.shape[:2]
-    if abs(height * wanted_width / (width * wanted_height) - 1) > SHAPE_TOLERANCE:
-        raise ImageError(
-            f"{shown(path)}: {width} x {height} pixels, not of the shape of {shown(picture.name)} "
-            f"({wanted_width} x {wanted_height}); make it as large or of the same proportions"
-        )
+    path = job.content.path
+    reason = missing_mask(path, job.style.sources, job.content.companions)
+    return reason and f"{shown(path)} in {job.style.name}: {reason}"
 
 
 def _painting(job: Job, content: Decoded, result: Result, frames: Frames) -> Painting:

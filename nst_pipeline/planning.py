@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nst_pipeline import inbox, jobs, weights
-from nst_pipeline.companions import role
+from nst_pipeline.companions import by_kind
 from nst_pipeline.config import Config
 from nst_pipeline.decoding import decode, identify
 from nst_pipeline.entries import DONE_STATES, Brief, Entry
@@ -230,23 +230,14 @@ def _content(found: Found, config: Config, ledger: Ledger, digests: Digests) -> 
     Raises:
         ImageError: it is none, or a companion is none, or has no picture.
     """
-    path = found.path
-    if (known := role(path.name)) is not None:
-        raise ImageError(
-            f"{shown(path)}: is the {known[1]} of a picture {shown(known[0])} that is not there; "
-            "put that beside it, or rename this file to have it painted"
-        )
-    sha256 = _digest(path, config, ledger, identify, found.facts, digests)
-    if not found.companions:
+    beside = by_kind(found.path, found.companions)
+    sha256 = _digest(found.path, config, ledger, identify, found.facts, digests)
+    if not beside:
         return Content(found, sha256)
-    companions: dict[str, tuple[Path, str]] = {}
-    for one in found.companions:
-        if one.kind in companions:
-            raise ImageError(
-                f"{shown(one.path)}: a second {one.kind} of {shown(path.name)}, beside "
-                f"{shown(companions[one.kind][0].name)}; take one away"
-            )
-        companions[one.kind] = one.path, _digest(one.path, config, ledger, identify, one.facts)
+    companions = {
+        kind: (one.path, _digest(one.path, config, ledger, identify, one.facts))
+        for kind, one in beside.items()
+    }
     return Content(found, sha256, companions)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from nst_pipeline import __version__, inbox
+from nst_pipeline.companions import by_kind, for_engine, missing_mask
 from nst_pipeline.config import Config
-from nst_pipeline.decoding import decode, to_depth
-from nst_pipeline.engine_thread import recipe_digest
+from nst_pipeline.decoding import Decoded, Pixels, decode, to_depth
 from nst_pipeline.errors import (
     CannotCreateError,
     DeviceLostError,
@@ -23,11 +23,14 @@ from nst_pipeline.errors import (
     UsageError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.inbox import Found
 from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.settings import StyleSettings
+from nst_pipeline.sheet import mosaic
 from nst_pipeline.weights import Weights
 
 if TYPE_CHECKING:
-    from nst_pipeline.engine import StyleTransfer
+    from nst_pipeline import engine
 
 SOFTWARE = "nst-pipeline preview"
 """How the PNG text ``Software`` of a sheet begins."""
@@ -36,19 +39,25 @@ TOGETHER = 8 * 256**2
 """Pixels painted together on a CPU, for which a batch of large pictures needs much memory."""
 
 
+SWATCH = 192
+"""Longer side of the small pictures beside names; the sheet makes them smaller still."""
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A content or a style.
+    """A content or a style, as the sheet shows it.
 
     Attributes:
         name: of the file or the style.
-        picture: mode RGB, or RGBA if something is transparent; None: it cannot be read.
+        picture: small, mode RGB, or RGBA if something is transparent; None: it cannot be read.
         reason: why it has none.
+        companions: kinds of the files beside it.
     """
 
     name: str
     picture: Image.Image | None
     reason: str = ""
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +69,14 @@ class Spot:
     recipe: Recipe
 
     @functools.cached_property
+    def recipe_digest(self) -> str:
+        """What of the recipe decides the pixels."""
+        return digest(self.recipe.pixels())
+
+    @functools.cached_property
     def key(self) -> str:
         """What decides the pixels."""
-        return digest([self.content, self.style, self.recipe.pixels()])
+        return digest([self.content, self.style, self.recipe_digest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,71 +91,140 @@ OnStep = Callable[[Spot, int, float], None]
 """Takes a spot, the steps done, and the best loss so far."""
 
 
-def read_source(path: Path, name: str, config: Config) -> Source:
-    """Decode a picture, or say why that is impossible."""
-    try:
-        data = inbox.read(path, config.limits.max_bytes)
-        decoded = decode(data, shown(path), config.limits.max_pixels)
-    except ImageError as error:
-        return Source(name, None, str(error))
-    alpha = None if decoded.alpha is None else Image.fromarray(to_depth(decoded.alpha, 8))
-    return Source(name, veiled(Image.fromarray(to_depth(decoded.pixels, 8)), alpha))
+class Painter:
+    """Paints contents small, one after the other, and tells what went wrong with each.
 
-
-def paint(
-    spots: list[Spot],
-    contents: list[Source],
-    styles: dict[str, Source],
-    config: Config,
-    network: Weights,
-    on_step: OnStep,
-    check: Callable[[], None],
-) -> dict[str, Painted]:
-    """Paint every spot, those of one content with equal recipes together.
-
-    Whatever goes wrong with a picture is its reason, and stops no other.
-
-    Args:
-        spots: what to paint; equal ones are painted once.
-        contents: by number.
-        styles: by name.
-        config: says where and how to paint; its folders are left alone.
-        network: the weights.
-        on_step: told of the progress.
-        check: called before each step; whatever it raises ends everything.
-
-    Returns:
-        What became of each spot, by its key.
-
-    Raises:
-        UnavailableError: no such device or weights.
-        DeviceLostError: the device broke.
+    Attributes:
+        styles: what the sheet shows of each style, by name.
     """
-    from nst_pipeline.engine import StyleTransfer, TargetCache
 
-    targets = TargetCache(None, config.limits.cache_bytes)
-    painted: dict[str, Painted] = {}
-    groups: dict[tuple[int, str], list[Spot]] = {}
-    for spot in {spot.key: spot for spot in spots}.values():
-        if wrong := contents[spot.content].reason or styles[spot.style].reason:
-            painted[spot.key] = Painted(None, wrong)
-        else:
-            groups.setdefault((spot.content, recipe_digest(spot.recipe)), []).append(spot)
-    for group in groups.values():
+    def __init__(
+        self,
+        config: Config,
+        network: Weights,
+        size: int,
+        on_step: OnStep,
+        check: Callable[[], None],
+    ) -> None:
+        """Read the styles.
+
+        Args:
+            config: says what styles there are, where and how to paint; its folders are left alone.
+            network: the weights.
+            size: longer side of what the sheet shows of a content, in pixels.
+            on_step: told of the progress.
+            check: called before each step; whatever it raises ends everything.
+        """
+        from nst_pipeline.engine import TargetCache
+
+        self._config, self._network, self._size = config, network, size
+        self._on_step, self._check = on_step, check
+        self._targets = TargetCache(None, config.limits.cache_bytes)
+        self._blends: dict[str, Mapping[str, engine.Style]] = {}
+        read = functools.cache(lambda path: self._decode(path).pixels)
+        self.styles = {n: self._read_style(n, s, read) for n, s in config.styles.items()}
+
+    def paint(self, found: Found, spots: list[Spot]) -> tuple[Source, dict[str, Painted]]:
+        """Paint a content's spots, those of equal recipes together.
+
+        Whatever goes wrong with a picture is its reason, and stops no other.
+
+        Args:
+            found: the content.
+            spots: what to paint; equal ones are painted once.
+
+        Returns:
+            What the sheet shows of the content, and what became of each spot, by its key.
+
+        Raises:
+            UnavailableError: no such device or weights.
+            DeviceLostError: the device broke.
+        """
+        name, kinds = found.path.name, tuple(one.kind for one in found.companions)
+        try:
+            content, extras = self._read_content(found)
+        except ImageError as error:
+            failed = Painted(None, str(error))
+            return Source(name, None, str(error), kinds), {spot.key: failed for spot in spots}
+        painted: dict[str, Painted] = {}
+        groups: dict[str, list[Spot]] = {}
+        for spot in {spot.key: spot for spot in spots}.values():
+            wrong = self.styles[spot.style].reason
+            if wrong := wrong or missing_mask(found.path, self._blends[spot.style], kinds):
+                painted[spot.key] = Painted(None, wrong)
+            else:
+                groups.setdefault(spot.recipe_digest, []).append(spot)
+        for group in groups.values():
+            painted |= self._paint_group(group, content, extras)
+        image = veiled(Image.fromarray(to_depth(content.pixels, 8)), content.alpha)
+        return Source(name, small(image, self._size), "", kinds), painted
+
+    def _paint_group(
+        self, group: list[Spot], content: Decoded, extras: dict[str, Any]
+    ) -> dict[str, Painted]:
+        from nst_pipeline.engine import StyleTransfer
+
+        config, recipe = self._config, group[0].recipe
         try:
             transfer = StyleTransfer(
-                group[0].recipe, config.device, config.precision, network, targets
+                recipe, config.device, config.precision, self._network, self._targets
             )
-            transfer.batch = batch_for(config, group[0].recipe, transfer.batch)
-            results = _paint_group(transfer, group, contents, styles, on_step, check)
+            transfer.batch = batch_for(config, recipe, transfer.batch)
+            results = transfer.run(
+                content.pixels,
+                [self._blends[spot.style] for spot in group],
+                on_step=lambda index, done, loss: self._on_step(group[index], done, loss),
+                check=self._check,
+                **extras,
+            )
+            return {
+                spot.key: Painted(veiled(result.pastiche, content.alpha))
+                for spot, result in zip(group, results, strict=True)
+            }
         except (DeviceLostError, UnavailableError):
             raise
         except PipelineError as error:
-            results = [Painted(None, str(error))] * len(group)
+            reason = str(error)
         except Exception as error:  # noqa: BLE001 - one bad picture must not stop the others
-            results = [Painted(None, f"{type(error).__name__}: {error}")] * len(group)
-        painted |= dict(zip((spot.key for spot in group), results, strict=True))
-    return painted
+            reason = f"{type(error).__name__}: {error}"
+        return {spot.key: Painted(None, reason) for spot in group}
+
+    def _read_content(self, found: Found) -> tuple[Decoded, dict[str, Any]]:
+        """Return a content, and what the engine takes of its companions."""
+        beside = by_kind(found.path, found.companions)
+        content = self._decode(found.path)
+        pictures = {kind: (one.path, self._decode(one.path).pixels) for kind, one in beside.items()}
+        return content, for_engine(found.path, content.pixels, pictures)
+
+    def _read_style(
+        self, name: str, settings: StyleSettings, read: Callable[[Path], Pixels]
+    ) -> Source:
+        """Remember a style as the engine takes it; return what the sheet shows of it."""
+        from nst_pipeline.engine import Style
+
+        try:
+            regions = {
+                region: [(read(path), share) for path, share in images]
+                for region, images in settings.sources().items()
+            }
+        except ImageError as error:
+            return Source(name, None, str(error))
+        self._blends[name] = {
+            region: Style(
+                tuple(pixels for pixels, _ in images), tuple(share for _, share in images)
+            )
+            for region, images in regions.items()
+        }
+        rows = [
+            [(Image.fromarray(to_depth(pixels, 8)), share) for pixels, share in images]
+            for images in regions.values()
+        ]
+        shown_as = small(rows[0][0][0], SWATCH) if settings.image else mosaic(rows, SWATCH)
+        return Source(name, shown_as)
+
+    def _decode(self, path: Path) -> Decoded:
+        limits = self._config.limits
+        return decode(inbox.read(path, limits.max_bytes), shown(path), limits.max_pixels)
 
 
 def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
@@ -151,33 +234,12 @@ def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
     return max(usual, TOGETHER // recipe.size**2) if recipe.size != "original" else usual
 
 
-def _paint_group(
-    transfer: StyleTransfer,
-    group: list[Spot],
-    contents: list[Source],
-    styles: dict[str, Source],
-    on_step: OnStep,
-    check: Callable[[], None],
-) -> list[Painted]:
-    content = contents[group[0].content].picture
-    chosen = [styles[spot.style].picture for spot in group]
-    assert content
-    results = transfer.run(
-        content.convert("RGB"),
-        [style.convert("RGB") for style in chosen if style],
-        on_step=lambda index, done, loss: on_step(group[index], done, loss),
-        check=check,
-    )
-    alpha = content.getchannel("A") if content.mode == "RGBA" else None
-    return [Painted(veiled(result.pastiche, alpha)) for result in results]
-
-
-def veiled(picture: Image.Image, alpha: Image.Image | None) -> Image.Image:
-    """Return an RGB picture with the transparency of ``alpha`` (mode L, any size), if given."""
+def veiled(picture: Image.Image, alpha: Pixels | None) -> Image.Image:
+    """Return an RGB picture with the transparency of ``alpha`` ((H, W), any size), if given."""
     if alpha is None:
         return picture
     picture = picture.copy()
-    picture.putalpha(alpha.resize(picture.size))
+    picture.putalpha(Image.fromarray(to_depth(alpha, 8)).resize(picture.size))
     return picture
 
 

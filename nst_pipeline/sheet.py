@@ -1,11 +1,11 @@
 """Contact sheets: pictures in labelled grids. The layout is apart from the drawing."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
 
 from nst_pipeline.typesetting import font, line_height, lines, width
 
@@ -306,6 +306,25 @@ def _put(image: Image.Image, pen: ImageDraw.ImageDraw, item: Put) -> None:
         picture = picture.resize((box.width, box.height), Image.Resampling.LANCZOS)
     pen.rectangle(frame, "white", EDGE)
     image.paste(picture, (box.left, box.top), picture if picture.mode == "RGBA" else None)
+
+
+def mosaic(rows: Sequence[Sequence[tuple[Image.Image, float]]], side: int) -> Image.Image:
+    """Return a square of ``side`` pixels that shows something of every picture.
+
+    Args:
+        rows: equally high; in each, pictures and how much of its width they get, 1 in all.
+        side: in pixels.
+    """
+    image = Image.new("RGB", (side, side), GROUND)
+    for number, row in enumerate(rows):
+        top, bottom = (side * n // len(rows) for n in (number, number + 1))
+        begin = 0.0
+        for picture, share in row:
+            left, right = round(side * begin), round(side * (begin + share))
+            size = max(1, right - left), max(1, bottom - top)
+            image.paste(ImageOps.fit(picture, size, Image.Resampling.LANCZOS), (left, top))
+            begin += share
+    return image
 
 
 def to_png(image: Image.Image, texts: Iterable[tuple[str, str]]) -> bytes:

@@ -60,7 +60,14 @@ ROOMS = {
     "torchvision": {"engine"},
     "safetensors": {"engine"},
     "PIL": {
-        "decoding", "outbox", "engine", "engine_watcher", "making", "contact", "preview", "sheet",
+        "decoding",
+        "outbox",
+        "engine",
+        "engine_watcher",
+        "making",
+        "contact",
+        "preview",
+        "sheet",
         "typesetting",
     },  # fmt: skip
     "imagecodecs": {"decoding", "outbox"},

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -90,11 +89,10 @@ def test_a_run_that_was_ended_goes_on_and_ends_as_if_it_never_was(
     finally:
         process.communicate(timeout=60)
     assert not output.exists()
-    kept = next(folder.glob("[0-9a-f]*-*"))
-    before = os.stat(kept).st_mtime_ns
+    assert list(folder.glob("[0-9a-f]*-*"))
     assert program("run", "-s", "ink", cwd=project).returncode == 0
     assert output.read_bytes() == whole
-    assert not list(folder.glob("[0-9a-f]*-*")), before
+    assert not list(folder.glob("[0-9a-f]*-*"))
     assert manifest["jobs"][0]["iterations"] == 100
 
 
