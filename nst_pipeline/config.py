@@ -239,6 +239,9 @@ class Config(Settings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the network; auto: bf16 where the device is fast at it."
     )
+    tile: Literal["auto", "on", "off"] = Field(
+        "auto", description="Paint in tiles, which takes less memory; auto: where it is needed."
+    )
     weights: Annotated[str, AfterValidator(_resolve_weights)] = Field(
         "auto", description="auto, imagenet, compact, or a .pth or .safetensors file."
     )

@@ -225,6 +225,7 @@ class LocalExecutor:
                 self._weights,
                 self._targets,
                 None if batch == "auto" else batch,
+                tile=self._config.tile,
             )
         return self._transfers[key]
 

@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
         "engine.lbfgs",
         "engine.targets",
     },
-    {"engine.scales"},
+    {"engine.scales", "engine.tiles"},
     {"engine.scene"},
     {"engine.styles"},
     {"engine.batch"},
