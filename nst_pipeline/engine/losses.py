@@ -272,6 +272,7 @@ def extract(trunk: nn.Sequential, image: Tensor, layers: set[str]) -> dict[str, 
 
     ``pixels`` is the normalised image.
     """
+    image = image.contiguous(memory_format=torch.channels_last)
     values = Normalization(next(trunk.parameters()).dtype).to(image.device)(image)
     found = {"pixels": values} if "pixels" in layers else {}
     for name, layer in trunk.named_children():
