@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nst_pipeline import CONFIG_NAME, __version__
-from nst_pipeline.cli_watch import ConfigOption, register
+from nst_pipeline import CONFIG_NAME, __version__, cli_preview, cli_watch
+from nst_pipeline.cli_watch import ConfigOption
 from nst_pipeline.errors import CannotCreateError, PipelineError
 from nst_pipeline.files import shown
 
@@ -99,7 +99,7 @@ def run(
     """Paint the inbox (or PATHS) in every style, unless it is done already."""
     from rich.console import Console
 
-    from nst_pipeline.overrides import configure
+    from nst_pipeline.overrides import configure, fetch_if_missing
 
     changes = {"size": size, "iterations": iterations}
     settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
@@ -108,7 +108,7 @@ def run(
     if dry_run:
         _show_plan(config, paths, force, as_json)
         return
-    _fetch_if_missing(config.weights)
+    fetch_if_missing(config.weights)
     _run(config, paths, force, as_json, console, wait)
 
 
@@ -263,7 +263,8 @@ def init(
     typer.echo(f"  nst-pipeline run -c {shown(path)}")
 
 
-register(app)
+cli_preview.register(app)
+cli_watch.register(app)
 
 
 @weights_app.callback(invoke_without_command=True)
@@ -287,12 +288,3 @@ def fetch_weights(
     from nst_pipeline.engine.vgg import IMAGENET_URL, fetch_imagenet
 
     typer.echo(f"imagenet  {fetch_imagenet(url or IMAGENET_URL, sys.stderr.isatty())}")
-
-
-def _fetch_if_missing(choice: str) -> None:
-    from nst_pipeline.weights import is_downloadable
-
-    if is_downloadable(choice):
-        from nst_pipeline.engine.vgg import fetch_imagenet
-
-        fetch_imagenet(progress=sys.stderr.isatty())

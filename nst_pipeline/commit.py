@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from nst_pipeline.decoding import decode
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
@@ -22,7 +23,7 @@ from nst_pipeline.files import (
     sync_folder,
     write_temporary,
 )
-from nst_pipeline.inbox import bytes_digest, decode
+from nst_pipeline.inbox import bytes_digest
 from nst_pipeline.ledger import Entry, Ledger
 from nst_pipeline.weights import file_digest
 

@@ -2,7 +2,6 @@
 
 import functools
 import re
-import string
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -20,7 +19,6 @@ from pydantic_core import ErrorDetails
 
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.recipe import (
-    NOT_PIXELS,
     Recipe,
     RecipeChanges,
     RecipeField,
@@ -28,39 +26,10 @@ from nst_pipeline.recipe import (
     did_you_mean,
     make_recipe,
 )
+from nst_pipeline.settings import FolderPath, OutputSettings, StyleSettings, as_region, resolve
 
-NAME_FIELDS = ("content", "style", "recipe", "size")
-"""What an output's name template may hold."""
-
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    base = (info.context or {}).get("base", Path.cwd())
-    return Path(base, path.expanduser()).absolute()
-
-
-def _must_be_file(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    return path
-
-
-def _check_template(template: str) -> str:
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
-        for field in fields:
-            if field not in NAME_FIELDS:
-                raise ValueError(
-                    f"unknown field {{{field}}}{did_you_mean(field, list(NAME_FIELDS))}"
-                )
-        template.format(**dict.fromkeys(NAME_FIELDS, "x"))
-    except (KeyError, IndexError) as error:
-        raise ValueError(f"{template!r} is not a template: write {{content}}-{{style}}") from error
-    if "content" not in fields:
-        raise ValueError(f"{template!r} gives every content the same name; put {{content}} into it")
-    parts = Path(template).parts
-    if Path(template).is_absolute() or ".." in parts or any(p.startswith(".") for p in parts):
-        raise ValueError(f"{template!r} must stay in the outbox and not be hidden")
-    return template
+KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
+"""What pydantic puts into a location for the kind of a value and not for a key."""
 
 
 def _check_style_name(name: str) -> str:
@@ -81,42 +50,7 @@ def check_device(name: str) -> str:
 
 
 def _resolve_weights(choice: str, info: ValidationInfo) -> str:
-    return (
-        choice if choice in ("auto", "imagenet", "compact") else str(_resolve(Path(choice), info))
-    )
-
-
-FolderPath = Annotated[Path, AfterValidator(_resolve)]
-ImagePath = Annotated[Path, AfterValidator(_resolve), AfterValidator(_must_be_file)]
-
-
-class StyleSettings(Settings):
-    """One style: its image, and what its recipe changes."""
-
-    image: ImagePath = Field(description="The style's picture.", examples=["styles/mosaic.jpg"])
-    recipe: RecipeField = Field(
-        default_factory=RecipeChanges, description="Changes to the recipe for this style alone."
-    )
-
-
-def _as_style(value: Any) -> Any:
-    return {"image": value} if isinstance(value, str | Path) else value
-
-
-class OutputSettings(Settings):
-    """How results are named and encoded."""
-
-    format: Literal["png", "jpeg", "webp"] = Field("png", description="File format of the results.")
-    name: Annotated[str, AfterValidator(_check_template)] = Field(
-        "{content}-{style}",
-        description="File name without suffix, of {content}, {style}, {recipe} and {size}; "
-        "a / makes folders.",
-        json_schema_extra=NOT_PIXELS,
-    )
-    quality: int = Field(95, ge=1, le=100, description="Quality of JPEG and WebP (100: lossless).")
-    keep_exif: bool = Field(
-        False, description="Carry over the camera's EXIF, its position (GPS) included."
-    )
+    return choice if choice in ("auto", "imagenet", "compact") else str(resolve(Path(choice), info))
 
 
 class Limits(Settings):
@@ -185,7 +119,7 @@ def _check_address(address: str | None) -> str | None:
 class MetricsSettings(Settings):
     """Where Prometheus finds its figures."""
 
-    textfile: Annotated[Path, AfterValidator(_resolve)] | None = Field(
+    textfile: Annotated[Path, AfterValidator(resolve)] | None = Field(
         None,
         description="File for the node exporter's textfile collector.",
         examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
@@ -228,8 +162,8 @@ class Config(Settings):
     )  # fmt: skip
     styles: dict[
         Annotated[str, AfterValidator(_check_style_name)],
-        Annotated[StyleSettings, BeforeValidator(_as_style)],
-    ] = Field(min_length=1, description="The styles, each a name and an image.")
+        Annotated[StyleSettings, BeforeValidator(as_region)],
+    ] = Field(min_length=1, description="The styles, each a name and an image, or several.")
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )
@@ -310,7 +244,7 @@ def load(path: Path) -> Config:
     try:
         config = parse(data, path.parent)
     except ValidationError as error:
-        problems += [_describe(e, node) for e in error.errors()]
+        problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
     if problems:
         raise ConfigError([f"{path}:{line}: {text}" for line, text in sorted(problems)])
     return config
@@ -325,30 +259,44 @@ def parse(data: dict[str, Any], base: Path) -> Config:
     return Config.model_validate(data, context={"base": base.absolute()})
 
 
-def explain(error: ErrorDetails) -> str:
-    """Return one mistake as *key: what is wrong; what to do*."""
-    loc = _location(error)
+def explain(error: ValidationError) -> list[str]:
+    """Return every mistake as *key: what is wrong; what to do*."""
+    return [text for _, text in _mistakes(error)]
+
+
+def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
+    """Return where each mistake is, and what to say of it.
+
+    What may be one of several kinds is refused once for each kind: those are one mistake.
+    """
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for details in error.errors():
+        loc = tuple(str(part) for part in details["loc"] if not KIND.fullmatch(str(part)))
+        found.setdefault(loc, []).append(details)
+    return [
+        (list(loc), _explain(list(loc), group))
+        for loc, group in found.items()
+        if not any(other[: len(loc)] == loc != other for other in found)
+    ]
+
+
+def _explain(loc: list[str], group: list[ErrorDetails]) -> str:
     where = ".".join(loc) + ": " if loc else ""
-    kind, given = error["type"], error.get("input")
+    kind, given = group[0]["type"], group[0].get("input")
     if kind == "extra_forbidden":
         return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
     if kind == "missing":
         return f"{where}missing"
-    if kind == "literal_error":
-        allowed = error.get("ctx", {})["expected"]
-        return f"{where}is {given!r}; should be {allowed}"
-    message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
-        return where + message
-    return f"{where}is {given!r}; {message[:1].lower()}{message[1:]}"
+        return where + group[0]["msg"].removeprefix("Value error, ")
+    return f"{where}is {given!r}; {', or '.join(dict.fromkeys(map(_expected, group)))}"
 
 
-def _location(error: ErrorDetails) -> list[str]:
-    return [str(part) for part in error["loc"] if part != "[key]"]
-
-
-def _describe(error: ErrorDetails, node: yaml.Node | None) -> tuple[int, str]:
-    return _line(node, _location(error)), explain(error)
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] == "literal_error":
+        return f"should be {error.get('ctx', {})['expected']}"
+    message = error["msg"]
+    return message[:1].lower() + message[1:]
 
 
 def _line(node: yaml.Node | None, loc: list[str]) -> int:

@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from nst_pipeline.companions import role
 from nst_pipeline.config import Config
 from nst_pipeline.disposal import report_path
 from nst_pipeline.errors import UsageError
@@ -44,7 +46,9 @@ def retry(config: Config, names: list[str]) -> list[Path]:
                      *_sources(ledger, "queued")]  # fmt: skip
             chosen = _choose(names, known, config)
         else:
-            chosen = list(dict.fromkeys([*failures, *failed]))
+            chosen = [*failures, *failed]
+        # Companions first, so that their picture is never seen without them.
+        chosen = list(dict.fromkeys([*_companions(chosen, failures), *chosen]))
         for source in chosen:
             # The jobs first: should we be killed, the file is still listed as failed.
             ledger.database.execute(
@@ -63,6 +67,13 @@ def retry(config: Config, names: list[str]) -> list[Path]:
         _tell(ledger)
     nudge(config.state)
     return chosen
+
+
+def _companions(chosen: list[Path], failures: Iterable[Path]) -> list[Path]:
+    """Return the failed files that went away with one of those that come back."""
+    pictures = {(path.parent, path.stem) for path in chosen}
+    known = ((path, role(path.name)) for path in failures)
+    return [path for path, it in known if it and (path.parent, it[0]) in pictures]
 
 
 def cancel(config: Config, names: list[str]) -> list[Path]:

@@ -13,11 +13,11 @@ from nst_pipeline.manifest import JobRecord
 from nst_pipeline.runner import Plan
 
 
-class Display:
-    """A runner's listener that writes to a console; use it as a context manager."""
+class Bars:
+    """Progress on a console, and lines between; use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        """Write to ``console``: bars if it is a terminal, and a line a job in any case."""
+        """Write to ``console``: bars if it is a terminal, and lines in any case."""
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -30,10 +30,6 @@ class Display:
             disable=not console.is_terminal,
         )
         self._everything = self._progress.add_task("", total=None, visible=False, loss="")
-        self._current = self._progress.add_task("", total=None, visible=False, loss="")
-        self._jobs = self._ended = 0
-        self._steps: dict[Path, int] = {}
-        self._told: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -44,13 +40,37 @@ class Display:
         """Stop it, leaving only the lines."""
         self._progress.stop()
 
+    def begin(self, steps: int, description: str = "") -> None:
+        """Show how many steps there are in all."""
+        self._progress.reset(self._everything, total=steps, visible=True, description=description)
+
+    def advance(self, steps: int) -> None:
+        """Show that so many more of them are done."""
+        self._progress.advance(self._everything, steps)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Write one line, never folded."""
+        self._console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+
+
+class Display(Bars):
+    """A runner's listener that writes to a console: bars, and a line a job."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to ``console``."""
+        super().__init__(console)
+        self._current = self._progress.add_task("", total=None, visible=False, loss="")
+        self._jobs = self._ended = 0
+        self._steps: dict[Path, int] = {}
+        self._told: set[tuple[str, str]] = set()
+
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
         self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
         self._jobs = len(plan.todo)
         steps = sum(job.style.recipe.steps for job in plan.todo)
+        self.begin(steps)
         self._count()
-        self._progress.reset(self._everything, total=steps, visible=True)
 
     def stepped(self, job: Job, done: int, loss: float) -> None:
         """Move the bars."""
@@ -60,7 +80,7 @@ class Display:
             self._progress.reset(
                 self._current, total=total, visible=True, description=title, loss=""
             )
-        self._progress.advance(self._everything, done - self._steps.get(job.output, 0))
+        self.advance(done - self._steps.get(job.output, 0))
         self._steps[job.output] = done
         self._progress.update(self._current, completed=done, loss=f"loss {loss:.4g}")
 
@@ -85,10 +105,6 @@ class Display:
                 f"{_short(record.output.path)}  {record.seconds:.1f} s, "
                 f"loss {start:.4g} -> {end:.4g}"
             )
-
-    def line(self, text: str, style: str = "") -> None:
-        """Write one line, never folded."""
-        self._console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 
     def _count(self) -> None:
         description = f"{self._ended} of {self._jobs} jobs"

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,26 +57,53 @@ class Move:
     report: str = ""
 
 
-def dispose(ledger: Ledger, move: Move) -> Path | None:
+def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | None:
     """Carry out a move; return where the file is now, or None if it changed and was left.
 
+    Args:
+        ledger: where the intention is noted.
+        move: of the source.
+        along: of what goes with it. All are noted at once, so that after a kill all go on; one
+            whose file changed is left out.
+
     Raises:
-        OutputError: it could not be moved; it is still there.
+        OutputError: one could not be moved; it is still there.
     """
+    if not _is_same(move.source, move.facts):
+        return None
+    left = [move, *(one for one in along if _is_same(one.source, one.facts))]
+    place = None
     try:
-        if not _is_same(move.source, move.facts):
-            return None
-        if move.kind != "delete":
-            make_folder(move.target.parent)
-            move = _at_free_target(move)
-        _intend(ledger, move)
-        return _carry_out(ledger, move)
+        left = [_prepared(one) for one in left]
+        with ledger.transaction():
+            for one in left:
+                _intend(ledger, one)
+        place = _carry_out(ledger, left[0])
+        del left[0]
+        while place is not None and left:
+            _carry_out(ledger, left[0])
+            del left[0]
     except OSError as error:
-        if os.path.lexists(move.source):
-            _forget(ledger, move)
+        where = left[0].source
+        _forget_those_there(ledger, left)
         raise OutputError(
-            f"{shown(move.source)}: cannot be moved away: {error.strerror}; it stays where it is"
+            f"{shown(where)}: cannot be moved away: {error.strerror}; it stays where it is"
         ) from error
+    _forget_those_there(ledger, left)
+    return place
+
+
+def _forget_those_there(ledger: Ledger, moves: list[Move]) -> None:
+    for one in moves:
+        if os.path.lexists(one.source):
+            _forget(ledger, one)
+
+
+def _prepared(move: Move) -> Move:
+    if move.kind == "delete":
+        return move
+    make_folder(move.target.parent)
+    return _at_free_target(move)
 
 
 def deletion(source: Path, known: str) -> Move:

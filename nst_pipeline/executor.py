@@ -8,21 +8,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
+from nst_pipeline.decoding import Decoded, Pixels, decode, to_grey
 from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.files import shown
-from nst_pipeline.jobs import Content, Job
+from nst_pipeline.jobs import Content, Job, Source, Style
 from nst_pipeline.outbox import encode
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from nst_pipeline.engine import Result, StyleTransfer, TargetCache
+
+
+SHAPE_TOLERANCE = 0.02
+"""How far a companion's proportions may be off: what rounding does to small pictures."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class LocalExecutor:
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._style_image = functools.lru_cache(maxsize=8)(self._read_style)
+        self._blend = functools.lru_cache(maxsize=64)(self._make_blend)  # the same object again
 
     @property
     def capacity(self) -> int:
@@ -155,17 +159,23 @@ class LocalExecutor:
         task = self._tasks.popleft()
         try:
             content = self._read(task.content.path, task.content.sha256, task.copy)
+            extras = self._companions(task.content, content)
         except ImageError as error:
             failure = Failure(str(error), kind="input")
             yield from (Outcome(job, failure) for job in task.jobs)
             return
         groups: dict[str, list[Job]] = {}
         for job in task.jobs:
+            if reason := _missing_mask(job):
+                yield Outcome(job, Failure(reason, kind="input"))
+                continue
             groups.setdefault(recipe_digest(job.style.recipe), []).append(job)
         for same in groups.values():
             transfer = self._transfer(same[0].style.recipe)
             for first in range(0, len(same), transfer.batch):
-                yield from self._paint(transfer, content, same[first : first + transfer.batch])
+                yield from self._paint(
+                    transfer, content, extras, same[first : first + transfer.batch]
+                )
 
     def drain(self) -> Iterator[Outcome]:
         """Paint everything submitted."""
@@ -182,7 +192,7 @@ class LocalExecutor:
         return None
 
     def _paint(
-        self, transfer: StyleTransfer, content: inbox.Decoded, jobs: list[Job]
+        self, transfer: StyleTransfer, content: Decoded, extras: dict[str, Any], jobs: list[Job]
     ) -> list[Outcome]:
         """Paint ``jobs`` together; whatever goes wrong fails these jobs alone.
 
@@ -191,10 +201,11 @@ class LocalExecutor:
         """
         try:
             results = transfer.run(
-                content.image,
-                [self._style_image(job.style.path, job.style.sha256) for job in jobs],
+                content.pixels,
+                [self._style(job.style) for job in jobs],
                 on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
                 check=self._check,
+                **extras,
             )
             return [
                 Outcome(job, _painting(job, content, result))
@@ -225,19 +236,48 @@ class LocalExecutor:
                 self._weights,
                 self._targets,
                 None if batch == "auto" else batch,
-                tile=self._config.tile,
+                self._config.output.bit_depth,
+                self._config.tile,
             )
         return self._transfers[key]
 
-    def _read_style(self, path: Path, sha256: str) -> Image.Image:
-        return self._read(path, sha256).image
+    def _style(self, style: Style) -> Any:
+        """Return what the engine takes as a style: an image, a blend, or these by region."""
+        regions = {name: self._blend(sources) for name, sources in style.sources.items()}
+        return regions[""] if list(regions) == [""] else regions
 
-    def _read(self, path: Path, sha256: str, copy: Path | None = None) -> inbox.Decoded:
+    def _make_blend(self, sources: tuple[Source, ...]) -> Any:
+        images = tuple(self._style_image(path, sha256) for path, sha256, _ in sources)
+        from nst_pipeline.engine import Style
+
+        return Style(images, tuple(share for _, _, share in sources))
+
+    def _read_style(self, path: Path, sha256: str) -> Pixels:
+        return self._read(path, sha256).pixels
+
+    def _companions(self, content: Content, picture: Decoded) -> dict[str, Any]:
+        """Return what the engine takes of a content's companions, none of them: nothing.
+
+        ``masks`` are (h, w) uint8 by the name of their region, the whole picture's without one;
+        ``init`` is (h, w, 3), uint8 or uint16.
+        """
+        extras: dict[str, Any] = {}
+        for kind, (path, sha256) in content.companions.items():
+            pixels = self._read(path, sha256).pixels
+            _check_shape(path, pixels, content.path, picture.pixels)
+            if kind == "init":
+                extras["init"] = pixels
+            else:
+                region = kind.removeprefix("mask").removeprefix(".")
+                extras.setdefault("masks", {})[region] = to_grey(pixels)
+        return extras
+
+    def _read(self, path: Path, sha256: str, copy: Path | None = None) -> Decoded:
         """Decode a file that was planned with this digest."""
         data = inbox.read(copy or path, self._config.limits.max_bytes)
         if inbox.bytes_digest(data) != sha256:
             raise ImageError(f"{shown(path)}: changed since it was listed; run again")
-        return inbox.decode(data, shown(path), self._config.limits.max_pixels)
+        return decode(data, shown(path), self._config.limits.max_pixels)
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -245,14 +285,35 @@ def recipe_digest(recipe: Recipe) -> str:
     return digest(recipe.pixels())
 
 
-def _painting(job: Job, content: inbox.Decoded, result: Result) -> Painting:
-    width, height = result.pastiche.size
-    alpha = content.alpha and content.alpha.resize((width, height))
-    data = encode(result.pastiche, alpha, job.encoding, job.made_by(), content.exif)
+def _missing_mask(job: Job) -> str:
+    """Say that a content has no mask of a region of its style; empty: it has all."""
+    path, masks = job.content.path, job.content.companions
+    for region in job.style.sources:
+        if region and f"mask.{region}" not in masks:
+            return (
+                f"{shown(path)} in {job.style.name}: there is no mask of the region {region}; "
+                f"put {shown(path.stem)}.mask.{shown(region)}.png beside it"
+            )
+    return ""
+
+
+def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:
+    height, width = pixels.shape[:2]
+    wanted_height, wanted_width = content.shape[:2]
+    if abs(height * wanted_width / (width * wanted_height) - 1) > SHAPE_TOLERANCE:
+        raise ImageError(
+            f"{shown(path)}: {width} x {height} pixels, not of the shape of {shown(picture.name)} "
+            f"({wanted_width} x {wanted_height}); make it as large or of the same proportions"
+        )
+
+
+def _painting(job: Job, content: Decoded, result: Result) -> Painting:
+    height, width = result.pixels.shape[:2]
+    data = encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.exif)
     return Painting(
         data,
         (height, width),
-        (content.image.height, content.image.width),
+        content.pixels.shape[:2],
         result.iterations,
         result.stop_reason,
         asdict(result.start),

@@ -1,38 +1,28 @@
-"""The way in: list files, read them once, decode them safely to upright sRGB."""
+"""The way in: list files, and read them once."""
 
-import contextlib
 import errno
 import fcntl
 import fnmatch
 import functools
 import hashlib
-import io
 import logging
 import os
 import re
 import signal
 import stat
-import struct
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
-
+from nst_pipeline.companions import Companion, Listed, paired, seen, together
+from nst_pipeline.decoding import IMAGE_SUFFIXES
 from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError, UsageError
 from nst_pipeline.files import facts, shown
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
-)
 IMAGE_ENDINGS = tuple(IMAGE_SUFFIXES)
 BEING_WRITTEN = "still being written; run again when it is complete"
-ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -44,7 +34,9 @@ class Found:
         folder: its folder relative to where the search started; kept in the outbox.
         root: where the search started.
         facts: what the file was seen with, or None.
-        arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
+        arrived_ns: when the last of it and its companions got its name or its bytes, in ns since
+            the epoch; 0: not known.
+        companions: the files that say how it is painted.
     """
 
     path: Path
@@ -52,21 +44,12 @@ class Found:
     root: Path
     facts: str | None = None
     arrived_ns: int = 0
+    companions: tuple[Companion, ...] = ()
 
-
-@dataclass(frozen=True)
-class Decoded:
-    """An upright 8-bit sRGB image.
-
-    Attributes:
-        image: mode RGB.
-        alpha: mode L, or None where everything is opaque.
-        exif: the file's EXIF block without the orientation; empty where there is none.
-    """
-
-    image: Image.Image
-    alpha: Image.Image | None
-    exif: bytes
+    @property
+    def seen(self) -> str:
+        """What it and its companions were seen with."""
+        return seen(self.facts, self.companions)
 
 
 def find(
@@ -75,24 +58,28 @@ def find(
     """List what there is to paint, in a stable order, each file once.
 
     Args:
-        paths: files, taken as they are, and folders, searched with their subfolders.
+        paths: files, taken as they are, and folders, searched with their subfolders. Companions
+            come with their pictures.
         ignore: shell patterns of file names that folders hold but nobody wants painted.
         apart: files and folders to pass over, such as the outbox.
 
     Raises:
         UsageError: one of ``paths`` does not exist.
     """
-    found: dict[Path, Found] = {}
+    listed: dict[str, Listed] = {}
     for path in paths:
         if not os.path.lexists(path):
             raise UsageError(f"{shown(path)}: no such file or folder")
-        if not path.is_dir():
-            items = iter([Found(path.absolute(), PurePath(), path.parent)])
+        if path.is_dir():
+            files = ((e.path, at) for e, at in walk(path, ignore, apart))
         else:
-            items = (Found(Path(e.path), at, path) for e, at in walk(path, ignore, apart))
-        for item in items:
-            found.setdefault(item.path, item)
-    return list(found.values())
+            files = ((str(p.absolute()), PurePath()) for p in together(path))
+        for name, folder in files:
+            listed.setdefault(name, (name, folder, path, None))
+    return [
+        Found(Path(name), folder, root if root.is_dir() else root.parent, companions=companions)
+        for (name, folder, root, _), companions in paired(listed.values())
+    ]
 
 
 def walk(
@@ -213,105 +200,3 @@ def _read_all(descriptor: int) -> bytes:
 def bytes_digest(data: bytes) -> str:
     """Return the SHA-256 of ``data``, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
-    """Decode an image file, by content and not by suffix.
-
-    EXIF orientation is applied, colours are converted to sRGB through the embedded profile,
-    16-bit samples are reduced to 8.
-
-    Args:
-        data: the whole file, in one of `FORMATS`.
-        name: of the file, for messages.
-        max_pixels: refused above this, before any pixel is decoded.
-
-    Raises:
-        ImageError: not such an image, cut short, damaged or too large.
-    """
-    with _opened(data, name, max_pixels) as image:
-        image.load()
-        return _normalise(image)
-
-
-def identify(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
-    """Return an image file's (height, width), by its header alone.
-
-    Raises:
-        ImageError: not an image in one of `FORMATS`, or too large.
-    """
-    with _opened(data, name, max_pixels) as image:
-        return image.height, image.width
-
-
-@contextlib.contextmanager
-def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image; whatever goes wrong with it, here or in the with block, is an ImageError."""
-    with warnings.catch_warnings():
-        # Pillow warns of large images and odd metadata; the limits decide.
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(
-                        f"{name}: {image.width} x {image.height} pixels; "
-                        f"limits.max_pixels allows {max_pixels:,}"
-                    )
-                yield image
-        except UnidentifiedImageError as error:
-            raise ImageError(
-                f"{name}: not an image in a known format ({', '.join(_formats())})"
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"{name}: too large; limits.max_pixels is {max_pixels:,}") from error
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise ImageError(
-                f"{name}: damaged or cut short after {len(data):,} bytes ({error}); copy it again"
-            ) from error
-
-
-def _formats() -> list[str]:
-    return [f for f in FORMATS if f != "AVIF" or features.check("avif")]
-
-
-def _normalise(image: Image.Image) -> Decoded:
-    profile = image.info.get("icc_profile")
-    exif = image.getexif()
-    upright = ImageOps.exif_transpose(image)
-    exif.pop(ORIENTATION, None)
-    exif_bytes = exif.tobytes() if len(exif) else b""
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        upright, profile = _to_8_bit(upright), None
-    alpha = None
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        alpha = upright.getchannel("A")
-        if alpha.getextrema() == (255, 255):
-            alpha = None
-        upright = upright.convert("RGB")
-    return Decoded(_to_srgb(upright, profile), alpha, exif_bytes)
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Reduce 16-bit, 32-bit or float grey samples to 8 bits, by the range they use."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = float(values.max(initial=0.0))
-    whites = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
-    white = next((white for white in whites if top <= white), top)
-    return Image.fromarray(np.clip(values / white * 255, 0, 255).round().astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile:
-        if image.mode in ("P", "1", "LA", "PA", "La"):
-            image = image.convert("RGB")
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a broken or mismatched profile: what most programs do is to ignore it
-    return image.convert("RGB")

@@ -2,41 +2,97 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from nst_pipeline.config import NAME_FIELDS, OutputSettings
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 from nst_pipeline.inbox import Found
 from nst_pipeline.outbox import output_name
 from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.weights import Weights
 
 
 @dataclass(frozen=True)
 class Content:
-    """A picture to paint, known by its bytes."""
+    """A picture to paint, known by its bytes.
+
+    Attributes:
+        found: the file.
+        sha256: of its bytes.
+        companions: the files beside it that say how it is painted, by their kind (``mask``,
+            ``mask.NAME``, ``init``), each with the SHA-256 of its bytes.
+    """
 
     found: Found
     sha256: str
+    companions: Mapping[str, tuple[Path, str]] = field(default_factory=dict, hash=False)
 
     @property
     def path(self) -> Path:
         """The file."""
         return self.found.path
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over its bytes and its companions'; without companions, its own."""
+        if not self.companions:
+            return self.sha256
+        return digest([self.sha256, self.beside()])
+
+    def beside(self) -> dict[str, str]:
+        """Return the digests of the companions, by their kind."""
+        return {kind: sha256 for kind, (_, sha256) in self.companions.items()}
+
+
+Source = tuple[Path, str, float]
+"""A style image: its file, the SHA-256 of its bytes, and its share of its region."""
+
 
 @dataclass(frozen=True)
 class Style:
-    """A style image with the recipe that it is painted by."""
+    """A style's images with the recipe that it is painted by.
+
+    Attributes:
+        name: of the style.
+        sources: the images by the region that they are for; ``""`` is the whole picture. The
+            shares of a region sum to 1.
+        recipe: how it is painted.
+    """
 
     name: str
-    path: Path
-    sha256: str
+    sources: Mapping[str, tuple[Source, ...]] = field(hash=False)
     recipe: Recipe
+
+    @property
+    def path(self) -> Path:
+        """The image; of several, the first."""
+        return next(iter(self.sources.values()))[0][0]
+
+    @functools.cached_property
+    def paths(self) -> frozenset[Path]:
+        """All images."""
+        return frozenset(path for images in self.sources.values() for path, _, _ in images)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one image for the whole picture."""
+        return list(self.sources) == [""] and len(self.sources[""]) == 1
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the images' bytes, shares and regions; of a plain style, the image's."""
+        if self.is_plain:
+            return self.sources[""][0][1]
+        return digest(
+            {
+                region: sorted([sha256, share] for _, sha256, share in images)
+                for region, images in self.sources.items()
+            }
+        )
 
     @functools.cached_property
     def pixels(self) -> dict[str, Any]:
@@ -69,7 +125,7 @@ class Job:
         """SHA-256 over everything that decides the output's bytes."""
         return digest(
             {
-                "content": self.content.sha256,
+                "content": self.content.digest,
                 "style": self.style.sha256,
                 "recipe": self.style.pixels,
                 "weights": self.weights.sha256,
@@ -88,7 +144,7 @@ class Job:
             "weights_sha256": self.weights.sha256,
             "recipe": self.style.recipe.model_dump(mode="json"),
             "job": self.key,
-        }
+        } | ({"companions": self.content.beside()} if self.content.companions else {})
 
 
 @functools.lru_cache(maxsize=8)
@@ -154,7 +210,9 @@ def _places(
 
 
 def _check_outputs(jobs: list[Job]) -> None:
-    inputs = {job.content.path for job in jobs} | {job.style.path for job in jobs}
+    inputs = {job.content.path for job in jobs}
+    inputs |= {path for job in jobs for path, _ in job.content.companions.values()}
+    inputs |= frozenset[Path]().union(*{job.style.paths for job in jobs})
     seen: dict[Path, Job] = {}
     problems = []
     for job in jobs:

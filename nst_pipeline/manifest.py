@@ -21,7 +21,7 @@ BULK = 500
 """A manifest of more jobs is not written after each: that would take ever longer."""
 BULK_SHARE = 10
 """Of a time span, one part in so many may go into writing one."""
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
 
 class Record(BaseModel):
@@ -73,12 +73,30 @@ class FileRecord(Record):
     size: tuple[int, int] | None = None
 
 
+class ContentRecord(FileRecord):
+    """A picture that was to be painted."""
+
+    companions: dict[str, FileRecord] = Field(
+        {}, description="files beside it that say how, by kind: mask, mask.NAME, init"
+    )
+
+
+class SourceRecord(Record):
+    """One of a style's images; ``weight`` is its share of its region's style."""
+
+    region: str
+    path: str
+    sha256: str
+    weight: float
+
+
 class StyleRecord(Record):
-    """A style."""
+    """A style; of several images, ``path`` is the first's and ``sha256`` is over all."""
 
     name: str
     path: str
     sha256: str
+    images: list[SourceRecord] = Field([], description="of a style of several images")
 
 
 class ErrorRecord(Record):
@@ -101,7 +119,7 @@ class JobRecord(Record):
     """One content x one style."""
 
     status: Literal["done", "failed", "skipped"]
-    content: FileRecord
+    content: ContentRecord
     style: StyleRecord
     output: FileRecord | None = None
     key: str | None = Field(None, description="SHA-256 over everything that decides the output")

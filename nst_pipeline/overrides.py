@@ -1,14 +1,17 @@
 """The command line's settings on top of the file's."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from nst_pipeline import CONFIG_NAME
-from nst_pipeline.config import Config, StyleSettings, explain, load, parse
+from nst_pipeline.config import Config, explain, load, parse
 from nst_pipeline.errors import UsageError
 from nst_pipeline.recipe import did_you_mean
+from nst_pipeline.settings import StyleSettings
+from nst_pipeline.weights import is_downloadable
 
 
 def configure(
@@ -51,7 +54,7 @@ def configure(
             given |= {"styles": _choose(styles, config.styles)}
             config = Config.model_validate(dict(config) | given)
     except ValidationError as error:
-        raise UsageError("\n".join(explain(problem) for problem in error.errors())) from error
+        raise UsageError("\n".join(explain(error))) from error
     return _change_recipes(config, {k: v for k, v in changes.items() if v is not None})
 
 
@@ -78,3 +81,11 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
         for name, style in config.styles.items()
     }
     return config.model_copy(update={"styles": styles})
+
+
+def fetch_if_missing(weights: str) -> None:
+    """Download the weights that the settings name, if that is what it takes."""
+    if is_downloadable(weights):
+        from nst_pipeline.engine.vgg import fetch_imagenet
+
+        fetch_imagenet(progress=sys.stderr.isatty())

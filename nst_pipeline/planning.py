@@ -8,7 +8,9 @@ from itertools import groupby
 from pathlib import Path
 
 from nst_pipeline import inbox, jobs, weights
+from nst_pipeline.companions import role
 from nst_pipeline.config import Config
+from nst_pipeline.decoding import decode, identify
 from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
@@ -95,7 +97,7 @@ def ledger_path(config: Config) -> Path:
 
 def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
     """Return a scanner of the inbox, or of ``paths``."""
-    styles = (style.image for style in config.styles.values())
+    styles = (path for style in config.styles.values() for path in style.paths())
     return Scanner(
         paths or [config.inbox],
         config.ignore,
@@ -187,8 +189,7 @@ def _contents(
             return contents, broken, len(scan.settled) - number
         room -= not (standing and ledger.is_put_off(found.path))
         try:
-            sha256 = _digest(found.path, config, ledger, inbox.identify, found.facts)
-            contents.append(Content(found, sha256))
+            contents.append(_content(found, config, ledger))
         except BeingWrittenError as error:
             if standing:
                 scan.waiting.append(found)
@@ -199,6 +200,30 @@ def _contents(
         except ImageError as error:
             broken.append(Broken(found, str(error)))
     return contents, broken, 0
+
+
+def _content(found: Found, config: Config, ledger: Ledger) -> Content:
+    """Return a file as a content, with its companions.
+
+    Raises:
+        ImageError: it is none, or a companion is none, or has no picture.
+    """
+    path = found.path
+    if (known := role(path.name)) is not None:
+        raise ImageError(
+            f"{shown(path)}: is the {known[1]} of a picture {shown(known[0])} that is not there; "
+            "put that beside it, or rename this file to have it painted"
+        )
+    sha256 = _digest(path, config, ledger, identify, found.facts)
+    companions: dict[str, tuple[Path, str]] = {}
+    for one in found.companions:
+        if one.kind in companions:
+            raise ImageError(
+                f"{shown(one.path)}: a second {one.kind} of {shown(path.name)}, beside "
+                f"{shown(companions[one.kind][0].name)}; take one away"
+            )
+        companions[one.kind] = one.path, _digest(one.path, config, ledger, identify, one.facts)
+    return Content(found, sha256, companions)
 
 
 def _sort(jobs: list[Job], ledger: Ledger, plan: Plan, force: bool, standing: bool) -> None:
@@ -247,13 +272,19 @@ def _digest_of_plan(config: Config, styles: list[Style], network: Weights) -> st
 def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
     styles, problems = [], []
     for name, settings in config.styles.items():
-        try:
-            sha256 = _digest(settings.image, config, ledger, inbox.decode)
-        except ImageError as error:
-            problems.append(f"styles.{name}: {error}")
+        digests: dict[Path, str] = {}
+        for path in settings.paths():
+            try:
+                digests[path] = _digest(path, config, ledger, decode)
+            except ImageError as error:
+                problems.append(f"styles.{name}: {error}")
+        if problems:
             continue
-        recipe = config.style_recipe(name, network.id)
-        styles.append(Style(name, settings.image, sha256, recipe))
+        sources = {
+            region: tuple((path, digests[path], share) for path, share in images)
+            for region, images in settings.sources().items()
+        }
+        styles.append(Style(name, sources, config.style_recipe(name, network.id)))
     if problems:
         raise ConfigError(problems)
     return styles

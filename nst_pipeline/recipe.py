@@ -166,7 +166,7 @@ class Recipe(Settings):
     history_size: int = Field(10, ge=1, le=200, description="Steps that L-BFGS remembers.")
     tolerance: float = Field(
         0.0, ge=0, lt=1,
-        description="Stop a scale once 10 steps lower the loss by less than this part; 0: never.",
+        description="End a scale once 20 steps lower the loss by less than this part; 0: never.",
     )  # fmt: skip
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of whatever is random.")
 

@@ -5,9 +5,17 @@ from typing import Any, Literal
 from nst_pipeline.config import Config
 from nst_pipeline.executor import Failure, Painting
 from nst_pipeline.files import shown
-from nst_pipeline.jobs import Job, Style
+from nst_pipeline.jobs import Content, Job, Style
 from nst_pipeline.ledger import Entry
-from nst_pipeline.manifest import ErrorRecord, FileRecord, JobRecord, LossRecord, StyleRecord
+from nst_pipeline.manifest import (
+    ContentRecord,
+    ErrorRecord,
+    FileRecord,
+    JobRecord,
+    LossRecord,
+    SourceRecord,
+    StyleRecord,
+)
 from nst_pipeline.planning import Broken
 
 
@@ -50,7 +58,7 @@ def broken(file: Broken, style: Style) -> JobRecord:
     """Return the record of a file that no job could be made of."""
     return JobRecord(
         status="failed",
-        content=FileRecord(path=shown(file.found.path)),
+        content=ContentRecord(path=shown(file.found.path)),
         style=_style(style),
         error=ErrorRecord(reason=file.reason),
     )
@@ -64,17 +72,37 @@ def _record(
 ) -> JobRecord:
     return JobRecord(
         status=status,
-        content=FileRecord(
-            path=shown(job.content.path), sha256=job.content.sha256, size=content_size
-        ),
+        content=_content(job.content, content_size),
         style=_style(job.style),
         output=output,
         key=job.key,
     )
 
 
+def _content(content: Content, size: tuple[int, int] | None) -> ContentRecord:
+    return ContentRecord(
+        path=shown(content.path),
+        sha256=content.sha256,
+        size=size,
+        companions={
+            kind: FileRecord(path=shown(path), sha256=sha256)
+            for kind, (path, sha256) in content.companions.items()
+        },
+    )
+
+
 def _style(style: Style) -> StyleRecord:
-    return StyleRecord(name=style.name, path=shown(style.path), sha256=style.sha256)
+    images = [
+        SourceRecord(region=region, path=shown(path), sha256=sha256, weight=share)
+        for region, sources in style.sources.items()
+        for path, sha256, share in sources
+    ]
+    return StyleRecord(
+        name=style.name,
+        path=shown(style.path),
+        sha256=style.sha256,
+        images=[] if style.is_plain else images,
+    )
 
 
 def resolved(config: Config, network: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from nst_pipeline import companions
 from nst_pipeline.errors import InboxGoneError, UsageError
 from nst_pipeline.files import facts, shown
 from nst_pipeline.inbox import Found, walk
@@ -68,18 +69,21 @@ class Scanner:
         self._trusts_clock = not any(is_network(root) for root in roots)
 
     def forget(self, finished: dict[str, str]) -> None:
-        """Take in anew which files (paths as text, with their facts) have nothing left to do."""
+        """Take in anew which files (paths as text, with their facts) have nothing left to do.
+
+        One with companions is none of them: it is looked at again.
+        """
         self._finished = finished
 
     def finish(self, found: Found) -> None:
         """Leave a file out from now on, until it changes."""
         if found.facts:
-            self._finished[shown(found.path)] = found.facts
+            self._finished[shown(found.path)] = found.seen
 
     def age_seconds(self, found: Found) -> float:
         """Return how long a file has been the same, as far as is known."""
         known, since = self._since.get(str(found.path), (None, 0.0))
-        watched = time.monotonic() - since if known and known == found.facts else 0.0
+        watched = time.monotonic() - since if known and known == found.seen else 0.0
         by_clock = (time.time_ns() - found.arrived_ns) / 1e9 if self._trusts_clock else 0.0
         return max(watched, by_clock)
 
@@ -96,17 +100,18 @@ class Scanner:
         ages: list[float] = []
         seen: dict[str, tuple[str, float]] = {}
         now = time.monotonic()
-        for path, folder, root, status in self._files():
-            known = facts(status) if status else ""
-            if known and self._finished.get(shown(path)) == known:
+        for (path, folder, root, status), beside in companions.paired(self._files()):
+            own = facts(status) if status else None
+            known = companions.seen(own, beside)
+            if own and self._finished.get(shown(path)) == known:
                 finished.append((folder, PurePath(path).stem))
                 continue
             if path in seen:
                 continue
             before = self._since.get(path)
             seen[path] = before if before and before[0] == known else (known, now)
-            arrived = status.st_ctime_ns if status else 0
-            found = Found(Path(path), folder, root, known or None, arrived)
+            arrived = max([status.st_ctime_ns if status else 0, *(c.arrived_ns for c in beside)])
+            found = Found(Path(path), folder, root, own, arrived, beside)
             age = now - seen[path][1]
             if self._trusts_clock:
                 age = max(age, (time.time_ns() - arrived) / 1e9)
@@ -132,7 +137,8 @@ class Scanner:
             if not os.path.lexists(root):
                 raise UsageError(f"{shown(root)}: no such file or folder")
             if not root.is_dir():
-                yield str(root.absolute()), PurePath(), root.parent, _status(root)
+                for path in companions.together(root):
+                    yield str(path.absolute()), PurePath(), root.parent, _status(path)
                 continue
             try:
                 for entry, folder in walk(root, self._ignore, self._apart):

@@ -4,6 +4,7 @@ import logging
 import time
 from pathlib import Path
 
+from nst_pipeline.companions import of_others
 from nst_pipeline.config import Config
 from nst_pipeline.disposal import (
     Move,
@@ -117,7 +118,8 @@ class Settler:
     ) -> None:
         if self._config.on_failure == "move" and found.path.is_file():
             target = self._config.failed / found.folder / found.path.name
-            place = self._move(Move(found.path, target, found.facts or "", "fail", report))
+            move = Move(found.path, target, found.facts or "", "fail", report)
+            place = self._move(move, self._along(found, self._config.failed, reason))
             if place is not None:
                 log.error("%s; moved to %s (see %s)", reason, shown(place), report_path(place).name)
                 return
@@ -130,23 +132,43 @@ class Settler:
         if found.path.is_symlink():
             self._leave(found)
         elif self._config.on_success == "delete":
-            self._move(deletion(found.path, found.facts or ""))
+            self._move(deletion(found.path, found.facts or ""), self._along(found, None))
         else:
             target = self._config.processed / found.folder / found.path.name
-            self._move(Move(found.path, target, found.facts or "", "move"))
+            move = Move(found.path, target, found.facts or "", "move")
+            self._move(move, self._along(found, self._config.processed))
         if found.path.exists() and _same(found):
             self._leave(found)  # it cannot be moved; we told
 
-    def _move(self, move: Move) -> Path | None:
+    def _along(self, found: Found, folder: Path | None, reason: str = "") -> list[Move]:
+        """Return the moves of the companions, unless another picture needs them; None: deletion."""
+        files = [one for one in found.companions if one.facts and not one.path.is_symlink()]
+        if not files or of_others(found.path):
+            return []
+        moves = []
+        for one in files:
+            path, known = one.path, one.facts or ""
+            if folder is None:
+                moves.append(deletion(path, known))
+                continue
+            target = folder / found.folder / path.name
+            told = f"goes with {shown(found.path.name)}: {reason}"
+            report = failure_report(path, told, 0, [], _retry(found)) if reason else ""
+            moves.append(Move(path, target, known, "fail" if reason else "move", report))
+        return moves
+
+    def _move(self, move: Move, along: list[Move]) -> Path | None:
         try:
-            return dispose(self._ledger, move)
+            return dispose(self._ledger, move, along)
         except OutputError as error:
             log.error("%s", error)
             return None
 
     def _leave(self, found: Found, problem: str | None = None) -> None:
         """Leave a file where it is, and out of all plans until it changes."""
-        self._ledger.settle(found.path, found.facts or "", self._plan.digest, problem)
+        # One with companions is looked at by the next process again: they may change meanwhile.
+        plan = "" if found.companions else self._plan.digest
+        self._ledger.settle(found.path, found.facts or "", plan, problem)
         if self._scanner:
             self._scanner.finish(found)
 

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from PIL import Image
 
-from nst_pipeline import inbox
 from nst_pipeline.config import Config, load
+from nst_pipeline.decoding import decode, to_depth
 from nst_pipeline.errors import DeviceLostError, ImageError
 from nst_pipeline.executor import Failure, Machine, Outcome, Painting, Task
 from nst_pipeline.files import shown
@@ -92,12 +92,12 @@ class FakeExecutor:
             self._on_step(job, step, 2.0)
         assert task.copy is not None
         try:
-            image = inbox.decode(task.copy.read_bytes(), name, 10**6).image
+            pixels = decode(task.copy.read_bytes(), name, 10**6).pixels
         except ImageError as error:
             return Failure(str(error), kind="input")
         buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        size = (image.height, image.width)
+        Image.fromarray(to_depth(pixels, 8)).save(buffer, "PNG")
+        size = pixels.shape[:2]
         with (self._home / "painted.log").open("a") as log:
             log.write(f"{shown(name)} {job.style.name}\n")
         return Painting(buffer.getvalue(), size, size, step, "iterations", LOSSES, LOSSES, 0.01)

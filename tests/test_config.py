@@ -6,9 +6,10 @@ import yaml
 from conftest import picture
 from pydantic import BaseModel
 
-from nst_pipeline.config import Config, Limits, OutputSettings, StyleSettings, load
+from nst_pipeline.config import Config, Limits, load
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.recipe import Recipe
+from nst_pipeline.settings import OutputSettings, StyleSettings
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "nst_pipeline" / "pipeline.yaml"
@@ -57,8 +58,9 @@ def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -
         "5: styles.pen.recipe.iteration: unknown key; did you mean 'iterations'?",
         "7: recipe.name: is 'gaty'; should be 'gatys' or 'tutorial'",
         "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
-        "9: recipe.size: is 4; input should be greater than or equal to 32",
-        "10: output.format: is 'pnh'; should be 'png', 'jpeg' or 'webp'",
+        "9: recipe.size: is 4; input should be greater than or equal to 32, "
+        "or should be 'original'",
+        "10: output.format: is 'pnh'; should be 'png', 'jpeg', 'webp', 'tiff' or 'avif'",
         "13: limits.max_bytes: stands twice",
         "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
         "as an integer",
@@ -99,10 +101,81 @@ def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
         ("styles: {ink: ink.png}\noutput: {name: '../{content}'}", "must stay in the outbox"),
         ("styles: {ink: ink.png}\noutput: {name: '{content'}", "name"),
         ("styles: {a: ink.png, b: ink.png}\noutput: {name: '{content}'}", "put {style} into it"),
+        (
+            "styles: {ink: ink.png}\noutput: {format: webp, bit_depth: 16}",
+            "2: output.bit_depth: 16 bits do not fit into webp; set format to png or tiff",
+        ),
+        ("styles: {ink: ink.png}\noutput: {subsampling: 4:1:1}", "is '4:1:1'; should be '4:4:4'"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(folder: Path, text: str, complaint: str) -> None:
     assert re.search(complaint, "\n".join(problems(folder, text)))
+
+
+def test_a_style_is_an_image_a_blend_or_regions(folder: Path) -> None:
+    picture().save(folder / "oil.png")
+    ink, oil = folder / "ink.png", folder / "oil.png"
+    config = load(
+        write(
+            folder,
+            "styles:\n"
+            "  plain: ink.png\n"
+            "  also: {image: ink.png}\n"
+            "  blend: {images: {ink.png: 3, oil.png: 1}}\n"
+            "  equal: {images: [ink.png, oil.png]}\n"
+            "  land: {regions: {Sky: ink.png, ground: {images: [ink.png, oil.png]}}}\n",
+        )
+    )
+    sources = {name: style.sources() for name, style in config.styles.items()}
+    assert sources == {
+        "plain": {"": ((ink, 1.0),)},
+        "also": {"": ((ink, 1.0),)},
+        "blend": {"": ((ink, 0.75), (oil, 0.25))},
+        "equal": {"": ((ink, 0.5), (oil, 0.5))},
+        "land": {"sky": ((ink, 1.0),), "ground": ((ink, 0.5), (oil, 0.5))},
+    }
+    assert config.styles["land"].paths() == (ink, oil)
+
+
+def test_mistakes_in_styles_of_several_images_are_told_with_their_lines(folder: Path) -> None:
+    told = problems(
+        folder,
+        "styles:\n"
+        "  none: {recipe: gatys}\n"
+        "  two:\n"
+        "    image: ink.png\n"
+        "    images: [ink.png]\n"
+        "  gone:\n"
+        "    images:\n"
+        "      ink.png: 1\n"
+        "      nothing.png: 2\n"
+        "  zero:\n"
+        "    images:\n"
+        "      ink.png: 0\n"
+        "  empty: {images: {}}\n"
+        "  land:\n"
+        "    regions:\n"
+        "      a.b: ink.png\n"
+        "      sky:\n"
+        "        imags: [ink.png]\n",
+    )
+    expected = [
+        "2: styles.none: needs exactly one of image, images, regions; has none",
+        "3: styles.two: needs exactly one of image, images, regions; has image and images",
+        f"9: styles.gone.images.nothing.png: {folder}/nothing.png: no such file",
+        "12: styles.zero.images.ink.png: is 0; input should be greater than 0",
+        "13: styles.empty.images: is {}; value should have at least 1 item after validation, not 0",
+        "16: styles.land.regions.a.b: 'a.b' cannot be a region's name: it is part of "
+        "photo.mask.NAME.png",
+        "18: styles.land.regions.sky.imags: unknown key; did you mean 'images'?",
+    ]
+    assert sorted(told) == sorted(expected)
+
+
+@pytest.mark.parametrize("written", ["4:2:0", "'4:2:0'"])
+def test_subsampling_is_no_number_of_base_60(folder: Path, written: str) -> None:
+    config = load(write(folder, f"styles: {{ink: ink.png}}\noutput: {{subsampling: {written}}}"))
+    assert config.output.subsampling == "4:2:0"
 
 
 def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -119,7 +192,7 @@ def test_the_sample_pipeline_is_the_template_with_the_paths_of_the_samples() -> 
 
 
 def test_the_template_shows_every_key_there_is() -> None:
-    shown = set(re.findall(r"^[ #]*(\w+):", TEMPLATE.read_text(), re.MULTILINE))
+    shown = set(re.findall(r"(?:^[ #]*|[{,] *)(\w+):", TEMPLATE.read_text(), re.MULTILINE))
     models: list[type[BaseModel]] = [Config, StyleSettings, OutputSettings, Limits, Recipe]
     missing = {field for model in models for field in model.model_fields} - shown
     assert not missing

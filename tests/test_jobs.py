@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from nst_pipeline.config import OutputSettings
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox import Found
 from nst_pipeline.jobs import Content, Job, Style, plan
 from nst_pipeline.recipe import Recipe
+from nst_pipeline.settings import OutputSettings
 from nst_pipeline.weights import Weights
 
 WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
@@ -21,7 +21,7 @@ def content(name: str, sha256: str = "c", root: Path = IN) -> Content:
 
 
 def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
-    return Style(name, Path(f"/styles/{name}.png"), sha256, Recipe(**recipe))
+    return Style(name, {"": ((Path(f"/styles/{name}.png"), sha256, 1.0),)}, Recipe(**recipe))
 
 
 def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
@@ -53,7 +53,8 @@ def test_whatever_decides_the_output_changes_the_key(change: dict[str, Any]) -> 
     "change",
     [
         {"content": content("other.jpg")},
-        {"style": replace(style("ink"), path=Path("/moved.png"))},
+        {"style": replace(style("ink"), sources={"": ((Path("/moved.png"), "s", 1.0),)})},
+        {"style": replace(style("ink"), name="pen")},
         {"encoding": OutputSettings(name="x{content}")},
         {"weights": replace(WEIGHTS, id="a copy", path=Path("/moved"))},
         {"output": OUT / "other.png"},
@@ -115,3 +116,29 @@ def test_metadata_name_style_recipe_and_weights_but_no_path() -> None:
     assert made_by["style"] == "ink" and made_by["recipe"]["size"] == 512
     assert made_by["weights"] == "mine.pth" and made_by["weights_sha256"] == "w"
     assert "/" not in str(made_by)
+
+
+def blend(*sources: tuple[str, float], region: str = "") -> Style:
+    images = tuple((Path(f"/styles/{sha256}.png"), sha256, share) for sha256, share in sources)
+    return Style("ink", {region: images}, Recipe())
+
+
+def test_a_plain_style_has_its_images_digest_and_every_other_its_own() -> None:
+    assert blend(("s", 1.0)).sha256 == "s"
+    styles = [
+        blend(("s", 1.0)),
+        blend(("s", 1.0), region="sky"),
+        blend(("s", 0.5), ("t", 0.5)),
+        blend(("s", 0.4), ("t", 0.6)),
+        blend(("s", 0.5), ("u", 0.5)),
+        blend(("s", 0.5), ("t", 0.5), region="sky"),
+    ]
+    assert len({one.sha256 for one in styles}) == len(styles)
+    assert blend(("t", 0.5), ("s", 0.5)).sha256 == blend(("s", 0.5), ("t", 0.5)).sha256
+
+
+def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
+    images = ((OUT / "b.png", "s", 0.5), (OUT / "a-ink.png", "t", 0.5))
+    land = Style("ink", {"sky": images}, Recipe())
+    with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
+        plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto")

@@ -6,16 +6,19 @@ import subprocess
 import sys
 from pathlib import Path, PurePath
 
+import numpy as np
 import pytest
 from conftest import picture
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, JpegImagePlugin
 
-from nst_pipeline.config import OutputSettings
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import ensure_folder, publish, shown
 from nst_pipeline.outbox import encode, output_name
+from nst_pipeline.settings import OutputSettings
 
 MADE_BY = {"style": "ink", "recipe": {"size": 48}}
+KINDS = ["png", "jpeg", "webp", "tiff", "avif"]
+CHOICES = [*((kind, 8) for kind in KINDS), ("png", 16), ("tiff", 16)]
 
 
 def private_exif() -> bytes:
@@ -31,9 +34,9 @@ def opened(data: bytes) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_metadata_tell_how_it_was_made_and_nothing_private(kind: str) -> None:
-    data = encode(picture(), None, OutputSettings(format=kind), MADE_BY, private_exif())
+    data = encode(np.asarray(picture()), None, OutputSettings(format=kind), MADE_BY, private_exif())
     exif = opened(data).getexif()
     assert json.loads(exif[0x010E]) == MADE_BY
     assert exif[0x0131].startswith("nst-pipeline ")
@@ -41,52 +44,74 @@ def test_metadata_tell_how_it_was_made_and_nothing_private(kind: str) -> None:
     assert b"a camera" not in data
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_cameras_data_travel_when_asked(kind: str) -> None:
     settings = OutputSettings(format=kind, keep_exif=True)
-    exif = opened(encode(picture(), None, settings, MADE_BY, private_exif())).getexif()
+    exif = opened(encode(np.asarray(picture()), None, settings, MADE_BY, private_exif())).getexif()
     assert exif[0x0110] == "a camera" and exif.get_ifd(0x8825)[1] == "N"
     assert json.loads(exif[0x010E]) == MADE_BY
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_srgb_is_embedded_and_the_same_image_gives_the_same_bytes(kind: str) -> None:
-    settings = OutputSettings(format=kind)
-    data = encode(picture(), None, settings, MADE_BY)
+@pytest.mark.parametrize("kind", KINDS)
+def test_srgb_is_embedded(kind: str) -> None:
+    data = encode(np.asarray(picture()), None, OutputSettings(format=kind), MADE_BY)
     profile = ImageCms.ImageCmsProfile(io.BytesIO(opened(data).info["icc_profile"]))
     assert "sRGB" in ImageCms.getProfileDescription(profile)
+
+
+def test_the_same_image_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    np.save(tmp_path / "picture.npy", np.asarray(picture()))
     script = (
-        "import sys; from conftest import picture; from nst_pipeline.outbox import encode;"
-        "from nst_pipeline.config import OutputSettings;"
-        f"sys.stdout.buffer.write(encode(picture(), None, OutputSettings(format={kind!r}),"
-        f"{MADE_BY!r}))"
+        "import hashlib, numpy\n"
+        "from nst_pipeline.outbox import encode\n"
+        "from nst_pipeline.settings import OutputSettings\n"
+        "pixels = numpy.load('picture.npy')\n"
+        f"for kind, bits in {CHOICES}:\n"
+        "    settings = OutputSettings(format=kind, bit_depth=bits)\n"
+        f"    data = encode(pixels, None, settings, {MADE_BY!r})\n"
+        "    print(hashlib.sha256(data).hexdigest())\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    other = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=env)
-    assert other.stdout == data
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=env,
+                       cwd=tmp_path).stdout.split()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert runs[0] == runs[1] and len(set(runs[0])) == len(CHOICES)
 
 
 def test_png_loses_no_pixel_and_alpha_is_carried_over() -> None:
-    alpha = Image.linear_gradient("L").resize((64, 48))
-    for kind in ("png", "webp"):
+    alpha = np.asarray(Image.linear_gradient("L").resize((64, 48)))
+    for kind in ("png", "webp", "tiff"):
         settings = OutputSettings(format=kind, quality=100)
-        image = opened(encode(picture(), alpha, settings, MADE_BY))
+        image = opened(encode(np.asarray(picture()), alpha, settings, MADE_BY))
         assert image.mode == "RGBA"
         assert image.convert("RGB").tobytes() == picture().tobytes()
         assert image.getchannel("A").tobytes() == alpha.tobytes()
 
 
 def test_jpeg_has_white_where_the_content_was_transparent() -> None:
-    clear = Image.new("L", (64, 48), 0)
-    image = opened(encode(picture(), clear, OutputSettings(format="jpeg"), MADE_BY))
+    clear = np.zeros((48, 64), np.uint8)
+    image = opened(encode(np.asarray(picture()), clear, OutputSettings(format="jpeg"), MADE_BY))
     assert image.getextrema() == ((255, 255),) * 3
 
 
 def test_quality_is_obeyed() -> None:
     small, large = (
-        encode(picture(), None, OutputSettings(format="jpeg", quality=q), MADE_BY) for q in (20, 95)
+        encode(np.asarray(picture()), None, OutputSettings(format="jpeg", quality=q), MADE_BY)
+        for q in (20, 95)
     )
     assert len(small) < len(large)
+
+
+def test_subsampling_is_obeyed() -> None:
+    layers = {}
+    for choice in ("4:4:4", "4:2:2", "4:2:0"):
+        settings = OutputSettings(format="jpeg", subsampling=choice)
+        layers[choice] = JpegImagePlugin.get_sampling(
+            opened(encode(np.asarray(picture()), None, settings, MADE_BY))
+        )
+    assert layers == {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
 
 def test_names_follow_the_template_and_keep_the_folder() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 import nst_pipeline
 from nst_pipeline.engine import Recipe, StyleTransfer, make_recipe
+from nst_pipeline.engine.batch import Objective
 from nst_pipeline.engine.images import to_tensor
 from nst_pipeline.recipe import RecipeChanges
 from nst_pipeline.weights import COMPACT_PATH
@@ -20,23 +21,29 @@ CONTENT, STYLE = wave(64, 64, seed=1), wave(64, 64, seed=2)
 
 
 def _engine(iterations: int, pooling: str) -> StyleTransfer:
-    changes = RecipeChanges(name="tutorial", iterations=iterations, pooling=pooling)
+    changes = RecipeChanges(
+        name="tutorial", size="original", iterations=iterations, pooling=pooling
+    )
     recipe = make_recipe("compact", changes)
     return StyleTransfer(recipe, device="cpu", precision="fp32", weights="compact")
 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
-def test_loss_and_gradient_are_those_of_the_tutorial(pooling: str) -> None:
+def test_loss_and_gradient_are_those_of_the_tutorial(
+    pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = nn.MaxPool2d if pooling == "max" else nn.AvgPool2d
     reference = Reference(load_vgg(COMPACT_PATH, lambda: pool(2)), CONTENT, STYLE)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    transfer = _engine(1, pooling)
-    evaluate = transfer._loss_and_gradient
-    transfer._loss_and_gradient = lambda model, pixels: (  # type: ignore[method-assign]
-        seen.append(evaluate(model, pixels)) or seen[-1]
-    )
+    evaluate = Objective.__call__
+
+    def record(objective: Objective, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(evaluate(objective, pixels))
+        return seen[-1]
+
+    monkeypatch.setattr(Objective, "__call__", record)
     start = wave(64, 64, seed=3)
-    transfer.run(CONTENT, [STYLE], start=start)
+    _engine(1, pooling).run(CONTENT, [STYLE], init=start)
     image = start.clone().requires_grad_()
     loss = reference.loss(image)
     loss.backward()
@@ -72,6 +79,7 @@ def test_recipe_tutorial_holds_the_numbers_of_the_tutorial() -> None:
     assert recipe == Recipe(
         name="tutorial",
         size=256,
+        scales=1,
         iterations=300,
         content_layers=["conv2_2"],
         style_layers=["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"],

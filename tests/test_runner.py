@@ -18,6 +18,7 @@ from nst_pipeline.executor import Failure, Machine, Outcome, Painting, Task
 from nst_pipeline.jobs import Job
 from nst_pipeline.manifest import JobRecord, Recorder, schema
 from nst_pipeline.runner import Plan, run_once
+from nst_pipeline.settings import StyleSettings
 
 SCHEMA = Path(__file__).parents[1] / "nst_pipeline" / "manifest.schema.json"
 
@@ -210,6 +211,25 @@ def test_only_what_changed_is_painted_again(config: Config) -> None:
     recipe = styles["ink"].recipe.model_copy(update={"iterations": 4})
     styles["ink"] = styles["ink"].model_copy(update={"recipe": recipe})
     assert painted(config.model_copy(update={"styles": styles})) == ["boat-ink.png", "hill-ink.png"]
+
+
+def test_every_image_of_a_style_counts_and_is_told_in_the_manifest(config: Config) -> None:
+    ink, oil = (config.styles[name].image for name in ("ink", "oil"))
+    regions = {"sky": {"image": ink}, "ground": {"images": {str(ink): 1, str(oil): 3}}}
+    land = StyleSettings.model_validate({"regions": regions})
+    config = config.model_copy(update={"styles": {"land": land}})
+    told = run(config).manifest().jobs[0].style.images
+    assert [(one.region, Path(one.path).name, one.weight) for one in told] == [
+        ("sky", "ink.png", 1.0),
+        ("ground", "ink.png", 0.25),
+        ("ground", "oil.png", 0.75),
+    ]
+    assert painted(config) == []
+    picture(seed=9).save(oil)
+    assert painted(config) == ["boat-land.png", "hill-land.png"]
+    oil.write_text("hello")
+    with pytest.raises(ConfigError, match=r"^styles\.land: .*oil\.png: not an image"):
+        run(config)
 
 
 def test_a_touched_file_with_the_same_bytes_is_not_painted_again(config: Config) -> None:

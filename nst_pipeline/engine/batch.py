@@ -263,7 +263,7 @@ class _Work:
         self._watcher.check()
         done = self._before + lbfgs.done
         if self._watcher.snapshot_steps and done % self._watcher.snapshot_steps == 0:
-            pictures = self._scene.finish(lbfgs.point, self._painted)
+            pictures = self._scene.finish(lbfgs.best_point, self._painted)
             for index, pixels in zip(self._indices, pictures, strict=True):
                 self._watcher.snapshot(index, done, to_image(pixels))
         now = time.perf_counter()
