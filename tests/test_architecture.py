@@ -18,6 +18,7 @@ FLOORS: list[set[str]] = [
         "engine.colour",
         "engine.devices",
         "engine.graphs",
+        "engine.memory",
         "engine.vgg",
         "engine.losses",
         "engine.targets",

@@ -7,6 +7,7 @@ from conftest import picture, wave
 
 from nst_pipeline.engine import Recipe, StyleTransfer, tiles
 from nst_pipeline.engine.losses import LossModel, build_model, extract, style_statistic
+from nst_pipeline.engine.memory import estimate
 from nst_pipeline.engine.tiles import TiledModel, TileMode, Tiling, cut
 from nst_pipeline.engine.vgg import deepest, load_trunk
 from nst_pipeline.weights import COMPACT_PATH
@@ -190,21 +191,23 @@ def test_a_transfer_in_tiles_paints_the_same_picture(monkeypatch: pytest.MonkeyP
 
 def test_auto_cuts_what_memory_does_not_suffice_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = build(), wave(70, 53)
-    assert isinstance(Tiling("auto", 32).model(model, image, 0), LossModel)
-    need = tiles.evaluation_bytes(model.network, image)
-    monkeypatch.setattr(tiles, "available_bytes", lambda device: need)
-    assert isinstance(Tiling("auto", 32).model(model, image, 0), LossModel)
-    assert isinstance(Tiling("auto", 32).model(model, image, 1), TiledModel)
-    assert isinstance(Tiling("off", 32).model(model, image, 1), LossModel)
+    assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
+    need = estimate(
+        {"conv1_1": 32, "conv1_2": 32, "conv2_1": 48, "conv2_2": 48, "conv3_1": 128},
+        ["relu2_2"], ["relu1_1", "relu2_1", "relu3_1"], (53, 70), 1, 10, 4, "average",
+    )  # fmt: skip
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: round(need.total / 0.9) + 1)
+    assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
+    assert isinstance(Tiling("auto", 32).model(model, image, 11), TiledModel)
+    assert isinstance(Tiling("off", 32).model(model, image, 11), LossModel)
 
 
 def test_l_bfgs_remembers_as_many_steps_as_memory_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, image = load_trunk(COMPACT_PATH, "relu1_1"), wave()
-    need = tiles.evaluation_bytes(trunk, image) + tiles.optimiser_bytes(image, 3)
     remembered = []
-    for room in (2**40, need, 0):
+    for room in (2**40, 20 * image.nbytes, 0):
         monkeypatch.setattr(tiles, "available_bytes", lambda device, room=room: room)
-        remembered.append(Tiling().longest_history(trunk, image, 12))
+        remembered.append(Tiling(side=1).longest_history(trunk, image, 12))
     assert remembered == [12, 3, 1]
     painter = transfer("off", history_size=12, iterations=1)
     assert painter.run(picture(), [picture(seed=2)])[0].history_size == 1

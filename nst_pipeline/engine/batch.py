@@ -15,7 +15,7 @@ from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
 from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at
 from nst_pipeline.engine.styles import StyleSet, StyleTargets, regions
-from nst_pipeline.engine.tiles import TiledModel, Tiling, optimiser_bytes
+from nst_pipeline.engine.tiles import TiledModel, Tiling
 
 LONGEST_STEP = 0.1
 """Root mean square change of the pixels in a step; good steps are shorter."""
@@ -214,8 +214,8 @@ class Batch:
             parts,
         )
         image = scene.content.expand(len(self.styles), -1, -1, -1)
-        held = optimiser_bytes(image, self.history_size)
-        return Objective(scene, self.tiling.model(model, image, held), painted), painted
+        tiled = self.tiling.model(model, image, self.history_size)
+        return Objective(scene, tiled, painted), painted
 
     def _start(self, scene: Scene) -> Tensor:
         looks = [next(iter(styles.values())).images[0] for styles in self.styles]

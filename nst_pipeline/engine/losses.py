@@ -31,7 +31,8 @@ def gram_matrix(features: Tensor) -> Tensor:
         features: activations, (B, C, H, W), any float dtype.
 
     Returns:
-        (B, C, C), divided by C*H*W; float32, or float64 for float64 activations.
+        (B, C, C), divided by C*H*W; float32, or float64 for float64 activations. Those of bf16
+        activations are within 2**-9 of the exact ones, typically several times closer.
 
     Raises:
         ShapeError: ``features`` is not 4-D.
@@ -45,14 +46,18 @@ def gram_matrix(features: Tensor) -> Tensor:
 class _Gram(torch.autograd.Function):
     """The product with the own transpose, whose derivative needs one product and not two.
 
-    Only the features as they are stay in memory for it, not their copy in float32.
+    No copy of the features is made in float32. The product of each part of the rows is rounded
+    to the features' dtype (for bf16 by at most 2**-9), and the parts are summed in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        rows = _rows(_at_least_float32(features))
-        return rows.transpose(1, 2) @ rows / features[0].numel()
+        batch, channels = features.shape[:2]
+        parts = _rows(features).reshape(batch * _parts(features), -1, channels)
+        products = (parts.transpose(1, 2) @ parts).view(batch, -1, channels, channels)
+        gram: Tensor = products.sum(1, dtype=_at_least_float32(features[:0]).dtype)
+        return gram.div_(features[0].numel())
 
     @staticmethod
     @once_differentiable
@@ -62,6 +67,36 @@ class _Gram(torch.autograd.Function):
         batch, channels, height, width = features.shape
         product: Tensor = _rows(features) @ symmetric.to(features.dtype)
         return product.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class _SquaredError(torch.autograd.Function):
+    """The mean squared difference (B,), from one difference in the features' own dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
+        difference = features - target
+        ctx.save_for_backward(difference)
+        dtype = _at_least_float32(features[:0]).dtype
+        lines = difference.permute(0, 2, 3, 1).flatten(2)  # one long sum would lose digits
+        lengths = torch.linalg.vector_norm(lines, dim=2, dtype=dtype)
+        loss: Tensor = lengths.square().sum(1) / difference[0].numel()
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        scale = (2 / difference[0].numel() * gradient).to(difference.dtype)
+        return difference * scale.view(-1, 1, 1, 1), None
+
+
+def _parts(features: Tensor) -> int:
+    """Return in how many parts to multiply: each rounds its product to the features' dtype."""
+    if features.dtype not in (torch.bfloat16, torch.float16):
+        return 1
+    channels, pixels = features.shape[1], features[0, 0].numel()
+    most = max(1, min(32, pixels // channels))
+    return max(parts for parts in range(1, most + 1) if pixels % parts == 0)
 
 
 def _rows(features: Tensor) -> Tensor:
@@ -204,8 +239,8 @@ class ContentLoss(_TargetLoss):
 
     def forward(self, features: Tensor) -> Tensor:
         """Set ``loss`` (B,) and return ``features`` (B, C, H, W)."""
-        difference = _at_least_float32(features) - _at_least_float32(self.target)
-        self.loss = difference.square().mean((1, 2, 3)) * self.scale
+        loss: Tensor = _SquaredError.apply(features, self.target)
+        self.loss = loss * self.scale
         return features
 
 

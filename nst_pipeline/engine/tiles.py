@@ -6,9 +6,9 @@ differentiate one tile after the other. Each tile is seen with a halo as wide as
 field, and counts only where its features are those of the whole image.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,12 +23,16 @@ from nst_pipeline.engine.losses import (
     extract,
     moments,
 )
-from nst_pipeline.recipe import Statistic
+from nst_pipeline.engine.memory import Need, available_bytes, estimate
+from nst_pipeline.recipe import LAYER_NAMES, Statistic
 
 TileMode = Literal["auto", "on", "off"]
 
 TILE_SIZE = 1024
 """Side of a tile without its halo, in pixels."""
+
+SHARE = 0.9
+"""Of the available memory, what an image may take."""
 
 
 Means = dict[ContentLoss | StyleLoss, list[Tensor]]
@@ -233,12 +237,10 @@ class Tiling:
     mode: TileMode = "auto"
     side: int = TILE_SIZE
 
-    def model(self, model: LossModel, image: Tensor, held: int) -> LossModel | TiledModel:
-        """Return ``model`` as it evaluates images like ``image`` (B, 3, H, W).
-
-        ``held`` bytes are needed besides.
-        """
-        return TiledModel(model, self.side) if self._cuts(model.network, image, held) else model
+    def model(self, model: LossModel, image: Tensor, history_size: int) -> LossModel | TiledModel:
+        """Return ``model`` as an L-BFGS is to evaluate images like ``image`` (B, 3, H, W) by it."""
+        cuts = self._cuts(model.network, image, history_size)
+        return TiledModel(model, self.side) if cuts else model
 
     @torch.no_grad()
     def features(self, trunk: nn.Sequential, image: Tensor, layers: set[str]) -> dict[str, Tensor]:
@@ -279,43 +281,41 @@ class Tiling:
                 if tile.share(strides[name]):
                     yield tile, name, strides[name], tile.core(values, strides[name])
 
-    def _cuts(self, network: nn.Sequential, image: Tensor, held: int) -> bool:
+    def _cuts(self, network: nn.Sequential, image: Tensor, history_size: int) -> bool:
         if self.mode == "auto":
-            return evaluation_bytes(network, image) + held > available_bytes(image.device)
+            return _need(network, image, history_size).total > _room(image.device)
         return self.mode == "on"
 
     def longest_history(self, network: nn.Sequential, image: Tensor, wanted: int) -> int:
         """Return how many steps L-BFGS can remember: ``wanted``, halved until they fit."""
-        tile = image[..., : self.side, : self.side]
-        room = available_bytes(image.device) - evaluation_bytes(network, tile)
-        while wanted > 1 and optimiser_bytes(image, wanted) > room:
+        tile = _need(network, image[..., : self.side, : self.side], 0).network
+        room = _room(image.device) - tile
+        while wanted > 1 and _need(network, image, wanted).optimiser > room:
             wanted //= 2
         return wanted
 
 
-def optimiser_bytes(image: Tensor, history_size: int) -> int:
-    """Return about what an L-BFGS with its gradient takes for an image (B, 3, H, W)."""
-    return image.nbytes * (2 * history_size + 9)
+def _need(network: nn.Sequential, image: Tensor, history_size: int) -> Need:
+    """Return what an image (B, 3, H, W) takes if it is evaluated whole."""
+    layers = dict(network.named_children())
+    convolutions = {k: layer for k, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+    watched = {
+        kind: [name.removeprefix(kind) for name in layers if name.startswith(kind)]
+        for kind in ("content_", "style_")
+    }
+    last = [name for name in layers if name in LAYER_NAMES][-1]
+    return estimate(
+        {name: layer.out_channels for name, layer in convolutions.items()},
+        watched["content_"],
+        {*watched["style_"], last} - {"pixels"},
+        (image.shape[2], image.shape[3]),
+        len(image),
+        history_size,
+        next(network.parameters()).itemsize,
+        "max" if any(isinstance(layer, nn.MaxPool2d) for layer in layers.values()) else "average",
+    )
 
 
-def evaluation_bytes(network: nn.Sequential, image: Tensor) -> int:
-    """Return about what the activations and their gradients take for an image (B, 3, H, W)."""
-    strides = _strides(network)
-    places = image[:, 0].numel()
-    total = 0
-    for name, layer in network.named_children():
-        if isinstance(layer, nn.Conv2d):
-            total += 2 * layer.out_channels * layer.weight.itemsize * places // strides[name] ** 2
-    return total
-
-
-def available_bytes(device: torch.device) -> int:
-    """Return how much memory can be had on a device."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + cached
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 2**62
+def _room(device: torch.device) -> float:
+    available = available_bytes(device)
+    return math.inf if available is None else SHARE * available

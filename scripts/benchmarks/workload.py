@@ -1,0 +1,136 @@
+"""The work that is timed: pictures, networks, and both implementations of the same losses.
+
+The reference is tests/reference.py, the PyTorch tutorial's own code. Its layers are the recipe
+``tutorial``'s, so that both compute the same loss.
+"""
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from reference import Reference, load_vgg
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
+from nst_pipeline.engine import transfer as transfer_module
+from nst_pipeline.recipe import CONVOLUTIONS, RecipeChanges
+from nst_pipeline.weights import COMPACT_PATH
+
+VGG19_WIDTHS = (64, 128, 256, 512, 512)
+"""Channels in each of the five blocks."""
+
+Evaluate = Callable[[], object]
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="bench-")
+
+
+@functools.cache
+def network(name: str) -> Path:
+    """Return the weights' file: ``compact``, or ``vgg19``: its topology, He's random weights."""
+    if name == "compact":
+        return COMPACT_PATH
+    path = Path(_folder().name) / "vgg19.safetensors"
+    generator, state, channels = torch.Generator().manual_seed(0), {}, 3
+    for block, (count, width) in enumerate(zip(CONVOLUTIONS, VGG19_WIDTHS, strict=True), 1):
+        for i in range(1, count + 1):
+            kernel = torch.randn(width, channels, 3, 3, generator=generator)
+            state[f"conv{block}_{i}.weight"] = kernel * (2 / (9 * channels)) ** 0.5
+            state[f"conv{block}_{i}.bias"] = torch.zeros(width)
+            channels = width
+    save_file(state, path)
+    return path
+
+
+def noise(size: int, seed: int) -> Tensor:
+    """Return a seeded picture (1, 3, size * 3 / 4, size) in [0, 1], rough and smooth."""
+    generator, height = torch.Generator().manual_seed(seed), size * 3 // 4
+    picture = torch.zeros(1, 3, height, size)
+    for octave in (2, 8, 32, 128):
+        grain = torch.rand(1, 3, octave, octave, generator=generator)
+        picture += nn.functional.interpolate(grain, (height, size), mode="bilinear") / 4
+    return picture
+
+
+def pictures(folder: Path | None, size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield contents and styles: of a folder's content/ and style/, or noise.
+
+    A style is stretched to its content's size: the tutorial's code takes no other.
+    """
+    if folder is None:
+        yield from ((noise(size, seed), noise(size, seed + 1000)) for seed in range(count))
+        return
+    contents, styles = (sorted((folder / kind).iterdir()) for kind in ("content", "style"))
+    for i in range(count):
+        paths = contents[i % len(contents)], styles[i % len(styles)]
+        content, style = (images.fit(_open(path), size) for path in paths)
+        yield images.to_tensor(content), images.to_tensor(style.resize(content.size))
+
+
+def _open(path: Path) -> "images.Image.Image":
+    with images.Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def recipe(name: str, iterations: int = 1, preset: str = "tutorial", **changes: object) -> Recipe:
+    """Return a recipe for both networks."""
+    fields = {"name": preset, "iterations": iterations, "pooling": pooling(name), **changes}
+    return make_recipe("imagenet", RecipeChanges.model_validate(fields))
+
+
+def pooling(name: str) -> str:
+    """Return the pooling that goes with a network."""
+    return "average" if name == "compact" else "max"
+
+
+def engine(name: str, device: str, precision: str, made: Recipe, **options: int) -> StyleTransfer:
+    """Return the engine with a network."""
+    path = "compact" if name == "compact" else str(network(name))
+    return StyleTransfer(made, device=device, precision=precision, weights=path, **options)
+
+
+class _Captured(Exception):
+    pass
+
+
+def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) -> Evaluate:
+    """Return one loss and gradient of what the engine would minimise, at its start."""
+    found: list[Evaluate] = []
+
+    def minimise(objective: Callable[[Tensor], object], start: Tensor, *_: object, **__: object):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        found.append(lambda: objective(start))
+        raise _Captured
+
+    with patch.object(transfer_module, "minimise", minimise):
+        try:
+            transfer.run(content, styles)
+        except _Captured:
+            return found[0]
+    raise AssertionError("the engine minimised nothing")
+
+
+def reference(
+    name: str, device: torch.device, content: Tensor, style: Tensor, frozen: bool
+) -> Reference:
+    """Return the tutorial's losses; its weights require gradients unless ``frozen``."""
+    pool = nn.MaxPool2d if pooling(name) == "max" else nn.AvgPool2d
+    cnn = load_vgg(network(name), lambda: pool(2)).requires_grad_(not frozen).to(device)
+    with torch.device(device):
+        return Reference(cnn, content.to(device), style.to(device))
+
+
+def reference_evaluation(losses: Reference, content: Tensor) -> Evaluate:
+    """Return one loss and gradient of the tutorial's, at the content."""
+
+    def evaluate() -> Tensor | None:
+        image = content.clone().requires_grad_()
+        losses.loss(image).backward()
+        return image.grad
+
+    return evaluate
