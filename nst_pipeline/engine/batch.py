@@ -139,8 +139,9 @@ class Objective:
     def _terms(self, image: Tensor) -> Tensor:
         """Return the weighted losses (3, B) of what the network is to see."""
         recipe = self._scene.recipe
+        # The gradient comes in reverse order: the model's first, with nothing else to hold.
+        tv = total_variation(image) if recipe.tv_weight else image.new_zeros(len(image))
         content, style = self._model(image)
-        tv = total_variation(image) if recipe.tv_weight else torch.zeros_like(style)
         weights = recipe.content_weight, recipe.style_weight, recipe.tv_weight
         return torch.stack([w * t for w, t in zip(weights, (content, style, tv), strict=True)])
 
@@ -181,11 +182,10 @@ class Batch:
         first = resume.scale if resume else 0
         for index, scene in enumerate(self.scenes[first:], first):
             objective, painted = self._objective(scene)
-            start = self._start(scene) if found is None else resize(found.point, scene.scale.size)
             work = _Work(watcher, self.indices, scene, painted, index, done, begun)
             found = minimise(
                 objective,
-                start,
+                self._start(scene) if found is None else resize(found.point, scene.scale.size),
                 scene.scale.iterations,
                 self.history_size,
                 project=_clamp,

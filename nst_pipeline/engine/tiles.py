@@ -288,8 +288,8 @@ class Tiling:
 
     def longest_history(self, network: nn.Sequential, image: Tensor, wanted: int) -> int:
         """Return how many steps L-BFGS can remember: ``wanted``, halved until they fit."""
-        tile = _need(network, image[..., : self.side, : self.side], 0).network
-        room = _room(image.device) - tile
+        largest = max((t.of_image(image) for t in cut(network, image, self.side)), key=torch.numel)
+        room = _room(image.device) - _need(network, largest, 0).network
         while wanted > 1 and _need(network, image, wanted).optimiser > room:
             wanted //= 2
         return wanted
