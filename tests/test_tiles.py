@@ -1,16 +1,20 @@
 """Evaluation in tiles gives what evaluation of the whole image gives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from conftest import picture, wave
 
-from nst_pipeline.engine import Recipe, StyleTransfer, tiles
+from nst_pipeline.config import load
+from nst_pipeline.engine import Recipe, StyleTransfer, losses, make_recipe, tiles
 from nst_pipeline.engine.losses import LossModel, build_model, extract, style_statistic
 from nst_pipeline.engine.memory import estimate
 from nst_pipeline.engine.tiles import TiledModel, TileMode, Tiling, cut
 from nst_pipeline.engine.vgg import deepest, load_trunk
-from nst_pipeline.weights import COMPACT_PATH
+from nst_pipeline.executor import LocalExecutor
+from nst_pipeline.weights import COMPACT_PATH, resolve
 
 LAYERS = ("pixels", "relu1_1", "relu2_1", "relu3_1")
 
@@ -211,3 +215,22 @@ def test_l_bfgs_remembers_as_many_steps_as_memory_lets_it(monkeypatch: pytest.Mo
     assert remembered == [12, 3, 1]
     painter = transfer("off", history_size=12, iterations=1)
     assert painter.run(picture(), [picture(seed=2)])[0].history_size == 1
+
+
+@pytest.mark.parametrize("strip", [1, 2, 5, 7])
+def test_total_variation_by_strips_is_that_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, strip: int
+) -> None:
+    monkeypatch.setattr(losses, "STRIP", strip)
+    pixels = torch.rand(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    rows, columns = pixels.diff(dim=2).square(), pixels.diff(dim=3).square()
+    expected = rows.mean((1, 2, 3)) + columns.mean((1, 2, 3))
+    torch.testing.assert_close(losses.total_variation(pixels), expected)
+    assert torch.autograd.gradcheck(losses.total_variation, pixels)
+
+
+def test_pipeline_yaml_says_whether_to_cut(project: Path) -> None:
+    settings = project / "pipeline.yaml"
+    settings.write_text(settings.read_text() + "tile: on\n")
+    executor = LocalExecutor(load(settings), resolve("compact"), lambda *_: None)
+    assert executor._transfer(make_recipe("compact")).tiling.mode == "on"
