@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from nst_pipeline.decoding import decode
+from nst_pipeline.entries import Entry
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
@@ -24,7 +25,7 @@ from nst_pipeline.files import (
     write_temporary,
 )
 from nst_pipeline.inbox import bytes_digest
-from nst_pipeline.ledger import Entry, Ledger
+from nst_pipeline.ledger import Ledger
 from nst_pipeline.weights import file_digest
 
 Policy = Literal["replace", "suffix", "fail"]

@@ -2,94 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from queue import Empty
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nst_pipeline import inbox
 from nst_pipeline.config import Config
 from nst_pipeline.decoding import Decoded, Pixels, decode, to_grey
-from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
+from nst_pipeline.engine_thread import LOOK_SECONDS, EngineThread, Over, Painted, Work, failure
+from nst_pipeline.errors import Abandoned, ImageError
 from nst_pipeline.files import shown
-from nst_pipeline.jobs import Content, Job, Source, Style
+from nst_pipeline.jobs import Content, Job
 from nst_pipeline.outbox import encode
-from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.tasks import Failure, Machine, Outcome, Painting, Task
 from nst_pipeline.weights import Weights
 
 if TYPE_CHECKING:
-    from nst_pipeline.engine import Result, StyleTransfer, TargetCache
+    from nst_pipeline.engine import Result
 
+__all__ = [
+    "Executor",
+    "Failure",
+    "LocalExecutor",
+    "Machine",
+    "OnStep",
+    "Outcome",
+    "Painting",
+    "Task",
+]
 
+STYLES_KEPT = 8
+"""Style images that stay decoded."""
 SHAPE_TOLERANCE = 0.02
 """How far a companion's proportions may be off: what rounding does to small pictures."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A content with its jobs; ``copy`` holds its bytes where nobody else changes them."""
-
-    content: Content
-    jobs: tuple[Job, ...]
-    copy: Path | None = None
-
-
-@dataclass(frozen=True)
-class Painting:
-    """A finished job: the output file's bytes, and what the manifest says of their making.
-
-    ``history_size`` is given only if memory did not suffice for the recipe's.
-    """
-
-    data: bytes
-    size: tuple[int, int]
-    content_size: tuple[int, int]
-    iterations: int
-    stop_reason: str
-    start: dict[str, float]
-    end: dict[str, float]
-    seconds: float
-    history_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a job came to nothing; ``trace`` is empty for a reason that we foresaw.
-
-    ``kind`` is ``input`` if the content is no picture, ``job`` if it will not work the next
-    time either, and ``passing`` if it may.
-    """
-
-    reason: str
-    trace: str = ""
-    kind: Literal["input", "job", "passing"] = "passing"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job."""
-
-    job: Job
-    outcome: Painting | Failure
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What an executor painted on, and how its cache of style targets fared.
-
-    ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
-    """
-
-    device: str
-    precision: str
-    cache_hits: int
-    cache_misses: int
-    cache_bytes: int = 0
-    memory_bytes: int | None = None
-
 
 OnStep = Callable[[Job, int, float], None]
 """Takes a job, the steps done, and the best loss so far."""
@@ -114,9 +64,16 @@ class Executor(Protocol):
     def machine(self) -> Machine | None:
         """Tell what it paints on; None before the first painting."""
 
+    def close(self) -> None:
+        """End everything submitted, at once; nothing comes of it any more."""
+
 
 class LocalExecutor:
-    """Paints in this process, one task after the other."""
+    """Paints in this process: the engine in a thread of its own, all the rest in the caller's.
+
+    While the engine paints, the next task is decoded and what was painted before is encoded.
+    Whatever the caller gave is called in the caller's thread, inside `poll`.
+    """
 
     def __init__(
         self,
@@ -130,127 +87,80 @@ class LocalExecutor:
         Args:
             config: the settings.
             weights: the network's.
-            on_step: told of the progress; may raise `Abandoned`.
-            check: called before every single step; may raise `Abandoned`.
+            on_step: told of the progress; if it raises `Abandoned`, the task is ended.
+            check: called every now and then while the engine makes steps; likewise.
         """
-        self._config, self._weights, self._on_step = config, weights, on_step
-        self._check = check
-        self._tasks: deque[Task] = deque()
-        self._transfers: dict[str, StyleTransfer] = {}
-        self._targets: TargetCache | None = None
-        self._style_image = functools.lru_cache(maxsize=8)(self._read_style)
-        self._blend = functools.lru_cache(maxsize=64)(self._make_blend)  # the same object again
+        self._config, self._on_step, self._check = config, on_step, check
+        self._work: deque[Work] = deque()
+        style_image = functools.lru_cache(maxsize=STYLES_KEPT)(self._read_style)
+        self._engine = EngineThread(config, weights, style_image)
 
     @property
     def capacity(self) -> int:
-        """One task at a time."""
-        return 0 if self._tasks else 1
+        """One task at work, and one that is ready when it is over."""
+        return 2 - len(self._work)
 
     def submit(self, task: Task) -> None:
-        """Take a task."""
-        self._tasks.append(task)
+        """Take a task, and decode its content."""
+        work, broken = Work(), ""
+        try:
+            work.content = self._read(task.content.path, task.content.sha256, task.copy)
+            work.extras = self._companions(task.content, work.content)
+        except ImageError as error:
+            broken = str(error)
+        for job in task.jobs:
+            if reason := broken or _missing_mask(job):
+                work.events.put(Painted(job, Failure(reason, kind="input")))
+            else:
+                work.jobs.append(job)
+        self._engine.begin(work)
+        self._work.append(work)
 
     def poll(self) -> Iterator[Outcome]:
-        """Paint the oldest task, giving each outcome as it comes.
+        """Give the outcomes of the oldest task, each as it comes.
 
         Raises:
             UnavailableError: no such device or weights.
+            DeviceLostError: nothing further can be painted in this process.
         """
-        task = self._tasks.popleft()
-        try:
-            content = self._read(task.content.path, task.content.sha256, task.copy)
-            extras = self._companions(task.content, content)
-        except ImageError as error:
-            failure = Failure(str(error), kind="input")
-            yield from (Outcome(job, failure) for job in task.jobs)
-            return
-        groups: dict[str, list[Job]] = {}
-        for job in task.jobs:
-            if reason := _missing_mask(job):
-                yield Outcome(job, Failure(reason, kind="input"))
+        work, beats = self._work[0], 0
+        while True:
+            event = None
+            with contextlib.suppress(Empty):
+                event = work.events.get(timeout=LOOK_SECONDS)
+            if isinstance(event, Over):
+                break
+            if isinstance(event, Painted):
+                work.room.release()
+                yield Outcome(event.job, _encoded(event, work.content))
                 continue
-            groups.setdefault(recipe_digest(job.style.recipe), []).append(job)
-        for same in groups.values():
-            transfer = self._transfer(same[0].style.recipe)
-            for first in range(0, len(same), transfer.batch):
-                yield from self._paint(
-                    transfer, content, extras, same[first : first + transfer.batch]
-                )
+            try:
+                if self._check and work.beats > beats:
+                    beats = work.beats
+                    self._check()
+                if event:
+                    self._on_step(event.job, event.done, event.loss)
+            except Abandoned:
+                work.halt.set()
+        self._work.popleft()
+        if event.error:
+            raise event.error
 
     def drain(self) -> Iterator[Outcome]:
-        """Paint everything submitted."""
-        while self._tasks:
+        """Give the outcomes of everything submitted."""
+        while self._work:
             yield from self.poll()
 
     def machine(self) -> Machine | None:
         """Tell what it paints on; None before the first painting."""
-        for transfer in self._transfers.values():
-            targets, memory = transfer.targets, transfer.memory_bytes()
-            return Machine(
-                *transfer.describe(), targets.hits, targets.misses, targets.bytes, memory
-            )
-        return None
+        return self._engine.machine
 
-    def _paint(
-        self, transfer: StyleTransfer, content: Decoded, extras: dict[str, Any], jobs: list[Job]
-    ) -> list[Outcome]:
-        """Paint ``jobs`` together; whatever goes wrong fails these jobs alone.
-
-        Raises:
-            DeviceLostError: but nothing further can be painted in this process.
-        """
-        try:
-            results = transfer.run(
-                content.pixels,
-                [self._style(job.style) for job in jobs],
-                on_step=lambda index, done, loss: self._on_step(jobs[index], done, loss),
-                check=self._check,
-                **extras,
-            )
-            return [
-                Outcome(job, _painting(job, content, result))
-                for job, result in zip(jobs, results, strict=True)
-            ]
-        except DeviceLostError:
-            raise
-        except PipelineError as error:
-            failure = Failure(str(error), kind="job")
-        except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
-            failure = Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
-        return [Outcome(job, failure) for job in jobs]
-
-    def _transfer(self, recipe: Recipe) -> StyleTransfer:
-        # Here, because a run with nothing to paint must not pay for importing torch.
-        from nst_pipeline.engine import StyleTransfer, TargetCache
-
-        if self._targets is None:
-            folder = self._config.state / "targets"
-            self._targets = TargetCache(folder, self._config.limits.cache_bytes)
-        key = recipe_digest(recipe)
-        if key not in self._transfers:
-            batch = self._config.limits.batch
-            self._transfers[key] = StyleTransfer(
-                recipe,
-                self._config.device,
-                self._config.precision,
-                self._weights,
-                self._targets,
-                None if batch == "auto" else batch,
-                self._config.output.bit_depth,
-                self._config.tile,
-            )
-        return self._transfers[key]
-
-    def _style(self, style: Style) -> Any:
-        """Return what the engine takes as a style: an image, a blend, or these by region."""
-        regions = {name: self._blend(sources) for name, sources in style.sources.items()}
-        return regions[""] if list(regions) == [""] else regions
-
-    def _make_blend(self, sources: tuple[Source, ...]) -> Any:
-        images = tuple(self._style_image(path, sha256) for path, sha256, _ in sources)
-        from nst_pipeline.engine import Style
-
-        return Style(images, tuple(share for _, _, share in sources))
+    def close(self) -> None:
+        """End everything submitted, after the step at work."""
+        for work in self._work:
+            work.halt.set()
+        self._work.clear()
+        self._engine.close()
 
     def _read_style(self, path: Path, sha256: str) -> Pixels:
         return self._read(path, sha256).pixels
@@ -280,9 +190,13 @@ class LocalExecutor:
         return decode(data, shown(path), self._config.limits.max_pixels)
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """Return the digest of what in a recipe can change a pixel."""
-    return digest(recipe.pixels())
+def _encoded(painted: Painted, content: Decoded | None) -> Painting | Failure | None:
+    if painted.result is None or isinstance(painted.result, Failure) or content is None:
+        return painted.result if isinstance(painted.result, Failure) else None
+    try:
+        return _painting(painted.job, content, painted.result)
+    except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
+        return failure(error)
 
 
 def _missing_mask(job: Job) -> str:

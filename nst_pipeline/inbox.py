@@ -25,7 +25,7 @@ IMAGE_ENDINGS = tuple(IMAGE_SUFFIXES)
 BEING_WRITTEN = "still being written; run again when it is complete"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A file to paint.
 

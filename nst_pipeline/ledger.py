@@ -1,21 +1,15 @@
-"""The ledger: every job's state, and what is known of files already read. SQLite, durable.
-
-A job is ``queued``, ``running`` (attempt n), ``committing`` (its result stands in a temporary
-file whose digest is known), ``done``, and ``disposed`` once its source was moved or deleted. It
-ends elsewhere as ``failed``, ``cancelled``, ``replaced`` (its output was written over by another
-job's) or ``gone`` (its source went away first).
-"""
+"""The ledger: every job's state, and what is known of files already read. SQLite, durable."""
 
 import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from nst_pipeline import schema
+from nst_pipeline.entries import COLUMNS, Brief, Entry, State, entry
 from nst_pipeline.errors import (
     CannotCreateError,
     DiskFullError,
@@ -23,45 +17,14 @@ from nst_pipeline.errors import (
     NotReadyError,
     OutputError,
 )
-from nst_pipeline.files import facts, shown
+from nst_pipeline.files import changed_ns, facts, shown
 from nst_pipeline.jobs import Job
 
-State = Literal[
-    "queued", "running", "committing", "done", "disposed", "failed", "cancelled", "replaced", "gone"
-]
 RACY_NS = 2_000_000_000
 """Within the clock's resolution a file can change again without its facts changing."""
 
-COLUMNS = (
-    "id, source, style, key, content, output, state, attempts, next_try, poison, final, "
-    "temporary, sha256, reason, trace"
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A job as the ledger holds it; see `schema` for the fields."""
-
-    id: int
-    source: Path
-    style: str
-    key: str
-    content: str
-    output: Path
-    state: State
-    attempts: int
-    next_try: float
-    poison: bool
-    final: Path | None
-    temporary: Path | None
-    sha256: str | None
-    reason: str
-    trace: str
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it made its output, and no other job wrote over it."""
-        return self.state in ("done", "disposed")
+Digests = dict[str, tuple[str, str, str | None]]
+"""Facts, SHA-256, and why it is no picture, by path as text."""
 
 
 class Ledger:
@@ -136,20 +99,32 @@ class Ledger:
         rows = self.database.execute(
             f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY id", values
         )
-        return [_entry(row) for row in rows]
+        return [entry(row) for row in rows]
 
     def of_source(self, source: Path) -> list[Entry]:
         """Return all jobs that a file was ever the content of."""
         return self.entries("source = ?", os.fsencode(source))
 
-    def done_by_older(self, job: Job) -> Entry | None:
-        """Return what a program before version 2 recorded of ``job``, if it made it."""
-        found = self.entries(
-            "output = ? AND key = ? AND source = X'' AND state = 'done'",
-            os.fsencode(job.output),
-            job.key,
+    def briefs(self, sources: list[Path]) -> dict[bytes, dict[tuple[str, str], Brief]]:
+        """Return all jobs that some files were ever the content of: path, then style and key."""
+        found: dict[bytes, dict[tuple[str, str], Brief]] = {os.fsencode(s): {} for s in sources}
+        rows = self.database.execute(
+            "SELECT source, style, key, id, state, final FROM jobs WHERE source IN "
+            f"({', '.join('?' * len(found))})",
+            list(found),
         )
-        return found[0] if found else None
+        for source, style, key, *rest in rows:
+            found[source][style, key] = Brief(*rest)
+        return found
+
+    def done_by_older(self, output: str, key: str) -> Brief | None:
+        """Return what a program before version 2 recorded of a job, if it made it."""
+        row = self.database.execute(
+            "SELECT id, state, final FROM jobs WHERE output = ? AND key = ? AND source = X'' "
+            "AND state = 'done'",
+            (os.fsencode(output), key),
+        ).fetchone()
+        return row and Brief(*row)
 
     def twins(self, key: str) -> list[Entry]:
         """Return the jobs of a key that made their output."""
@@ -194,6 +169,11 @@ class Ledger:
     def entry(self, job: int) -> Entry:
         """Return a job."""
         return self.entries("id = ?", job)[0]
+
+    def state(self, job: int) -> State:
+        """Return a job's state alone: it is asked for at every step."""
+        (state,) = self.database.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
+        return state  # type: ignore[no-any-return]
 
     def start(self, jobs: Iterable[int]) -> None:
         """Record, before the work, that jobs are at work for one time more."""
@@ -262,24 +242,43 @@ class Ledger:
 
     # Files
 
-    def file_digest(self, path: Path, compute: Callable[[Path], str]) -> str:
+    def digests(self, names: list[str]) -> Digests:
+        """Return what is remembered of some files (paths as text), for `file_digest`."""
+        rows = self.database.execute(
+            "SELECT path, facts, sha256, problem FROM files WHERE path IN "
+            f"({', '.join('?' * len(names))})",
+            names,
+        )
+        return {name: tuple(rest) for name, *rest in rows}
+
+    def file_digest(
+        self,
+        path: Path,
+        compute: Callable[[Path], str],
+        known: str | None = None,
+        digests: Digests | None = None,
+    ) -> str:
         """Return the SHA-256 of a file, computed only if the file changed since the last time.
 
         Whatever ``compute`` raises is passed on. That a file is no picture is remembered, but
         not what may pass (`NotReadyError`).
+
+        Args:
+            path: the file.
+            compute: computes it, of a file of the ``known`` facts alone.
+            known: the facts that the file was seen with; by default those that it has now.
+            digests: what `digests` gave, where many files are asked for.
         """
         try:
-            status = path.stat()
+            known = known or facts(path.stat())
         except OSError:
             return compute(path)  # it knows best how to say why the file cannot be read
-        known = facts(status)
-        row = self.database.execute(
-            "SELECT facts, sha256, problem FROM files WHERE path = ?", (shown(path),)
-        ).fetchone()
+        name = shown(path)
+        row = (self.digests([name]) if digests is None else digests).get(name)
         if row is not None and row[0] == known:
             if row[2] is not None:
                 raise ImageError(row[2])
-            return str(row[1])
+            return row[1]
         sha256, problem = "", None
         try:
             sha256 = compute(path)
@@ -287,10 +286,10 @@ class Ledger:
             raise
         except ImageError as error:
             problem = error
-        if time.time_ns() - status.st_ctime_ns > RACY_NS:
+        if time.time_ns() - changed_ns(known) > RACY_NS:
             self.database.execute(
                 "INSERT OR REPLACE INTO files (path, facts, sha256, problem) VALUES (?, ?, ?, ?)",
-                (shown(path), known, sha256, problem and str(problem)),
+                (name, known, sha256, problem and str(problem)),
             )
         if problem:
             raise problem
@@ -321,6 +320,13 @@ class Ledger:
             "UPDATE files SET settled = ? WHERE path = ? AND facts = ?", (plan, shown(path), known)
         )
 
+    def settle_all(self, files: Iterable[tuple[Path, str, str]]) -> None:
+        """Record of files, by path and facts, that a plan of a digest has nothing left for them."""
+        self._each(
+            "UPDATE files SET settled = ?1 WHERE path = ?2 AND facts = ?3 AND settled IS NOT ?1",
+            ((plan, shown(path), known) for path, known, plan in files),
+        )
+
     def unsettle(self, path: Path) -> None:
         """Have a file looked at and read again."""
         self.database.execute("DELETE FROM files WHERE path = ?", (shown(path),))
@@ -337,7 +343,7 @@ class Ledger:
         if self.fact(name) != value:
             self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def _each(self, statement: str, values: Sequence[tuple[object, ...]]) -> None:
+    def _each(self, statement: str, values: Iterable[tuple[object, ...]]) -> None:
         """Execute a statement for each of ``values`` in one transaction."""
         with self.transaction():
             self.database.executemany(statement, values)
@@ -353,12 +359,3 @@ class Ledger:
             if self.database.in_transaction:
                 self.database.execute("ROLLBACK")
             raise
-
-
-def _entry(row: tuple[object, ...]) -> Entry:
-    values = list(row)
-    for column in (1, 5, 10, 11):
-        value = values[column]
-        values[column] = Path(os.fsdecode(value)) if isinstance(value, bytes) else None
-    values[9] = bool(values[9])
-    return Entry(*values)  # type: ignore[arg-type]

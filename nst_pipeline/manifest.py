@@ -21,6 +21,8 @@ BULK = 500
 """A manifest of more jobs is not written after each: that would take ever longer."""
 BULK_SHARE = 10
 """Of a time span, one part in so many may go into writing one."""
+LISTED_SKIPPED = 10_000
+"""Of more jobs that were done already, a manifest tells the number alone."""
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
 
@@ -157,7 +159,9 @@ class Manifest(Record):
     device: DeviceRecord | None = Field(description="null when nothing had to be painted")
     weights: WeightsRecord
     config: dict[str, Any] = Field(description="as resolved, every default filled in")
-    jobs: list[JobRecord]
+    jobs: list[JobRecord] = Field(
+        description="those skipped only if they are not more than 10,000; `totals` counts them"
+    )
     totals: TotalsRecord
 
 
@@ -190,6 +194,7 @@ class Recorder:
         )
         self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
         self._saved, self._save_seconds = 0.0, 0.0
+        self._skipped = 0
         self.path = outbox / "manifests" / f"{self._run.id}.json"
         self.device: DeviceRecord | None = None
         self.cache_hits = self.cache_misses = 0
@@ -208,6 +213,10 @@ class Recorder:
         """Add what became of a job, in place of what was said of it before."""
         self._jobs[record.content.path, record.style.name] = record
 
+    def skip(self, jobs: int) -> None:
+        """Count jobs that were done already, too many to be listed."""
+        self._skipped = jobs
+
     def end(self, status: Literal["finished", "stopped"]) -> None:
         """Record that the run is over."""
         self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
@@ -215,6 +224,7 @@ class Recorder:
     def manifest(self) -> Manifest:
         """Return the manifest as it stands."""
         jobs = list(self._jobs.values())
+        seconds = time.monotonic() - self._begun
         return Manifest(
             run=self._run,
             program=program(),
@@ -222,7 +232,7 @@ class Recorder:
             weights=self._weights,
             config=self._config,
             jobs=jobs,
-            totals=totals(jobs, time.monotonic() - self._begun, self.cache_hits, self.cache_misses),
+            totals=totals(jobs, seconds, self.cache_hits, self.cache_misses, self._skipped),
         )
 
     def save_if_due(self) -> None:
@@ -249,15 +259,19 @@ class Recorder:
 
 
 def totals(
-    jobs: list[JobRecord], seconds: float, cache_hits: int = 0, cache_misses: int = 0
+    jobs: list[JobRecord],
+    seconds: float,
+    cache_hits: int = 0,
+    cache_misses: int = 0,
+    skipped: int = 0,
 ) -> TotalsRecord:
-    """Return the sums over ``jobs``."""
+    """Return the sums over ``jobs``, and ``skipped`` more that are not among them."""
     count = Counter(job.status for job in jobs)
     return TotalsRecord(
-        jobs=len(jobs),
+        jobs=len(jobs) + skipped,
         done=count["done"],
         failed=count["failed"],
-        skipped=count["skipped"],
+        skipped=count["skipped"] + skipped,
         duplicates=sum(job.duplicate_of is not None for job in jobs),
         seconds=seconds,
         cache_hits=cache_hits,

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
@@ -26,15 +27,15 @@ PNG_HEADER_BYTES = 33
 STRIP_ROWS = 64
 
 
-def output_name(settings: OutputSettings, folder: PurePath, **fields: object) -> PurePath:
-    """Return an output's path relative to the outbox.
+def output_namer(settings: OutputSettings, **fields: object) -> Callable[[str], str]:
+    """Return what makes an output's name in its folder of what stands for the content.
 
     Args:
         settings: hold the template and the format.
-        folder: the content's folder relative to the inbox.
-        fields: what the template may use: content, style, recipe, size.
+        fields: what else the template may use: style, recipe, size.
     """
-    return folder / (settings.name.format(**fields) + SUFFIXES[settings.format])
+    template = str(PurePath(settings.name)) + SUFFIXES[settings.format]
+    return lambda content: template.format(content=content, **fields)
 
 
 def encode(

@@ -1,16 +1,19 @@
 """What there is to do: the inbox x the styles, minus what the ledger knows as settled."""
 
+import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from nst_pipeline import inbox, jobs, weights
 from nst_pipeline.companions import role
 from nst_pipeline.config import Config
 from nst_pipeline.decoding import decode, identify
+from nst_pipeline.entries import DONE_STATES, Brief, Entry
 from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
@@ -20,10 +23,10 @@ from nst_pipeline.errors import (
 )
 from nst_pipeline.files import shown
 from nst_pipeline.inbox import Found
-from nst_pipeline.jobs import Content, Job, Style
-from nst_pipeline.ledger import Entry, Ledger
+from nst_pipeline.jobs import Content, Job, Planned, Style
+from nst_pipeline.ledger import Digests, Ledger
 from nst_pipeline.recipe import digest
-from nst_pipeline.scanner import Scan, Scanner
+from nst_pipeline.scanner import Scan, Scanner, uncollected
 from nst_pipeline.weights import Weights
 
 CHUNK = 256
@@ -37,6 +40,17 @@ class Broken:
     found: Found
     reason: str
     passing: bool = False
+
+
+class Done(NamedTuple):
+    """A job whose output is there already, small, for there may be very many.
+
+    ``entry`` is its number in the ledger.
+    """
+
+    content: Content
+    style: Style
+    entry: int
 
 
 @dataclass(frozen=True)
@@ -65,13 +79,13 @@ class Plan:
         weights: the network's weights.
         styles: with their recipes.
         todo: jobs to paint, all styles of a content before the next.
-        done: jobs whose output is there already.
+        done: those whose output is there already, in the same order.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
         waiting: files that are not settled, or that somebody writes to.
         digest: of all that decides the outputs but the contents.
         more: how many settled files there are beyond those of the plan.
-        entries: what the ledger holds of the jobs, by output.
+        entries: what the ledger holds of the jobs that are not done, by output.
         seconds: what it took to find out.
         stale: queued jobs of the same sources that are none any more, such as of older bytes.
     """
@@ -79,7 +93,7 @@ class Plan:
     weights: Weights
     styles: list[Style]
     todo: list[Job]
-    done: list[Job]
+    done: list[Done]
     broken: list[Broken]
     held: list[Held] = field(default_factory=list)
     waiting: list[Found] = field(default_factory=list)
@@ -107,13 +121,14 @@ def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
     )
 
 
+@uncollected()
 def make_plan(
     config: Config,
     ledger: Ledger,
     paths: list[Path] | None = None,
     force: bool = False,
+    scan: Scan | None = None,
     scanner: Scanner | None = None,
-    standing: bool = False,
 ) -> Plan:
     """Find the contents and decide what must be painted; imports no torch, writes no output.
 
@@ -122,10 +137,10 @@ def make_plan(
         ledger: what is done already.
         paths: files and folders to paint in place of the inbox.
         force: paint also what is done already.
-        scanner: says which files are settled; without one, all are.
-        standing: the plan of a daemon. It leaves out what is finished, takes up `CHUNK` contents
-            at a time, leaves failed jobs until somebody asks for them, and does not miss
-            outputs that were taken away.
+        scan: says which files are settled; without one, all are.
+        scanner: a daemon's, in place of ``scan``. Its plan leaves out what is finished, takes up
+            `CHUNK` contents at a time, leaves failed jobs until somebody asks for them, and does
+            not miss outputs that were taken away.
 
     Raises:
         InboxGoneError: there is no inbox.
@@ -141,13 +156,13 @@ def make_plan(
     )
     styles = _styles(config, ledger, network)
     plan_digest = _digest_of_plan(config, styles, network)
-    if scanner is None:
+    if scanner is not None:
+        _recall(ledger, scanner, plan_digest)
+        scan = scanner.scan()
+    elif scan is None:
         scan = make_scanner(config, paths).scan()
         scan = replace(scan, settled=scan.settled + scan.waiting)
-    else:
-        if standing:
-            _recall(ledger, scanner, plan_digest)
-        scan = scanner.scan()
+    standing = scanner is not None
     contents, broken, more = _contents(config, ledger, scan, standing)
     planned = jobs.plan(
         contents, styles, config.outbox, config.output, network, config.precision,
@@ -156,8 +171,12 @@ def make_plan(
     plan = Plan(
         network, styles, [], [], broken, waiting=scan.waiting, digest=plan_digest, more=more
     )
-    for _, group in groupby(planned, key=lambda job: job.content.path):
-        _sort(list(group), ledger, plan, force, standing)
+    for first in range(0, len(contents), CHUNK):
+        some = contents[first : first + CHUNK]
+        known = ledger.briefs([content.path for content in some])
+        for content in some:
+            items = list(itertools.islice(planned, len(styles)))
+            _sort(items, known[os.fsencode(content.path)], ledger, plan, force, standing)
     if standing:
         # What was tried before comes after all that was not: it may end the process again.
         tried = Counter(
@@ -182,14 +201,17 @@ def _contents(
     contents: list[Content] = []
     broken: list[Broken] = []
     room = CHUNK
+    digests: Digests = {}
     for number, found in enumerate(scan.settled):
+        if number % CHUNK == 0:
+            digests = ledger.digests([shown(f.path) for f in scan.settled[number : number + CHUNK]])
         if standing and found.facts is None:
             continue  # a link to nowhere, or gone by now
         if standing and not room:
             return contents, broken, len(scan.settled) - number
         room -= not (standing and ledger.is_put_off(found.path))
         try:
-            contents.append(_content(found, config, ledger))
+            contents.append(_content(found, config, ledger, digests))
         except BeingWrittenError as error:
             if standing:
                 scan.waiting.append(found)
@@ -202,7 +224,7 @@ def _contents(
     return contents, broken, 0
 
 
-def _content(found: Found, config: Config, ledger: Ledger) -> Content:
+def _content(found: Found, config: Config, ledger: Ledger, digests: Digests) -> Content:
     """Return a file as a content, with its companions.
 
     Raises:
@@ -214,7 +236,9 @@ def _content(found: Found, config: Config, ledger: Ledger) -> Content:
             f"{shown(path)}: is the {known[1]} of a picture {shown(known[0])} that is not there; "
             "put that beside it, or rename this file to have it painted"
         )
-    sha256 = _digest(path, config, ledger, identify, found.facts)
+    sha256 = _digest(path, config, ledger, identify, found.facts, digests)
+    if not found.companions:
+        return Content(found, sha256)
     companions: dict[str, tuple[Path, str]] = {}
     for one in found.companions:
         if one.kind in companions:
@@ -226,25 +250,38 @@ def _content(found: Found, config: Config, ledger: Ledger) -> Content:
     return Content(found, sha256, companions)
 
 
-def _sort(jobs: list[Job], ledger: Ledger, plan: Plan, force: bool, standing: bool) -> None:
+def _sort(
+    planned: list[Planned],
+    known: dict[tuple[str, str], Brief],
+    ledger: Ledger,
+    plan: Plan,
+    force: bool,
+    standing: bool,
+) -> None:
     """Sort a content's jobs into those to do, those done, and those to leave."""
-    known = {(e.style, e.key): e for e in ledger.of_source(jobs[0].content.path)}
-    wanted = {(job.style.name, job.key) for job in jobs}
-    plan.stale.extend(
-        e.id for name, e in known.items() if e.state == "queued" and name not in wanted
-    )
-    for job in jobs:
-        entry = known.get((job.style.name, job.key)) or ledger.done_by_older(job)
-        if entry is not None:
-            plan.entries[job.output] = entry
-        if entry is None or force:
+    for item in planned:
+        style = item.manner.style
+        brief = known.pop((style.name, item.key), None)
+        brief = brief or ledger.done_by_older(item.output, item.key)
+        if brief and not force and _is_done(brief, standing):
+            plan.done.append(Done(item.content, style, brief.id))
+            continue
+        job = item.job()
+        if brief is None:
             plan.todo.append(job)
-        elif entry.is_done and (standing or (entry.final is not None and entry.final.is_file())):
-            plan.done.append(job)
-        elif _is_held(entry, standing):
+            continue
+        entry = plan.entries[job.output] = ledger.entry(brief.id)
+        if not force and _is_held(entry, standing):
             plan.held.append(Held(job, entry))
         else:
             plan.todo.append(job)
+    plan.stale.extend(brief.id for brief in known.values() if brief.state == "queued")
+
+
+def _is_done(brief: Brief, standing: bool) -> bool:
+    if brief.state not in DONE_STATES:
+        return False
+    return standing or (brief.final is not None and os.path.isfile(brief.final))  # noqa: PTH113
 
 
 def _is_held(entry: Entry, standing: bool) -> bool:
@@ -296,6 +333,7 @@ def _digest(
     ledger: Ledger,
     look: Callable[[bytes, str, int], object],
     known: str | None = None,
+    digests: Digests | None = None,
 ) -> str:
     """Return an image file's SHA-256; ``look`` refuses, the first time, what is no image."""
 
@@ -304,4 +342,4 @@ def _digest(
         look(data, shown(path), config.limits.max_pixels)
         return inbox.bytes_digest(data)
 
-    return ledger.file_digest(path, compute)
+    return ledger.file_digest(path, compute, known, digests)

@@ -13,6 +13,7 @@ from PIL import Image
 from nst_pipeline import __version__, inbox
 from nst_pipeline.config import Config
 from nst_pipeline.decoding import decode, to_depth
+from nst_pipeline.engine_thread import recipe_digest
 from nst_pipeline.errors import (
     CannotCreateError,
     DeviceLostError,
@@ -21,7 +22,6 @@ from nst_pipeline.errors import (
     UnavailableError,
     UsageError,
 )
-from nst_pipeline.executor import recipe_digest
 from nst_pipeline.files import shown
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights

@@ -25,7 +25,7 @@ LAYER_NAMES = tuple(
 STYLE_LAYER_NAMES = ("pixels", *LAYER_NAMES)
 """What a style can be compared at: the layers, and the normalised picture itself."""
 
-RecipeName = Literal["gatys", "tutorial"]
+RecipeName = Literal["gatys", "painterly", "sketch", "photo-colors", "tutorial"]
 Statistic = Literal["gram", "gram+mean", "covariance"]
 Pooling = Literal["max", "average", "rescaled-average"]
 Padding = Literal["zeros", "replicate", "reflect"]
@@ -62,8 +62,12 @@ NOT_PIXELS: dict[str, Any] = {"pixels": False}
 
 def digest(value: Any) -> str:
     """Return the SHA-256 of ``value`` written as canonical JSON, in hexadecimal."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return ``value`` as JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _weigh_layers(value: Any) -> Any:
@@ -178,6 +182,22 @@ class Recipe(Settings):
 
 RECIPES: dict[RecipeName, dict[str, Any]] = {
     "gatys": {},
+    # Large strokes that follow the content loosely.
+    "painterly": {
+        "content_layers": ["relu4_2"],
+        "statistic": "covariance",
+        "style_scale": 1.5,
+        "init": "style-colors",
+    },
+    # The content's drawing in fine strokes of the style.
+    "sketch": {
+        "scales": 1,
+        "content_layers": ["relu2_2"],
+        "style_layers": ["relu1_1", "relu2_1", "relu3_1"],
+        "style_scale": 0.6,
+    },
+    # The style's strokes in the content's own colours.
+    "photo-colors": {"colors": "content"},
     # The PyTorch tutorial "Neural Transfer Using PyTorch": its conv_4 and conv_1 ... conv_5.
     "tutorial": {
         "size": 256,
@@ -194,6 +214,14 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
 NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
     "compact": {
         "gatys": {
+            "pooling": "average",
+            "content_layers": {"relu2_2": 1.0},
+            "style_weight": 50.0,
+            "tv_weight": 15.0,
+        },
+        "painterly": {"pooling": "average", "style_weight": 30.0, "tv_weight": 10.0},
+        "sketch": {"pooling": "average", "style_weight": 20.0, "tv_weight": 3.0},
+        "photo-colors": {
             "pooling": "average",
             "content_layers": {"relu2_2": 1.0},
             "style_weight": 50.0,

@@ -3,10 +3,10 @@
 from typing import Any, Literal
 
 from nst_pipeline.config import Config
+from nst_pipeline.entries import Entry
 from nst_pipeline.executor import Failure, Painting
 from nst_pipeline.files import shown
 from nst_pipeline.jobs import Content, Job, Style
-from nst_pipeline.ledger import Entry
 from nst_pipeline.manifest import (
     ContentRecord,
     ErrorRecord,
@@ -16,7 +16,7 @@ from nst_pipeline.manifest import (
     SourceRecord,
     StyleRecord,
 )
-from nst_pipeline.planning import Broken
+from nst_pipeline.planning import Broken, Done
 
 
 def painted(job: Job, painting: Painting, output: FileRecord) -> JobRecord:
@@ -42,10 +42,15 @@ def repeated(job: Job, twin: Entry, output: FileRecord) -> JobRecord:
     )
 
 
-def skipped(job: Job, entry: Entry | None) -> JobRecord:
+def skipped(done: Done, entry: Entry) -> JobRecord:
     """Return the record of a job whose output is there already."""
-    place = entry.final if entry and entry.final else job.output
-    return _record(job, "skipped", FileRecord(path=shown(place), sha256=entry and entry.sha256))
+    return JobRecord(
+        status="skipped",
+        content=_content(done.content),
+        style=_style(done.style),
+        output=FileRecord(path=shown(entry.final), sha256=entry.sha256),
+        key=entry.key,
+    )
 
 
 def failed(job: Job, failure: Failure) -> JobRecord:
@@ -66,7 +71,7 @@ def broken(file: Broken, style: Style) -> JobRecord:
 
 def _record(
     job: Job,
-    status: Literal["done", "failed", "skipped"],
+    status: Literal["done", "failed"],
     output: FileRecord | None,
     content_size: tuple[int, int] | None = None,
 ) -> JobRecord:
@@ -79,7 +84,7 @@ def _record(
     )
 
 
-def _content(content: Content, size: tuple[int, int] | None) -> ContentRecord:
+def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRecord:
     return ContentRecord(
         path=shown(content.path),
         sha256=content.sha256,

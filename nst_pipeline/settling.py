@@ -14,11 +14,12 @@ from nst_pipeline.disposal import (
     record_failure,
     report_path,
 )
+from nst_pipeline.entries import Entry
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import facts, shown
 from nst_pipeline.inbox import Found
 from nst_pipeline.jobs import Content, Job
-from nst_pipeline.ledger import Entry, Ledger
+from nst_pipeline.ledger import Ledger
 from nst_pipeline.planning import Broken, Plan
 from nst_pipeline.scanner import Scanner
 
@@ -37,16 +38,33 @@ class Settler:
         """Only a daemon gives files up: a run tells, and leaves them."""
         self._config, self._ledger, self._plan, self._scanner = config, ledger, plan, scanner
         self._open: dict[Path, list[Job]] = {}
-        for job in (*plan.todo, *plan.done, *(held.job for held in plan.held)):
+        for job in (*plan.todo, *(held.job for held in plan.held)):
             self._open.setdefault(job.content.path, []).append(job)
 
+    def settle_done(self) -> None:
+        """Settle the contents that the plan has nothing to do for."""
+        contents = {id(done.content): done.content for done in self._plan.done}
+        done = [
+            content.found
+            for content in contents.values()
+            if content.found.facts and content.path not in self._open
+        ]
+        if self._config.on_success != "keep":
+            for found in done:
+                self._put_away(found)
+            return
+        self._ledger.settle_all((f.path, f.facts or "", self._settled_for(f)) for f in done)
+        if self._scanner:
+            for found in done:
+                self._scanner.finish(found)
+
     def settle_all(self) -> None:
-        """Settle every content that has no job left to do."""
+        """Settle every content that had a job to do and has none left."""
         for path in list(self._open):
             self.settle(path)
 
     def settle(self, path: Path) -> None:
-        """Settle a content, if it has no job left to do and is not settled yet."""
+        """Settle a content that had one, if it has no job left to do and is not settled yet."""
         jobs = self._open.get(path)
         if jobs is None:
             return
@@ -166,11 +184,14 @@ class Settler:
 
     def _leave(self, found: Found, problem: str | None = None) -> None:
         """Leave a file where it is, and out of all plans until it changes."""
-        # One with companions is looked at by the next process again: they may change meanwhile.
-        plan = "" if found.companions else self._plan.digest
-        self._ledger.settle(found.path, found.facts or "", plan, problem)
+        self._ledger.settle(found.path, found.facts or "", self._settled_for(found), problem)
         if self._scanner:
             self._scanner.finish(found)
+
+    def _settled_for(self, found: Found) -> str:
+        """Return the digest of the plan that has nothing left for a file; empty: none knows."""
+        # One with companions is looked at by the next process again: they may change meanwhile.
+        return "" if found.companions else self._plan.digest
 
 
 def _same(found: Found) -> bool:

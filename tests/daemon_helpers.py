@@ -71,6 +71,9 @@ class FakeExecutor:
     def machine(self) -> Machine:
         return Machine("fake", "fp32", 1, 1)
 
+    def close(self) -> None:
+        self._tasks.clear()
+
     def _paint(self, task: Task, job: Job) -> Painting | Failure:
         name = task.content.path.name
         order = self._home / "orders" / name

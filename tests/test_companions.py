@@ -26,6 +26,7 @@ from PIL import Image
 from nst_pipeline import disposal, inbox
 from nst_pipeline.companions import role
 from nst_pipeline.config import Config, load
+from nst_pipeline.engine_thread import EngineThread
 from nst_pipeline.executor import Failure, LocalExecutor, Painting, Task
 from nst_pipeline.files import facts
 from nst_pipeline.ledger import Ledger
@@ -179,7 +180,9 @@ class Engine:
 
     batch = 8
 
-    def run(self, content: Image.Image, styles: list[Any], **given: Any) -> list[object]:
+    def paint(
+        self, content: Image.Image, styles: list[Any], watcher: object, **given: Any
+    ) -> list[object]:
         self.given, self.styles = given, styles
         raise ValueError("enough")
 
@@ -187,7 +190,7 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     engine = Engine()
-    monkeypatch.setattr(LocalExecutor, "_transfer", lambda *_: engine)
+    monkeypatch.setattr(EngineThread, "_transfer", lambda *_: engine)
     yield engine
 
 
@@ -196,6 +199,8 @@ def paint(config: Config) -> Painting | Failure:
     (job,) = plan(config).todo
     local.submit(Task(job.content, (job,)))
     (outcome,) = local.poll()
+    local.close()
+    assert outcome.outcome
     return outcome.outcome
 
 
@@ -219,7 +224,7 @@ def test_the_engine_is_asked_for_nothing_new_without_companions(
     config: Config, engine: Engine
 ) -> None:
     paint(config)
-    assert engine.given.keys() == {"on_step", "check"}
+    assert not engine.given
 
 
 def test_a_mask_of_another_shape_is_refused(config: Config, engine: Engine) -> None:

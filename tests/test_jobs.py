@@ -25,7 +25,9 @@ def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
 
 
 def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
-    jobs = plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto")
+    planned = list(plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
+    jobs = [item.job() for item in planned]
+    assert [job.key for job in jobs] == [item.key for item in planned]
     return [str(job.output.relative_to(OUT)) for job in jobs]
 
 
@@ -100,13 +102,15 @@ def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
 
 def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="would overwrite an input"):
-        plan(
-            [content("x.jpg"), content("x-ink.png")],
-            [style("ink")],
-            IN,
-            OutputSettings(),
-            WEIGHTS,
-            "",
+        list(
+            plan(
+                [content("x.jpg"), content("x-ink.png")],
+                [style("ink")],
+                IN,
+                OutputSettings(),
+                WEIGHTS,
+                "",
+            )
         )
 
 
@@ -141,4 +145,4 @@ def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
     images = ((OUT / "b.png", "s", 0.5), (OUT / "a-ink.png", "t", 0.5))
     land = Style("ink", {"sky": images}, Recipe())
     with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
-        plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto")
+        list(plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from nst_pipeline import runner
 from nst_pipeline.config import Config, load
 from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
 from nst_pipeline.executor import Failure, Machine, Outcome, Painting, Task
@@ -30,6 +31,7 @@ class FakeExecutor:
         self.fates = fates or {}
         self.tasks: list[Task] = []
         self.painted: list[Job] = []
+        self.together: list[list[str]] = []
 
     def __call__(self, *_: object) -> "FakeExecutor":
         return self
@@ -41,6 +43,7 @@ class FakeExecutor:
     def submit(self, task: Task) -> None:
         assert self.capacity
         self.tasks.append(task)
+        self.together.append([task.content.path.stem for task in self.tasks])
 
     def poll(self) -> Iterator[Outcome]:
         task = self.tasks.pop(0)
@@ -57,6 +60,9 @@ class FakeExecutor:
 
     def machine(self) -> Machine:
         return Machine("fake", "fp32", 3, 4)
+
+    def close(self) -> None:
+        self.tasks.clear()
 
 
 def _painting(job: Job) -> Painting:
@@ -188,6 +194,36 @@ def test_a_second_run_paints_nothing_and_writes_no_manifest(config: Config) -> N
     assert manifest.totals.skipped == 4 and manifest.device is None
     assert {job.output.sha256 is not None for job in manifest.jobs if job.output} == {True}
     assert list((config.outbox / "manifests").iterdir()) == before
+
+
+def test_very_many_skipped_jobs_are_counted_and_not_listed(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted(config)
+    monkeypatch.setattr(runner, "LISTED_SKIPPED", 3)
+    manifest = run_once(config, FakeExecutor(), _Silent()).manifest()
+    assert manifest.totals.skipped == manifest.totals.jobs == 4 and not manifest.jobs
+
+
+def test_the_next_content_is_handed_over_while_one_is_painted(config: Config) -> None:
+    executor = FakeExecutor()
+    run(config, executor)
+    assert executor.together == [["boat"], ["boat", "hill"]]
+
+
+def test_what_was_begun_before_is_painted_alone(config: Config) -> None:
+    run(config, FakeExecutor({"boat": Failure("no paint")}))
+    (config.outbox / "hill-oil.png").unlink()
+    executor = FakeExecutor()
+    run_once(config, executor, _Silent())
+    assert executor.together == [["boat"], ["hill"]]
+
+
+def test_the_same_bytes_side_by_side_are_painted_once(config: Config) -> None:
+    (config.inbox / "boat2.jpg").write_bytes((config.inbox / "boat.jpg").read_bytes())
+    executor = FakeExecutor()
+    totals = run(config, executor).manifest().totals
+    assert (totals.done, totals.duplicates) == (6, 2) and len(executor.painted) == 4
 
 
 def test_force_paints_everything_again(config: Config) -> None:

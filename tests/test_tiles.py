@@ -13,7 +13,7 @@ from nst_pipeline.engine.losses import LossModel, build_model, extract, style_st
 from nst_pipeline.engine.memory import estimate
 from nst_pipeline.engine.tiles import TiledModel, TileMode, Tiling, cut
 from nst_pipeline.engine.vgg import deepest, load_trunk
-from nst_pipeline.executor import LocalExecutor
+from nst_pipeline.engine_thread import EngineThread
 from nst_pipeline.weights import COMPACT_PATH, resolve
 
 LAYERS = ("pixels", "relu1_1", "relu2_1", "relu3_1")
@@ -232,5 +232,5 @@ def test_total_variation_by_strips_is_that_of_the_whole(
 def test_pipeline_yaml_says_whether_to_cut(project: Path) -> None:
     settings = project / "pipeline.yaml"
     settings.write_text(settings.read_text() + "tile: on\n")
-    executor = LocalExecutor(load(settings), resolve("compact"), lambda *_: None)
-    assert executor._transfer(make_recipe("compact")).tiling.mode == "on"
+    engine = EngineThread(load(settings), resolve("compact"), lambda *_: None)
+    assert engine._transfer(make_recipe("compact")).tiling.mode == "on"

@@ -13,13 +13,14 @@ import os
 # cuBLAS reads this once, when CUDA starts; without it its sums differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-from nst_pipeline.engine.batch import Checkpoint, Losses, Result, Watcher  # noqa: E402
+from nst_pipeline.engine.batch import Losses, Result, Watcher  # noqa: E402
+from nst_pipeline.engine.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
 from nst_pipeline.engine.styles import Style  # noqa: E402
 from nst_pipeline.engine.targets import TargetCache  # noqa: E402
-from nst_pipeline.engine.transfer import StyleTransfer  # noqa: E402
+from nst_pipeline.engine.transfer import Progress, StyleTransfer  # noqa: E402
 from nst_pipeline.recipe import Recipe, make_recipe  # noqa: E402
 
 __all__ = [
-    "Checkpoint", "Losses", "Recipe", "Result", "Style", "StyleTransfer", "TargetCache", "Watcher",
-    "make_recipe",
+    "Checkpoint", "Losses", "Progress", "Recipe", "Result", "Style", "StyleTransfer",
+    "TargetCache", "Watcher", "make_recipe", "read_checkpoint",
 ]  # fmt: skip

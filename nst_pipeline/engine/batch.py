@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from nst_pipeline.engine.checkpoint import Checkpoint
 from nst_pipeline.engine.images import Bits, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
@@ -58,23 +59,6 @@ class Result:
     def pastiche(self) -> Image.Image:
         """The picture in 8 bits."""
         return to_image(to_tensor(self.pixels))
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A batch in the middle of its work.
-
-    Attributes:
-        scale: index of the scale at work.
-        before: steps done at the scales before it.
-        seconds: worked so far.
-        tensors: state of the optimiser, on the CPU.
-    """
-
-    scale: int
-    before: int
-    seconds: float
-    tensors: dict[str, Tensor]
 
 
 class Watcher:
@@ -177,12 +161,14 @@ class Batch:
     def paint(self, watcher: Watcher) -> list[Result]:
         """Return the pastiches, in order of the styles."""
         resume = watcher.resume(self.indices)
+        if resume and resume.history_size != self.history_size:
+            resume = None
         begun = time.perf_counter() - (resume.seconds if resume else 0)
         done, found = (resume.before if resume else 0), None
         first = resume.scale if resume else 0
         for index, scene in enumerate(self.scenes[first:], first):
             objective, painted = self._objective(scene)
-            work = _Work(watcher, self.indices, scene, painted, index, done, begun)
+            work = _Work(self, watcher, scene, painted, index, done, begun)
             found = minimise(
                 objective,
                 self._start(scene) if found is None else resize(found.point, scene.scale.size),
@@ -242,15 +228,16 @@ class _Work:
 
     def __init__(
         self,
+        batch: Batch,
         watcher: Watcher,
-        indices: range,
         scene: Scene,
         painted: Tensor | None,
         scale: int,
         before: int,
         begun: float,
     ) -> None:
-        self._watcher, self._indices = watcher, indices
+        self._watcher, self._indices = watcher, batch.indices
+        self._history_size = batch.history_size
         self._scene, self._painted = scene, painted
         self._scale, self._before, self._begun = scale, before, begun
         self._saved = time.perf_counter()
@@ -260,18 +247,26 @@ class _Work:
             self._watcher.stepped(index, self._before + done, loss)
 
     def after_step(self, lbfgs: Lbfgs) -> None:
-        self._watcher.check()
+        try:
+            self._watcher.check()
+        except BaseException:
+            if time.perf_counter() - self._begun >= self._watcher.checkpoint_seconds:
+                self._save(lbfgs)
+            raise
         done = self._before + lbfgs.done
         if self._watcher.snapshot_steps and done % self._watcher.snapshot_steps == 0:
             pictures = self._scene.finish(lbfgs.best_point, self._painted)
             for index, pixels in zip(self._indices, pictures, strict=True):
                 self._watcher.snapshot(index, done, to_image(pixels))
-        now = time.perf_counter()
-        if now - self._saved >= self._watcher.checkpoint_seconds:
-            tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
-            checkpoint = Checkpoint(self._scale, self._before, now - self._begun, tensors)
-            self._watcher.checkpoint(self._indices, checkpoint)
-            self._saved = time.perf_counter()
+        if time.perf_counter() - self._saved >= self._watcher.checkpoint_seconds:
+            self._save(lbfgs)
+
+    def _save(self, lbfgs: Lbfgs) -> None:
+        tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
+        seconds = time.perf_counter() - self._begun
+        checkpoint = Checkpoint(self._scale, self._before, seconds, self._history_size, tensors)
+        self._watcher.checkpoint(self._indices, checkpoint)
+        self._saved = time.perf_counter()
 
 
 def _clamp(pixels: Tensor) -> Tensor:

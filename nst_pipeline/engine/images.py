@@ -1,5 +1,6 @@
 """Pictures to tensors and back. The only module here that meets PIL's (width, height)."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from nst_pipeline.errors import ShapeError
 
-Picture = Image.Image | NDArray[Any] | Tensor
+Pixels = Image.Image | NDArray[Any] | Tensor
 """A PIL image; an array (H, W, 3), uint8 or uint16; or a tensor (1, 3, H, W) in [0, 1]."""
+
+Picture = Pixels | Callable[[], Pixels]
+"""Pixels, or a function that gives them whenever they are needed, so that they need not stay."""
 
 Bits = Literal[8, 16]
 
@@ -26,6 +30,8 @@ def to_tensor(picture: Picture) -> Tensor:
     Raises:
         ShapeError: a tensor or an array of another shape.
     """
+    if callable(picture):
+        picture = picture()
     if isinstance(picture, Tensor):
         if picture.dim() != 4 or picture.shape[:2] != (1, 3):
             raise ShapeError(f"a picture as a tensor is (1, 3, H, W), not {tuple(picture.shape)}")

@@ -31,8 +31,7 @@ def gram_matrix(features: Tensor) -> Tensor:
         features: activations, (B, C, H, W), any float dtype.
 
     Returns:
-        (B, C, C), divided by C*H*W; float32, or float64 for float64 activations. Those of bf16
-        activations are within 2**-9 of the exact ones, typically several times closer.
+        (B, C, C), divided by C*H*W; float32, or float64 for float64 activations.
 
     Raises:
         ShapeError: ``features`` is not 4-D.
@@ -46,18 +45,14 @@ def gram_matrix(features: Tensor) -> Tensor:
 class _Gram(torch.autograd.Function):
     """The product with the own transpose, whose derivative needs one product and not two.
 
-    No copy of the features is made in float32. The product of each part of the rows is rounded
-    to the features' dtype (for bf16 by at most 2**-9), and the parts are summed in float32.
+    Only the features as they are stay in memory for it, not their copy in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        batch, channels = features.shape[:2]
-        parts = _rows(features).reshape(batch * _parts(features), -1, channels)
-        products = (parts.transpose(1, 2) @ parts).view(batch, -1, channels, channels)
-        gram: Tensor = products.sum(1, dtype=_at_least_float32(features[:0]).dtype)
-        return gram.div_(features[0].numel())
+        rows = _rows(_at_least_float32(features))
+        return rows.transpose(1, 2) @ rows / features[0].numel()
 
     @staticmethod
     @once_differentiable
@@ -88,15 +83,6 @@ class _SquaredError(torch.autograd.Function):
         (difference,) = ctx.saved_tensors
         scale = (2 / difference[0].numel() * gradient).to(difference.dtype)
         return difference * scale.view(-1, 1, 1, 1), None
-
-
-def _parts(features: Tensor) -> int:
-    """Return in how many parts to multiply: each rounds its product to the features' dtype."""
-    if features.dtype not in (torch.bfloat16, torch.float16):
-        return 1
-    channels, pixels = features.shape[1], features[0, 0].numel()
-    most = max(1, min(32, pixels // channels))
-    return max(parts for parts in range(1, most + 1) if pixels % parts == 0)
 
 
 def _rows(features: Tensor) -> Tensor:
