@@ -53,6 +53,14 @@ def _resolve_weights(choice: str, info: ValidationInfo) -> str:
     return choice if choice in ("auto", "imagenet", "compact") else str(resolve(Path(choice), info))
 
 
+def _as_switch(value: Any) -> Any:
+    """Undo YAML 1.1, to which ``on`` and ``off`` are booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
+
+
 class Limits(Settings):
     """Bounds on what is accepted and kept."""
 
@@ -84,7 +92,7 @@ class WatchSettings(Settings):
     rescan_seconds: float = Field(
         60.0, gt=0, le=86400, description="The inbox is read anew at least this often."
     )
-    polling: Literal["auto", "on", "off"] = Field(
+    polling: Switch = Field(
         "auto",
         description="Whether to do without the file system's events; auto: where it sends none.",
     )
@@ -172,6 +180,9 @@ class Config(Settings):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the network; auto: bf16 where the device is fast at it."
+    )
+    tile: Switch = Field(
+        "auto", description="Paint in tiles, which takes less memory; auto: where it is needed."
     )
     checkpoint_seconds: float = Field(
         60.0, ge=0,

@@ -231,6 +231,7 @@ class EngineThread:
                 self._targets,
                 None if batch == "auto" else batch,
                 self._config.output.bit_depth,
+                self._config.tile,
             )
         return self._transfers[key]
 

@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
         "engine.targets",
     },
     {"engine.lbfgs"},
-    {"engine.scales"},
+    {"engine.scales", "engine.tiles"},
     {"engine.scene"},
     {"engine.styles"},
     {"engine.batch"},

@@ -112,6 +112,12 @@ def test_a_file_that_makes_no_sense_is_refused(folder: Path, text: str, complain
     assert re.search(complaint, "\n".join(problems(folder, text)))
 
 
+def test_on_and_off_may_be_written_without_quotes(folder: Path) -> None:
+    text = "styles: {ink: ink.png}\ntile: on\nwatch: {polling: off}"
+    config = load(write(folder, text))
+    assert (config.tile, config.watch.polling) == ("on", "off")
+
+
 def test_a_style_is_an_image_a_blend_or_regions(folder: Path) -> None:
     picture().save(folder / "oil.png")
     ink, oil = folder / "ink.png", folder / "oil.png"

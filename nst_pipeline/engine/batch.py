@@ -16,6 +16,7 @@ from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
 from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at
 from nst_pipeline.engine.styles import StyleSet, StyleTargets, regions
+from nst_pipeline.engine.tiles import TiledModel, Tiling
 
 LONGEST_STEP = 0.1
 """Root mean square change of the pixels in a step; good steps are shorter."""
@@ -93,7 +94,7 @@ class Watcher:
 class Objective:
     """The loss of pastiches of one content at one scale, and its gradient."""
 
-    def __init__(self, scene: Scene, model: LossModel, painted: Tensor | None) -> None:
+    def __init__(self, scene: Scene, model: LossModel | TiledModel, painted: Tensor | None) -> None:
         """Judge by ``model``; only where ``painted`` says so, pixels matter."""
         self._scene, self._model, self._painted = scene, model, painted
 
@@ -122,8 +123,9 @@ class Objective:
     def _terms(self, image: Tensor) -> Tensor:
         """Return the weighted losses (3, B) of what the network is to see."""
         recipe = self._scene.recipe
-        content, style = self._model(image.contiguous(memory_format=torch.channels_last))
-        tv = total_variation(image) if recipe.tv_weight else torch.zeros_like(style)
+        # The gradient comes in reverse order: the model's first, with nothing else to hold.
+        tv = total_variation(image) if recipe.tv_weight else image.new_zeros(len(image))
+        content, style = self._model(image)
         weights = recipe.content_weight, recipe.style_weight, recipe.tv_weight
         return torch.stack([w * t for w, t in zip(weights, (content, style, tv), strict=True)])
 
@@ -137,6 +139,7 @@ class Batch:
         targets: prepares the styles.
         scenes: the content, coarse to fine.
         masks: (1, 1, H, W) in [0, 1], by name.
+        tiling: how large images are evaluated.
         styles: what to paint.
         indices: of the styles, among all of the content's.
         init: a picture (1, 3, H, W) to start from; None: as the recipe says.
@@ -148,6 +151,7 @@ class Batch:
     targets: StyleTargets
     scenes: Sequence[Scene]
     masks: dict[str, Tensor]
+    tiling: Tiling
     styles: Sequence[StyleSet]
     indices: range
     init: Tensor | None
@@ -164,11 +168,10 @@ class Batch:
         first = resume.scale if resume else 0
         for index, scene in enumerate(self.scenes[first:], first):
             objective, painted = self._objective(scene)
-            start = self._start(scene) if found is None else resize(found.point, scene.scale.size)
             work = _Work(self, watcher, scene, painted, index, done, begun)
             found = minimise(
                 objective,
-                start,
+                self._start(scene) if found is None else resize(found.point, scene.scale.size),
                 scene.scale.iterations,
                 self.history_size,
                 project=_clamp,
@@ -196,7 +199,9 @@ class Batch:
             recipe.statistic,
             parts,
         )
-        return Objective(scene, model, painted), painted
+        image = scene.content.expand(len(self.styles), -1, -1, -1)
+        tiled = self.tiling.model(model, image, self.history_size)
+        return Objective(scene, tiled, painted), painted
 
     def _start(self, scene: Scene) -> Tensor:
         looks = [next(iter(styles.values())).images[0] for styles in self.styles]

@@ -43,8 +43,11 @@ def to_tensor(picture: Picture) -> Tensor:
             "a picture as an array is (H, W, 3) and uint8 or uint16, "
             f"not {picture.shape} and {picture.dtype}"
         )
-    pixels = torch.from_numpy(picture.astype(np.float32) / np.iinfo(picture.dtype).max)
-    return pixels.permute(2, 0, 1)[None].contiguous()
+    planes = np.empty((1, 3, *picture.shape[:2]), np.float32)
+    np.divide(
+        picture.transpose(2, 0, 1)[None], np.iinfo(picture.dtype).max, planes, dtype=np.float32
+    )
+    return torch.from_numpy(planes)
 
 
 def fit(size: tuple[int, int], longer: int | Literal["original"]) -> tuple[int, int]:
@@ -61,14 +64,14 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Return (B, C, H, W) ``pixels`` in [0, 1] at ``size`` (height, width): antialiased bicubic."""
     if pixels.shape[-2:] == size:
         return pixels
-    return F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp_(0, 1)
 
 
 def quantise(pixels: Tensor, bits: Bits = 8) -> NDArray[Any]:
     """Return (3, H, W) or (1, 3, H, W) pixels as a file holds them: (H, W, 3), uint8 or uint16."""
     top, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     pixels = pixels.detach().reshape(pixels.shape[-3:]).permute(1, 2, 0)
-    values: NDArray[Any] = (pixels.clamp(0, 1) * top).round().cpu().numpy().astype(kind)
+    values: NDArray[Any] = pixels.clamp(0, 1).mul_(top).round_().cpu().numpy().astype(kind)
     return values
 
 

@@ -326,6 +326,7 @@ def minimise(
     if resume is not None:
         lbfgs.load(resume)
     step = captured(lbfgs.step, start.device) if graph else lbfgs.step
+    del start  # as large as the image
     if lbfgs.done < 0:
         step()
         lbfgs.done = 0

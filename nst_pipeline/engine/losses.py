@@ -5,7 +5,7 @@ the network runs in.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from nst_pipeline.recipe import Statistic
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+STRIP = 256
+"""Rows at a time, in what would otherwise hold several copies of a large image."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -102,31 +105,35 @@ def style_statistic(
     Returns:
         (B, R, C, C) or (B, R, C, C + 1), float32, or float64 for float64 activations.
     """
+    return combine(moments(features, kind, guides), kind)
+
+
+def moments(features: Tensor, kind: Statistic, guides: Tensor | None = None) -> list[Tensor]:
+    """Return Gram matrices (B, R, C, C) and, if ``kind`` needs them, means (B, R, C).
+
+    Both are means over places: those of an image are the means of those of its parts.
+    """
     regions = [None] if guides is None else [g[:, None] for g in guides.unbind(1)]
-    return torch.stack([combine(*moments(features, kind, g), kind) for g in regions], 1)
-
-
-def moments(
-    features: Tensor, kind: Statistic, guide: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Return Gram matrix (B, C, C) and, if ``kind`` needs it, means (B, C): means over places."""
-    mean = None
+    found = [torch.stack([gram_matrix(_guided(features, guide)) for guide in regions], 1)]
     if kind != "gram":
         values = _at_least_float32(features)
-        mean = (values if guide is None else values * guide).mean((2, 3))
-    if guide is not None:
-        features = features * guide.sqrt().to(features.dtype)
-    return gram_matrix(features), mean
+        means = [(values if g is None else values * g).mean((2, 3)) for g in regions]
+        found.append(torch.stack(means, 1))
+    return found
 
 
-def combine(gram: Tensor, mean: Tensor | None, kind: Statistic) -> Tensor:
-    """Return the statistic (B, C, C) or (B, C, C + 1) that moments come to."""
-    if mean is None:
-        return gram
-    column = mean[:, :, None]
+def _guided(features: Tensor, guide: Tensor | None) -> Tensor:
+    return features if guide is None else features * guide.sqrt().to(features.dtype)
+
+
+def combine(moments: Sequence[Tensor], kind: Statistic) -> Tensor:
+    """Return the statistic (B, R, C, C) or (B, R, C, C + 1) that moments come to."""
+    if kind == "gram":
+        return moments[0]
+    gram, column = moments[0], moments[1][..., None]
     if kind == "covariance":
-        gram = gram - column @ column.mT / mean.shape[1]
-    return torch.cat([gram, column], 2)
+        gram = gram - column @ column.mT / len(column[0, 0])
+    return torch.cat([gram, column], -1)
 
 
 def total_variation(pixels: Tensor) -> Tensor:
@@ -138,9 +145,43 @@ def total_variation(pixels: Tensor) -> Tensor:
     Returns:
         (B,), the mean over rows plus the mean over columns.
     """
-    down = (pixels[..., 1:, :] - pixels[..., :-1, :]).square().mean((1, 2, 3))
-    across = (pixels[..., :, 1:] - pixels[..., :, :-1]).square().mean((1, 2, 3))
-    return down + across
+    variation: Tensor = _TotalVariation.apply(pixels)
+    return variation
+
+
+class _TotalVariation(torch.autograd.Function):
+    """Strip by strip: no differences of a whole image are ever held."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels)
+        sums = [
+            share * (later - earlier).square().sum((1, 2, 3))
+            for later, earlier, share in _neighbours(pixels)
+        ]
+        return torch.stack(sums).sum(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (pixels,) = ctx.saved_tensors
+        result = torch.zeros_like(pixels)
+        for (later, earlier, share), (to_later, to_earlier, _) in zip(
+            _neighbours(pixels), _neighbours(result), strict=True
+        ):
+            difference = (later - earlier).mul_(2 * share * gradient[:, None, None, None])
+            to_later += difference
+            to_earlier -= difference
+        return result
+
+
+def _neighbours(pixels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Yield views of neighbours, below and beside each other, and the share of one in the mean."""
+    for axis in (2, 3):
+        count = pixels.shape[axis] - 1
+        later, earlier = pixels.narrow(axis, 1, count), pixels.narrow(axis, 0, count)
+        for pair in zip(torch.split(later, STRIP, 2), torch.split(earlier, STRIP, 2), strict=True):
+            yield *pair, 1 / later[0].numel()
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -239,7 +280,7 @@ class LossModel:
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the content loss and the style loss (B,) of an (B, 3, H, W) image."""
-        self.network(image)
+        self.network(image.contiguous(memory_format=torch.channels_last))
         return _sum(self.content), _sum(self.style)
 
 
@@ -252,6 +293,7 @@ def extract(trunk: nn.Sequential, image: Tensor, layers: set[str]) -> dict[str, 
 
     ``pixels`` is the normalised image.
     """
+    image = image.contiguous(memory_format=torch.channels_last)
     values = Normalization(next(trunk.parameters()).dtype).to(image.device)(image)
     found = {"pixels": values} if "pixels" in layers else {}
     for name, layer in trunk.named_children():
@@ -318,7 +360,9 @@ def _share(weights: Mapping[str, float], layer: str, balanced: bool) -> float:
 
 
 def _content_scale(target: Tensor, share: float, balanced: bool) -> Tensor:
-    energy = _at_least_float32(target).square().flatten(1).mean(1)
+    strips = torch.split(target, STRIP, 2)
+    squares = [_at_least_float32(strip).square().sum((1, 2, 3)) for strip in strips]
+    energy = torch.stack(squares).sum(0) / target[0].numel()
     return share / energy.clamp_min(1e-20) if balanced else torch.full_like(energy, share)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from nst_pipeline.engine import colour
 from nst_pipeline.engine.images import Picture, resize, to_tensor
-from nst_pipeline.engine.losses import extract
 from nst_pipeline.engine.scales import Scale
+from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.errors import ImageError
 from nst_pipeline.recipe import Recipe
 
@@ -47,19 +47,20 @@ class Scene:
         return colour.grey(finished) if self.recipe.colors == "content" else finished
 
 
-def make_scene(trunk: nn.Sequential, recipe: Recipe, content: Tensor, scale: Scale) -> Scene:
+def make_scene(
+    trunk: nn.Sequential, recipe: Recipe, content: Tensor, scale: Scale, tiling: Tiling
+) -> Scene:
     """Return the scene of a content (1, 3, H, W) of any size."""
     device = next(trunk.parameters()).device
     content = resize(content, scale.size).to(device)
     seen = colour.grey(content) if recipe.colors == "content" else content
-    with torch.no_grad():
-        features = extract(trunk, seen, set(recipe.content_layers))
+    features = tiling.features(trunk, seen, set(recipe.content_layers))
     return Scene(recipe, scale, content, seen, features)
 
 
 def blend(content: Tensor, pastiche: Tensor, painted: Tensor | None) -> Tensor:
     """Return ``pastiche`` where ``painted`` is 1, ``content`` where it is 0."""
-    return pastiche if painted is None else content + (pastiche - content) * painted
+    return pastiche if painted is None else torch.lerp(content, pastiche, painted)
 
 
 def masks_at(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nst_pipeline.engine import colour
 from nst_pipeline.engine.images import Picture, fit, resize, to_tensor
-from nst_pipeline.engine.losses import extract, style_statistic
 from nst_pipeline.engine.scene import Scene
 from nst_pipeline.engine.targets import TargetCache, Targets
+from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.recipe import Recipe, digest
 from nst_pipeline.weights import Weights
 
@@ -63,10 +63,15 @@ class StyleTargets:
     """Prepares targets for one recipe and network, and remembers what it prepared."""
 
     def __init__(
-        self, trunk: nn.Sequential, recipe: Recipe, weights: Weights, cache: TargetCache
+        self,
+        trunk: nn.Sequential,
+        recipe: Recipe,
+        weights: Weights,
+        cache: TargetCache,
+        tiling: Tiling,
     ) -> None:
-        """Take what targets depend on, and where they are kept."""
-        self._trunk, self._recipe, self._cache = trunk, recipe, cache
+        """Take what targets depend on, where they are kept, and how large styles are evaluated."""
+        self._trunk, self._recipe, self._cache, self._tiling = trunk, recipe, cache, tiling
         parameter = next(trunk.parameters())
         self._device = parameter.device
         self._facts = [
@@ -110,8 +115,8 @@ class StyleTargets:
         height, width = pixels.shape[-2:]
         return resize(pixels, fit((height, width), longer)).to(self._device)
 
-    @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Targets:
-        features = extract(self._trunk, pixels, set(self._recipe.style_layers))
-        kind = self._recipe.statistic
-        return {layer: style_statistic(values, kind) for layer, values in features.items()}
+        recipe = self._recipe
+        return self._tiling.statistics(
+            self._trunk, pixels, set(recipe.style_layers), recipe.statistic
+        )

@@ -28,6 +28,7 @@ from nst_pipeline.engine.scales import plan_scales
 from nst_pipeline.engine.scene import make_scene
 from nst_pipeline.engine.styles import AnyStyle, StyleTargets, regions, style_set
 from nst_pipeline.engine.targets import TargetCache
+from nst_pipeline.engine.tiles import TILE_SIZE, TileMode, Tiling
 from nst_pipeline.recipe import Padding, Pooling, Recipe, make_recipe
 from nst_pipeline.weights import Weights, resolve
 
@@ -67,6 +68,8 @@ class StyleTransfer:
         targets: the cache of style targets.
         batch: styles painted together; halved when the device's memory does not suffice.
         bits: of the results' samples.
+        tiling: which images are evaluated in tiles, so that their activations need no more memory
+            than a tile's; the results are equal to rounding.
         history_size: steps that L-BFGS remembers; halved when that does not suffice either.
     """
 
@@ -79,6 +82,8 @@ class StyleTransfer:
         targets: TargetCache | None = None,
         batch: int | None = None,
         bits: Bits = 8,
+        tile: TileMode = "auto",
+        tile_size: int = TILE_SIZE,
     ) -> None:
         """Load the network.
 
@@ -90,6 +95,9 @@ class StyleTransfer:
             targets: cache of style targets, to share among several instances.
             batch: styles painted together; default 1 on a CPU and 8 on CUDA.
             bits: of the results' samples.
+            tile: evaluate images in tiles: ``on``, ``off``, or ``auto``: where memory would not
+                suffice otherwise.
+            tile_size: most of a tile's side in pixels, without the halo it overlaps others by.
 
         Raises:
             UnavailableError: no such device or weights.
@@ -101,12 +109,13 @@ class StyleTransfer:
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
         self.bits = bits
+        self.tiling = Tiling(tile, tile_size)
         self.history_size = recipe.history_size
         last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
         self._trunk = _trunk(
             self.weights, last, recipe.pooling, recipe.padding, self.device, self.dtype
         )
-        self._styles = StyleTargets(self._trunk, recipe, self.weights, self.targets)
+        self._styles = StyleTargets(self._trunk, recipe, self.weights, self.targets, self.tiling)
 
     def run(
         self,
@@ -153,7 +162,10 @@ class StyleTransfer:
         height, width = pixels.shape[-2:]
         with self._guarded():
             scales = plan_scales(self.recipe, (height, width))
-            scenes = [make_scene(self._trunk, self.recipe, pixels, scale) for scale in scales]
+            scenes = [
+                make_scene(self._trunk, self.recipe, pixels, scale, self.tiling) for scale in scales
+            ]
+        del pixels  # which may be far larger than the last scene
         known = {name: _mask(mask) for name, mask in (masks or {}).items()}
         start = None if init is None else to_tensor(init)
         waiting = [style_set(style) for style in styles]
@@ -162,9 +174,11 @@ class StyleTransfer:
             _, alike = next(itertools.groupby(waiting, key=regions))
             part = list(itertools.islice(alike, self.batch))
             indices = range(done, done + len(part))
+            last = scenes[-1].content.expand(len(part), -1, -1, -1)
+            history = self.tiling.longest_history(self._trunk, last, self.history_size)
             batch = Batch(
-                self._trunk, self._styles, scenes, known, part, indices, start,
-                self.history_size, self.bits,
+                self._trunk, self._styles, scenes, known, self.tiling, part, indices, start,
+                history, self.bits,
             )  # fmt: skip
             try:
                 with self._guarded():
