@@ -219,8 +219,8 @@ NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
             "style_weight": 50.0,
             "tv_weight": 15.0,
         },
-        "painterly": {"pooling": "average", "style_weight": 30.0, "tv_weight": 10.0},
-        "sketch": {"pooling": "average", "style_weight": 20.0, "tv_weight": 3.0},
+        "painterly": {"pooling": "average", "style_weight": 12.0, "tv_weight": 4.0},
+        "sketch": {"pooling": "average", "style_weight": 12.0, "tv_weight": 8.0},
         "photo-colors": {
             "pooling": "average",
             "content_layers": {"relu2_2": 1.0},

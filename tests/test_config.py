@@ -56,7 +56,8 @@ def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -
         "1: inbx: unknown key; did you mean 'inbox'?",
         f"4: styles.oil.image: {folder}/nothing.jpg: no such file",
         "5: styles.pen.recipe.iteration: unknown key; did you mean 'iterations'?",
-        "7: recipe.name: is 'gaty'; should be 'gatys' or 'tutorial'",
+        "7: recipe.name: is 'gaty'; should be 'gatys', 'painterly', 'sketch', 'photo-colors' "
+        "or 'tutorial'",
         "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
         "9: recipe.size: is 4; input should be greater than or equal to 32, "
         "or should be 'original'",
