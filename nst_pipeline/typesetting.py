@@ -40,7 +40,7 @@ def line_height(size: int) -> int:
 def lines(text: str, room: int, size: int, most: int) -> tuple[str, ...]:
     """Break ``text`` into lines; what is too long ends with an ellipsis.
 
-    Lines end after a space, a hyphen, an underscore or a slash if they can.
+    Lines end after a space, a hyphen, an underscore, a slash or a file name's dot if they can.
 
     Args:
         text: on one line.
@@ -64,7 +64,7 @@ def _begin(text: str, room: int, size: int) -> str:
     length = _fitting(text, room, size)
     if length == len(text):
         return text
-    ends = [m.end() for m in re.finditer(r"[\s\-_/]", text[: length + 1])]
+    ends = [m.end() for m in re.finditer(r"[\s\-_/]|\.(?=[a-z])", text[: length + 1])]
     good = [end for end in ends if end > 0 and width(text[:end].strip(), size) <= room]
     return text[: good[-1]] if good else text[:length]
 

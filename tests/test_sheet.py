@@ -166,3 +166,10 @@ def test_a_sheet_is_a_png_that_names_its_maker() -> None:
         assert image.info["Software"] == "nst-pipeline preview 1"
         assert image.info["Title"] == "Tübingen"
     assert texts(arrange("a", "b", [Grid(((Cell(picture()),),))], "c", 64)) == ["a", "b", "c"]
+
+
+def test_a_file_name_breaks_at_its_dots_and_a_number_does_not() -> None:
+    room = typesetting.width("put city.mask.s", 13)
+    assert typesetting.lines("put city.mask.sky.png", room, 13, 2) == ("put city.mask.", "sky.png")
+    room = typesetting.width("by 10.2", 13)
+    assert typesetting.lines("by 10.25", room, 13, 2) == ("by", "10.25")
