@@ -165,7 +165,8 @@ class Recipe(Settings):
     init: Literal["content", "noise", "style-colors", "image"] = Field(
         "content",
         description="What the pastiche starts as: the content, seeded noise, the content in the "
-        "style's colours, or the picture NAME.init.png beside the content.",
+        "style's colours, or the picture NAME.init.png beside the content, which is used wherever "
+        "there is one; image demands it.",
     )
     history_size: int = Field(10, ge=1, le=200, description="Steps that L-BFGS remembers.")
     tolerance: float = Field(
