@@ -114,7 +114,7 @@ def test_imagenet_without_its_file_is_an_error_that_tells_the_cure() -> None:
 
 
 def test_the_address_is_that_of_torchvision() -> None:
-    assert vgg.IMAGENET_URL.endswith(f"/{weights.IMAGENET_FILE}")
+    assert vgg.imagenet_url().endswith(f"/{weights.IMAGENET_FILE}")
     assert weights.IMAGENET_FILE == "vgg19-dcbb9e9d.pth"
 
 

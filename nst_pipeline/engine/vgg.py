@@ -13,13 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights
 
 from nst_pipeline.errors import UnavailableError
 from nst_pipeline.recipe import LAYER_NAMES, STYLE_LAYER_NAMES, Padding, Pooling
 from nst_pipeline.weights import IMAGENET_DIGEST, file_digest, imagenet_path
 
-IMAGENET_URL = VGG19_Weights.IMAGENET1K_V1.url
 TIMEOUT_SECONDS = 10.0
 """How long a download may take to connect, and then to send anything at all."""
 
@@ -108,11 +106,19 @@ def _paper_key(key: str) -> str:
     return key
 
 
-def fetch_imagenet(url: str = IMAGENET_URL, progress: bool = False) -> Path:
+def imagenet_url() -> str:
+    """Return where torchvision has its ImageNet weights of VGG-19 from."""
+    # Here, because it takes as long to import as torch does.
+    from torchvision.models import VGG19_Weights
+
+    return str(VGG19_Weights.IMAGENET1K_V1.url)
+
+
+def fetch_imagenet(url: str | None = None, progress: bool = False) -> Path:
     """Download torchvision's ImageNet weights of VGG-19 into torch hub's cache, digest checked.
 
     Args:
-        url: where from; a mirror holds the same bytes.
+        url: where from, if not `imagenet_url`; a mirror holds the same bytes.
         progress: draw a progress bar on stderr.
 
     Returns:
@@ -121,7 +127,7 @@ def fetch_imagenet(url: str = IMAGENET_URL, progress: bool = False) -> Path:
     Raises:
         UnavailableError: no connection, no such file, cut short, or another file than expected.
     """
-    path = imagenet_path()
+    path, url = imagenet_path(), url or imagenet_url()
     if path.is_file() and file_digest(path).startswith(IMAGENET_DIGEST):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
