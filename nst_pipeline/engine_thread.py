@@ -164,19 +164,20 @@ class EngineThread:
         try:
             for same in groups.values():
                 work.beat()
-                for job, result in self._paint(work, same):
+                for job, result in self._paint(self._transfer(same[0].style.recipe), work, same):
                     work.deliver(job, result)
                     del left[job.output]
         except Halted:
             for job in left.values():
                 work.events.put(Painted(job, None))
 
-    def _paint(self, work: Work, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
+    def _paint(
+        self, transfer: StyleTransfer, work: Work, jobs: list[Job]
+    ) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
         from nst_pipeline.engine_watcher import JobWatcher
 
         assert work.content
-        transfer = self._transfer(jobs[0].style.recipe)
         left: list[tuple[Job, EngineStyle]] = []
         for job in jobs:
             try:

@@ -498,7 +498,7 @@ def test_the_manifest_of_a_batch_is_rebuilt_after_a_kill(home: Path) -> None:
         last = home / "inbox/c.png"
         wait_until(lambda: time.time() - last.stat().st_ctime > 0.2)  # settled
         watch.send(signal.SIGCONT)
-        wait_until(lambda: states(home).get("b.png") == "done")
+        wait_until(lambda: manifests(home)[-1]["jobs"][0]["content"]["path"].endswith("b.png"))
         watch.until_painting()
         watch.process.kill()
     path = home / "outbox/manifests" / f"{manifests(home)[-1]['run']['id']}.json"
