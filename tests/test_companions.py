@@ -152,6 +152,18 @@ def test_an_output_never_takes_the_place_of_a_companion(config: Config) -> None:
         plan(changed)
 
 
+def test_a_finished_picture_with_companions_is_left_out_of_no_plan(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nst_pipeline.ledger.RACY_NS", 0)
+    draw(config.inbox / "b.png", 2)
+    draw(config.inbox / "a.mask.png", 3)
+    for _ in range(2):
+        run(config)
+        with Ledger(ledger_path(config)) as ledger:
+            assert [Path(path).name for path in ledger.settled(plan(config).digest)] == ["b.png"]
+
+
 def test_a_picture_is_settled_when_its_companions_are(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     look = Scanner([tmp_path], (), (), 0.3)
