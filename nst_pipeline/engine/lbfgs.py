@@ -110,7 +110,7 @@ class _Images:
         self._remember(gradient, good)
         direction = self._direction()
         stride = (self._stride(direction, gradient) * self._scale).to(gradient)
-        moved = self._project(torch.addcmul(self._point, direction, stride))
+        moved = self._project(torch.addcmul(self._point, direction, stride, out=direction))
         held = ~good | (self.reason != 0)
         _overwrite(moved, self._best, held)
         torch.sub(moved, self._point, out=self._pairs[:, -1, 0])

@@ -8,6 +8,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -89,7 +90,7 @@ def pooling(name: str) -> str:
     return "average" if name == "compact" else "max"
 
 
-def engine(name: str, device: str, precision: str, made: Recipe, **options: int) -> StyleTransfer:
+def engine(name: str, device: str, precision: str, made: Recipe, **options: Any) -> StyleTransfer:
     """Return the engine with a network."""
     path = "compact" if name == "compact" else str(network(name))
     return StyleTransfer(made, device=device, precision=precision, weights=path, **options)
