@@ -160,7 +160,7 @@ class Recipe(Settings):
         "max", description="Pooling of the network; rescaled-average is twice the average."
     )
     padding: Padding = Field(
-        "zeros", description="What the network sees beyond the picture's border."
+        "replicate", description="What the network sees beyond the picture's border."
     )
     init: Literal["content", "noise", "style-colors", "image"] = Field(
         "content",
@@ -203,6 +203,7 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
     "tutorial": {
         "size": 256,
         "scales": 1,
+        "padding": "zeros",
         "content_layers": ["conv2_2"],
         "style_layers": ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"],
         "style_weight": 1e6,

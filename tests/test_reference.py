@@ -88,6 +88,7 @@ def test_recipe_tutorial_holds_the_numbers_of_the_tutorial() -> None:
         tv_weight=0,
         balanced=False,
         pooling="max",
+        padding="zeros",
         init="content",
         history_size=100,
     )
