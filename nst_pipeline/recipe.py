@@ -213,22 +213,20 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
 }
 """The named recipes, as changes to the defaults of `Recipe`."""
 
+COMPACT: dict[str, Any] = {
+    "pooling": "average",
+    "content_layers": {"relu2_2": 1.0},
+    "statistic": "covariance",
+    "style_weight": 25.0,
+    "tv_weight": 7.5,
+}
+
 NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
     "compact": {
-        "gatys": {
-            "pooling": "average",
-            "content_layers": {"relu2_2": 1.0},
-            "style_weight": 50.0,
-            "tv_weight": 15.0,
-        },
+        "gatys": COMPACT,
         "painterly": {"pooling": "average", "style_weight": 12.0, "tv_weight": 4.0},
         "sketch": {"pooling": "average", "style_weight": 12.0, "tv_weight": 8.0},
-        "photo-colors": {
-            "pooling": "average",
-            "content_layers": {"relu2_2": 1.0},
-            "style_weight": 50.0,
-            "tv_weight": 15.0,
-        },
+        "photo-colors": COMPACT,
         "tutorial": {"pooling": "average"},
     },
 }

@@ -34,7 +34,7 @@ def quadratic(batch: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("function", [rosenbrock, quadratic])
-@pytest.mark.parametrize("history_size", [5, 100])
+@pytest.mark.parametrize("history_size", [4, 5, 100])
 def test_iterates_are_those_of_torch_lbfgs(
     function: Callable[[Tensor], Tensor], history_size: int
 ) -> None:

@@ -160,7 +160,6 @@ class _Images:
         self._gamma.copy_(torch.where(good, gamma, 1))
         self._insert(made, use)
         made[:, 1].copy_(gradient)
-        self._slot.copy_(torch.where(use, (self._slot + 1) % m, self._slot))
 
     def _insert(self, made: Tensor, use: Tensor) -> None:
         """Copy the pairs (B, 2, N) that are used into the ring, over the oldest ones."""
