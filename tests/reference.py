@@ -113,10 +113,11 @@ class Reference:
         content_score = sum(cl.loss for cl in self.content_losses) * self.weights[1]
         return style_score + content_score
 
-    def run(self, image: Tensor, num_steps: int = 300) -> Tensor:
+    def run(self, image: Tensor, num_steps: int = 300, frozen: bool = True) -> Tensor:
         image = image.clone().requires_grad_(True)
         self.model.eval()
-        self.model.requires_grad_(False)
+        if frozen:
+            self.model.requires_grad_(False)
         optimizer = torch.optim.LBFGS([image])
         run = 0
 

@@ -8,18 +8,37 @@ from pathlib import Path
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 
 
-def test_evaluation_compares_the_engine_with_the_tutorial() -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCH), "evaluation", "--quick", "--json", "--rounds", "2"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH), *arguments], capture_output=True, text=True, timeout=120
     )
+
+
+def test_every_comparison_gives_rows() -> None:
+    options = "--quick", "--json", "--rounds", "1", "--iterations", "1", "--sizes", "48"
+    done = bench("evaluation", "transfer", "optimiser", *options)
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["machine"]["threads"] == 1
-    rows = found["rows"]["evaluation"]
-    assert {row["weights"] for row in rows} == {"frozen", "with gradients"}
-    for row in rows:
+    for row in found["rows"]["evaluation"]:
         assert 0 < row["low"] <= row["ratio"] <= row["high"]
         assert row["tutorial ms"] > 0 and row["engine ms"] > 0
+        assert (row["size"], row["rounds"]) == (48, 1)
+    compared = [row["compared"] for row in found["rows"]["transfer"]]
+    assert compared[-1] == "one size : coarse to fine" and len(compared) == 4
+    assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
+
+
+def test_a_document_gets_a_table_with_the_command_and_the_machine() -> None:
+    done = bench("batch", "--quick", "--markdown", "--rounds", "1", "--sizes", "48")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "## batch"
+    assert "`scripts/bench batch --quick --markdown --rounds 1 --sizes 48`" in lines
+    assert any(line.startswith("device: ") for line in lines)
+    assert "| network | size | precision | rounds | one by one ms |" in done.stdout
+    assert lines[-2].startswith("| compact | 48 |")
+
+
+def test_a_benchmark_that_is_not_known_is_told() -> None:
+    done = bench("speed")
+    assert done.returncode == 2 and "evaluation" in done.stderr

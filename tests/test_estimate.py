@@ -1,23 +1,35 @@
 """The estimate of memory is arithmetic, and what there is comes from the system."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import wave
+from safetensors.torch import load_file
 
-from nst_pipeline.engine import memory
-from nst_pipeline.engine.memory import Need, available_bytes, estimate, fitting_batch
+from nst_pipeline.engine import StyleTransfer, make_recipe, memory
+from nst_pipeline.engine.devices import Precision
+from nst_pipeline.engine.memory import (
+    Need,
+    available_bytes,
+    estimate,
+    fits,
+    fitting_batch,
+    refusal,
+)
 
 WIDTHS = {"conv1_1": 4, "conv1_2": 8}
 
 
 def test_estimate_counts_what_lives_while_the_gradient_goes_back() -> None:
-    need = estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3)
-    plane = 10 * 20 * 4
-    # Both convolutions' outputs and the content's difference, then the two gradients.
-    assert need.network == (4 + 8 + 8 + 8 + 8) * plane
+    need = estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, gaps=0)
+    plane, matrix = 10 * 20 * 4, 4 * 4 * 4
+    # The image, both convolutions' outputs, the content's and the style's differences, then the
+    # gradients of relu1_2's output and input.
+    assert need.network == (3 + 4 + 8 + 8 + 8 + 8) * plane + matrix
     assert need.optimiser == 3 * plane * (2 * 3 + memory.VECTORS)
-    assert need.targets == 8 * plane + 4 * 4 * 4
+    assert need.targets == 8 * plane + 2 * matrix
     assert need.total == need.network + need.optimiser + need.targets
 
 
@@ -26,7 +38,47 @@ def test_estimate_grows_with_the_batch_and_shrinks_with_the_precision() -> None:
     one, two = (estimate(WIDTHS, *layers, batch=batch) for batch in (1, 2))
     assert (two.network, two.optimiser) == (2 * one.network, 2 * one.optimiser)
     half = estimate(WIDTHS, *layers, value_bytes=2)
-    assert 2 * half.network == one.network and half.optimiser == one.optimiser
+    assert half.network < 0.6 * one.network and half.optimiser == one.optimiser
+
+
+def test_estimate_counts_the_features_under_each_mask() -> None:
+    layers = ["relu1_2"], ["relu1_1"], (64, 64)
+    none, two = (estimate(WIDTHS, *layers, regions=regions) for regions in (0, 2))
+    assert two.network - none.network >= 2 * 4 * 64 * 64 * 4
+
+
+def test_a_heap_wastes_some_of_the_largest_layers() -> None:
+    none, some = (
+        estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (64, 64), gaps=gaps).network for gaps in (0, 2)
+    )
+    assert some - none == 2 * 8 * 64 * 64 * 4
+
+
+def test_a_style_of_the_pixels_alone_needs_no_network() -> None:
+    assert estimate(WIDTHS, [], ["pixels"], (64, 64)).network == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_estimate_is_what_torch_allocates(precision: Precision) -> None:
+    made = make_recipe("compact", size="original", scales=1, iterations=1, history_size=3)
+    transfer = StyleTransfer(made, device="cpu", precision=precision, weights="compact")
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        transfer.run(wave(256, 192, 1), [wave(256, 192, 2)])
+    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = max(itertools.accumulate(bytes_ for _, bytes_ in changes))
+    state = load_file(transfer.weights.path)
+    need = estimate(
+        {key.removesuffix(".bias"): len(value) for key, value in state.items() if "bias" in key},
+        made.content_layers,
+        made.style_layers,
+        (192, 256),
+        history_size=3,
+        value_bytes=transfer.dtype.itemsize,
+        pooling=made.pooling,
+        gaps=0,
+    )
+    assert need.total == pytest.approx(peak, rel=0.1)
 
 
 @pytest.mark.parametrize(("available", "batch"), [(0, 0), (111, 0), (112, 1), (500, 4), (9999, 8)])
@@ -37,6 +89,19 @@ def test_fitting_batch_is_the_largest_that_fits_in_the_share(available: int, bat
 def test_need_tells_its_parts() -> None:
     assert str(Need(7 * 10**9, 2 * 10**9, 10**8)) == (
         "9.1 GB (network 7.0, optimiser 2.0, targets 0.1)"
+    )
+
+
+def test_every_batch_fits_where_nobody_knows_the_memory() -> None:
+    assert fitting_batch(lambda n: Need(10**15, 0, 0), None, most=8) == 8
+
+
+def test_a_refusal_names_the_picture_the_need_and_a_way_out() -> None:
+    need = Need(7 * 10**9, 2 * 10**9, 10**8)
+    assert not fits(need, 4 * 10**9)
+    assert refusal((4000, 6000), need, 4 * 10**9) == (
+        "the picture of 6000 x 4000 needs 9.1 GB (network 7.0, optimiser 2.0, targets 0.1) "
+        "of 4.0 GB; set tile: on, a smaller size or history_size"
     )
 
 

@@ -3,6 +3,7 @@
 The engine asks before it works, so that what cannot fit is told and not tried.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,21 @@ import torch
 
 from nst_pipeline.recipe import LAYER_NAMES
 
+SHARE = 0.9
+"""Of the available memory, what a transfer may take."""
+
 VECTORS = 8
-"""Copies of the image that the optimiser and the objective hold besides the history."""
+"""Copies of the images, in float32, that live through an evaluation besides the history.
+
+They are the start, the point, the best point, the pair in the making, the two differences of the
+total variation, and the images in the network's layout or their gradient.
+"""
+
+HEAP_GAPS = 2.75
+"""Outputs of the largest layer that glibc's heap grows by beyond what is allocated (measured).
+
+Blocks are aligned, so that a block does not fit where one of its size was freed.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,42 @@ class Need:
         return f"{self.total / 1e9:.1f} GB ({parts})"
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """What a layer takes, in bytes.
+
+    Attributes:
+        kind: ``conv``, ``relu`` or ``pool``.
+        before: its input.
+        after: its output.
+        kept: all that is kept from its forward pass until its backward pass.
+        watched: whether a loss looks at its output.
+        passing: what is needed for a moment more.
+    """
+
+    kind: str
+    before: int
+    after: int
+    kept: int
+    watched: bool
+    passing: int
+
+    def peak(self, below: int) -> int:
+        """Return the most that it takes in either direction.
+
+        Args:
+            below: what it and the layers before it keep.
+        """
+        peaks = [below + self.passing]
+        if self.kind == "relu" or self.watched:
+            peaks.append(below + 2 * self.after)  # the gradient that comes, and a new one
+        if self.kind == "conv":
+            peaks.append(below - self.kept + self.before + self.after + self.passing)
+        elif self.kind == "pool":
+            peaks.append(below + self.before)
+        return max(peaks)
+
+
 def estimate(
     widths: Mapping[str, int],
     content_layers: Collection[str],
@@ -52,6 +102,8 @@ def estimate(
     history_size: int = 10,
     value_bytes: int = 4,
     pooling: str = "max",
+    regions: int = 0,
+    gaps: float = HEAP_GAPS,
 ) -> Need:
     """Return what a transfer takes at its peak.
 
@@ -61,64 +113,92 @@ def estimate(
         style_layers: layers whose statistics are compared with the style's.
         size: height and width of the image.
         batch: images painted together.
-        history_size: steps that the optimiser remembers, or that it does if they are fewer.
+        history_size: steps that the optimiser remembers.
         value_bytes: of one activation: 4 in fp32, 2 in bf16.
         pooling: ``max`` keeps where it took each value from, eight bytes each.
+        regions: masks that styles are bound to.
+        gaps: outputs of the largest layer that the heap wastes; 0 for CUDA.
     """
+    layers, targets = _layers(
+        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions
+    )
+    pixels = batch * 3 * size[0] * size[1]
+    below = itertools.accumulate((layer.kept for layer in layers), initial=pixels * value_bytes)
+    peaks = [layer.peak(kept) for layer, kept in zip(layers, list(below)[1:], strict=True)]
+    largest = max((layer.after for layer in layers), default=0)
+    network = max(peaks, default=0) + int(gaps * largest)
+    return Need(network, pixels * 4 * (2 * history_size + VECTORS), targets)
+
+
+def _layers(
+    widths: Mapping[str, int],
+    content_layers: Collection[str],
+    style_layers: Collection[str],
+    size: tuple[int, int],
+    batch: int,
+    value_bytes: int,
+    pooling: str,
+    regions: int,
+) -> tuple[list[_Layer], int]:
+    """Return the layers up to the last that is watched, and the bytes of all targets."""
     watched = {*content_layers, *style_layers}
-    last = max(map(LAYER_NAMES.index, watched))
-    height, width = size
-    channels, seen, kept, targets = 3, "", 0, 0
-    saved: list[int] = []  # bytes that each layer keeps until its gradient is known
-    values: list[int] = [batch * 3 * height * width * value_bytes]  # bytes of each layer's output
+    last = max((LAYER_NAMES.index(name) for name in watched - {"pixels"}), default=-1)
+    (height, width), channels, targets, previous = size, 3, 0, ""
+    before = batch * channels * height * width * value_bytes
+    found: list[_Layer] = []
     for name in LAYER_NAMES[: last + 1]:
-        channels = widths.get(name, channels)
-        if name.startswith("pool"):
+        kind, weights = name[:4], 0
+        if kind == "conv":
+            weights = 9 * channels * widths[name] * value_bytes
+            channels = widths[name]
+        elif kind == "pool":
             height, width = height // 2, width // 2
         count = batch * channels * height * width
-        in_place = name.startswith("relu") and seen not in watched
-        kept = 0 if in_place else count * value_bytes
-        kept += count * 8 if name.startswith("pool") and pooling == "max" else 0
-        if name in content_layers:  # the difference, and the features of the one content
-            kept += count * value_bytes
-            targets += count // batch * value_bytes
+        after, passing = count * value_bytes, weights  # which convolutions bring into order
+        kept = 0 if kind == "relu" and previous not in watched else after  # 0: in place
+        kept += count * 8 if kind == "pool" and pooling == "max" else 0
+        if name in content_layers:
+            kept += after  # the difference
+            targets += after // batch
         if name in style_layers:
-            targets += batch * channels**2 * 4
-        saved.append(kept)
-        values.append(count * value_bytes)
-        seen = name
-    image = batch * 3 * size[0] * size[1] * 4
-    return Need(_peak(saved, values), image * (2 * history_size + VECTORS), targets)
-
-
-def _peak(saved: list[int], values: list[int]) -> int:
-    """Return the most that is alive while the gradient goes back through the layers.
-
-    Alive are then what the layers below keep, the gradient of the output and that of the input.
-    """
-    peaks, below = [], 0
-    for kept, coming, going in zip(saved, values[1:], values[:-1], strict=True):
-        below += kept
-        peaks.append(below + coming + going)
-    return max(peaks)
+            matrix = batch * max(regions, 1) * channels**2 * 4
+            targets += 2 * matrix  # in the cache, and beside each other
+            kept += matrix + regions * after  # the difference, and the features under each mask
+            passing += 2 * matrix + (count * 4 if value_bytes < 4 else 0)  # a float32 copy
+        found.append(_Layer(kind, before, after, kept, name in watched, passing))
+        before, previous = after, name
+    return found, targets
 
 
 def fitting_batch(
-    need: Callable[[int], Need], available: int, most: int, share: float = 0.9
+    need: Callable[[int], Need], available: int | None, most: int, share: float = SHARE
 ) -> int:
     """Return the largest batch up to ``most`` whose need fits in a share of what is available.
 
     Args:
         need: gives what a batch needs.
-        available: bytes.
+        available: bytes; None: nobody knows, and the batch wanted fits.
         most: the batch wanted.
         share: of the available bytes that may be used.
 
     Returns:
         0 if not even one image fits.
     """
-    fits = (batch for batch in range(most, 0, -1) if need(batch).total <= share * available)
-    return next(fits, 0)
+    fitting = (batch for batch in range(most, 0, -1) if fits(need(batch), available, share))
+    return next(fitting, 0)
+
+
+def fits(need: Need, available: int | None, share: float = SHARE) -> bool:
+    """Tell whether a need fits in a share of what is available; None: nobody knows, so it does."""
+    return available is None or need.total <= share * available
+
+
+def refusal(size: tuple[int, int], need: Need, available: int) -> str:
+    """Return what to tell about a picture of ``size`` (height, width) that cannot fit."""
+    return (
+        f"the picture of {size[1]} x {size[0]} needs {need} of {available / 1e9:.1f} GB; "
+        "set tile: on, a smaller size or history_size"
+    )
 
 
 def available_bytes(device: torch.device, proc: Path = Path("/proc/meminfo")) -> int | None:

@@ -1,13 +1,14 @@
 """What this machine can do, and the share of it that an evaluation reaches."""
 
 import statistics
+from collections.abc import Sequence
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import pairs, workload
-from nst_pipeline.engine.transfer import resolve_device
+from nst_pipeline.engine.devices import resolve_device
 from nst_pipeline.recipe import LAYER_NAMES
 
 Row = dict[str, object]
@@ -32,24 +33,31 @@ def evaluation_flops(name: str, height: int, width: int, last: str, style: list[
     return 2 * flops
 
 
-def measure(rounds: int, device: str = "auto", quick: bool = False) -> list[Row]:
+def measure(
+    rounds: int | None = None,
+    sizes: Sequence[int] | None = None,
+    device: str = "auto",
+    quick: bool = False,
+) -> list[Row]:
     """Return the throughput of products and convolutions, and the evaluations' share of it.
 
     Args:
-        rounds: measurements of each, of which the median counts.
+        rounds: measurements of each, of which the median counts; None: 5.
+        sizes: longer sides of the picture.
         device: as `StyleTransfer` takes it.
         quick: tiny, with the compact network alone.
     """
-    place, size = resolve_device(device), 64 if quick else 512
+    place, rounds = resolve_device(device), rounds or 5
     rows: list[Row] = []
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        best = max(_product(place, dtype, 256 if quick else 2048, rounds, precision, rows), 0.0)
-        for channels, part in ((64, 1), (128, 2), (256, 4), (512, 8)):
-            shape = channels, size * 3 // 4 // part, size // part
-            best = max(best, _convolution(place, dtype, shape, rounds, precision, rows))
-        for name in ("compact",) if quick else ("vgg19", "compact"):
-            for preset in ("tutorial", "gatys"):
-                rows.append(_evaluation(name, preset, device, precision, size, rounds, best))
+    for size in sizes or (workload.QUICK_SIZES if quick else (512,)):
+        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            best = _product(place, dtype, 256 if quick else 2048, rounds, precision, rows)
+            for channels, part in ((64, 1), (128, 2), (256, 4), (512, 8)):
+                shape = channels, size * 3 // 4 // part, size // part
+                best = max(best, _convolution(place, dtype, shape, rounds, precision, rows))
+            for name in workload.networks(quick):
+                for preset in ("tutorial", "gatys"):
+                    rows.append(_evaluation(name, preset, device, precision, size, rounds, best))
     return rows
 
 

@@ -4,36 +4,46 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from benchmarks import workload
-from nst_pipeline.engine.memory import estimate
-from nst_pipeline.engine.transfer import resolve_device
+from nst_pipeline.engine.devices import resolve_device
+from nst_pipeline.engine.memory import HEAP_GAPS, estimate
 
 Row = dict[str, object]
 
 
-def measure(device: str = "auto", quick: bool = False) -> list[Row]:
+SIZES = 256, 512, 1024
+STEPS = 3
+"""Of L-BFGS, which takes the memory for its whole history before the first."""
+
+
+def measure(
+    sizes: Sequence[int] | None = None, device: str = "auto", quick: bool = False
+) -> list[Row]:
     """Return a row a network, size, precision, batch and history.
 
     The baseline is what the process takes once the network is loaded and has painted a picture of
-    32 pixels.
+    64 pixels.
 
     Args:
+        sizes: longer sides of the picture.
         device: as `StyleTransfer` takes it.
         quick: one row, tiny.
     """
     if quick:
         return [_row("compact", 128, "fp32", 1, 2, device)]
     rows = []
-    for name in ("vgg19", "compact"):
-        for size in (256, 512, 1024):
+    for name in workload.networks(quick):
+        for size in sizes or SIZES:
             for precision in ("fp32", "bf16"):
-                rows += [_row(name, size, precision, batch, 10, device) for batch in (1, 2)]
-        rows.append(_row(name, 256, "bf16", 1, 100, device))
+                for batch, history in ((1, 3), (1, 10), (2, 10)):
+                    rows.append(_row(name, size, precision, batch, history, device))
+            rows.append(_row(name, size, "bf16", 1, 100, device))
     return rows
 
 
@@ -64,6 +74,7 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
         history,
         2 if precision == "bf16" else 4,
         made.pooling,
+        gaps=0 if resolve_device(device).type == "cuda" else HEAP_GAPS,
     )
     return facts | {
         "peak MB": peak / 1e6,
@@ -77,7 +88,7 @@ def _paint(facts: dict[str, object], device: str, path: str) -> int:
     name, size, batch = str(facts["network"]), int(str(facts["size"])), int(str(facts["batch"]))
     workload.network = lambda _: Path(path)  # type: ignore[assignment]
     history = int(str(facts["history"]))
-    made = workload.recipe(name, history + 1, preset="gatys", history_size=history)
+    made = workload.recipe(name, STEPS, preset="gatys", history_size=history)
     transfer = workload.engine(name, device, str(facts["precision"]), made, batch=batch)
     place = resolve_device(device)
     transfer.run(workload.noise(64, 0), [workload.noise(64, 1)])

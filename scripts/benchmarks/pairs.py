@@ -48,6 +48,11 @@ def alternate(
     return pairs
 
 
+def rounds_at(size: int, asked: int | None) -> int:
+    """Return how many pairs to measure at a size: what was asked for, else 5, or 3 of the large."""
+    return asked or (5 if size <= 512 else 3)
+
+
 def ratios(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Return the median of a / b, the lowest and the highest."""
     values = [a / b for a, b in pairs]
@@ -60,6 +65,7 @@ def row(pairs: Sequence[tuple[float, float]], a: str, b: str, **facts: object) -
     found = ratios(pairs)
     return {
         **facts,
+        "rounds": len(pairs),
         f"{a} ms": first * 1000,
         f"{b} ms": second * 1000,
         "ratio": found["median"],

@@ -17,9 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
-from nst_pipeline.engine import transfer as transfer_module
+from nst_pipeline.engine import batch as batch_module
 from nst_pipeline.recipe import CONVOLUTIONS, RecipeChanges
 from nst_pipeline.weights import COMPACT_PATH
+
+SIZES = 256, 512
+"""Longer sides that are measured by default."""
+
+QUICK_SIZES = (64,)
 
 VGG19_WIDTHS = (64, 128, 256, 512, 512)
 """Channels in each of the five blocks."""
@@ -49,6 +54,11 @@ def network(name: str) -> Path:
     return path
 
 
+def networks(quick: bool) -> tuple[str, ...]:
+    """Return the networks that are measured by default."""
+    return ("compact",) if quick else ("vgg19", "compact")
+
+
 def noise(size: int, seed: int) -> Tensor:
     """Return a seeded picture (1, 3, size * 3 / 4, size) in [0, 1], rough and smooth."""
     generator, height = torch.Generator().manual_seed(seed), size * 3 // 4
@@ -70,18 +80,27 @@ def pictures(folder: Path | None, size: int, count: int) -> Iterator[tuple[Tenso
     contents, styles = (sorted((folder / kind).iterdir()) for kind in ("content", "style"))
     for i in range(count):
         paths = contents[i % len(contents)], styles[i % len(styles)]
-        content, style = (images.fit(_open(path), size) for path in paths)
-        yield images.to_tensor(content), images.to_tensor(style.resize(content.size))
+        content, style = map(_open, paths)
+        height, width = content.shape[-2:]
+        fitted = images.fit((height, width), size)
+        yield images.resize(content, fitted), images.resize(style, fitted)
 
 
-def _open(path: Path) -> "images.Image.Image":
+def _open(path: Path) -> Tensor:
     with images.Image.open(path) as image:
-        return image.convert("RGB")
+        return images.to_tensor(image)
 
 
 def recipe(name: str, iterations: int = 1, preset: str = "tutorial", **changes: object) -> Recipe:
-    """Return a recipe for both networks."""
-    fields = {"name": preset, "iterations": iterations, "pooling": pooling(name), **changes}
+    """Return a recipe for a network; without ``changes`` it paints at the pictures' own size."""
+    fields = {
+        "name": preset,
+        "size": "original",
+        "scales": 1,
+        "iterations": iterations,
+        "pooling": pooling(name),
+        **changes,
+    }
     return make_recipe("imagenet", RecipeChanges.model_validate(fields))
 
 
@@ -108,7 +127,7 @@ def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Ten
         found.append(lambda: objective(start))
         raise _Captured
 
-    with patch.object(transfer_module, "minimise", minimise):
+    with patch.object(batch_module, "minimise", minimise):
         try:
             transfer.run(content, styles)
         except _Captured:
@@ -116,12 +135,10 @@ def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Ten
     raise AssertionError("the engine minimised nothing")
 
 
-def reference(
-    name: str, device: torch.device, content: Tensor, style: Tensor, frozen: bool
-) -> Reference:
-    """Return the tutorial's losses; its weights require gradients unless ``frozen``."""
+def reference(name: str, device: torch.device, content: Tensor, style: Tensor) -> Reference:
+    """Return the tutorial's losses; as in the tutorial, the weights require gradients."""
     pool = nn.MaxPool2d if pooling(name) == "max" else nn.AvgPool2d
-    cnn = load_vgg(network(name), lambda: pool(2)).requires_grad_(not frozen).to(device)
+    cnn = load_vgg(network(name), lambda: pool(2)).to(device)
     with torch.device(device):
         return Reference(cnn, content.to(device), style.to(device))
 
