@@ -216,9 +216,9 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
 COMPACT: dict[str, Any] = {
     "pooling": "average",
     "content_layers": {"relu2_2": 1.0},
-    "statistic": "covariance",
-    "style_weight": 25.0,
-    "tv_weight": 7.5,
+    "style_weight": 50.0,
+    "tv_weight": 15.0,
+    "init": "style-colors",
 }
 
 NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
@@ -226,7 +226,7 @@ NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
         "gatys": COMPACT,
         "painterly": {"pooling": "average", "style_weight": 12.0, "tv_weight": 4.0},
         "sketch": {"pooling": "average", "style_weight": 12.0, "tv_weight": 8.0},
-        "photo-colors": COMPACT,
+        "photo-colors": COMPACT | {"init": "content"},
         "tutorial": {"pooling": "average"},
     },
 }

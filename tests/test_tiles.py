@@ -14,6 +14,7 @@ from nst_pipeline.engine.memory import estimate
 from nst_pipeline.engine.tiles import TiledModel, TileMode, Tiling, cut
 from nst_pipeline.engine.vgg import deepest, load_trunk
 from nst_pipeline.engine_thread import EngineThread
+from nst_pipeline.errors import UnavailableError
 from nst_pipeline.weights import COMPACT_PATH, resolve
 
 LAYERS = ("pixels", "relu1_1", "relu2_1", "relu3_1")
@@ -206,15 +207,40 @@ def test_auto_cuts_what_memory_does_not_suffice_for(monkeypatch: pytest.MonkeyPa
     assert isinstance(Tiling("off", 32).model(model, image, 11), LossModel)
 
 
-def test_l_bfgs_remembers_as_many_steps_as_memory_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    trunk, image = load_trunk(COMPACT_PATH, "relu1_1"), wave()
-    remembered = []
-    for room in (2**40, 20 * image.nbytes, 0):
-        monkeypatch.setattr(tiles, "available_bytes", lambda device, room=room: room)
-        remembered.append(Tiling(side=1).longest_history(trunk, image, 12))
-    assert remembered == [12, 3, 1]
+def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trunk, image = load_trunk(COMPACT_PATH, "relu2_2", "average"), wave(256, 192)
+    layers = ["relu2_2"], ["relu1_1"]
+    widths = {"conv1_1": 32, "conv1_2": 32, "conv2_1": 48, "conv2_2": 48}
+
+    def need(batch: int, history_size: int, size: tuple[int, int] = (192, 256)) -> int:
+        found = estimate(widths, *layers, size, batch, history_size, 4, "average")
+        return round(found.total / 0.9) + 2
+
+    def fit(room: int, mode: tiles.TileMode = "auto") -> tuple[int, int]:
+        monkeypatch.setattr(tiles, "available_bytes", lambda device: room)
+        return Tiling(mode, 64).fit(trunk, layers, image, 4, 12)
+
+    assert fit(2**40) == (4, 12)
+    assert fit(need(3, 12)) == (3, 12)
+    assert fit(need(1, 12)) == (1, 12)
+    assert fit(need(1, 12) - 10, "off") == (1, 6)
+    assert fit(need(1, 1), "off") == (1, 1)
+    in_tiles, steps = fit(need(1, 1), "auto")
+    assert in_tiles >= 1 and steps > 1
+    with pytest.raises(UnavailableError, match="256 x 192 needs .* of 0.0 GB; set tile: on"):
+        fit(need(1, 1) - 10, "off")
+    with pytest.raises(UnavailableError):
+        fit(1000, "auto")
+
+
+def test_a_transfer_remembers_as_many_steps_as_memory_lets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     painter = transfer("off", history_size=12, iterations=1)
-    assert painter.run(picture(), [picture(seed=2)])[0].history_size == 1
+    monkeypatch.setattr(Tiling, "fit", lambda *_: (1, 3))
+    assert painter.run(picture(), [picture(seed=2)])[0].history_size == 3
 
 
 @pytest.mark.parametrize("strip", [1, 2, 5, 7])

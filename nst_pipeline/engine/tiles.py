@@ -6,9 +6,9 @@ differentiate one tile after the other. Each tile is seen with a halo as wide as
 field, and counts only where its features are those of the whole image.
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -23,7 +23,16 @@ from nst_pipeline.engine.losses import (
     extract,
     moments,
 )
-from nst_pipeline.engine.memory import Need, available_bytes, estimate
+from nst_pipeline.engine.memory import (
+    HEAP_GAPS,
+    Need,
+    available_bytes,
+    estimate,
+    fits,
+    fitting_batch,
+    refusal,
+)
+from nst_pipeline.errors import UnavailableError
 from nst_pipeline.recipe import LAYER_NAMES, Statistic
 
 TileMode = Literal["auto", "on", "off"]
@@ -31,9 +40,8 @@ TileMode = Literal["auto", "on", "off"]
 TILE_SIZE = 1024
 """Side of a tile without its halo, in pixels."""
 
-SHARE = 0.9
-"""Of the available memory, what an image may take."""
-
+Watched = tuple[Collection[str], Collection[str]]
+"""Layers compared with the content, and those compared with the style."""
 
 Means = dict[ContentLoss | StyleLoss, list[Tensor]]
 """The content losses (B,) and the style losses' moments (B, R, ...): means over places."""
@@ -283,39 +291,78 @@ class Tiling:
 
     def _cuts(self, network: nn.Sequential, image: Tensor, history_size: int) -> bool:
         if self.mode == "auto":
-            return _need(network, image, history_size).total > _room(image.device)
+            need = _need(network, _watched(network), image, len(image), history_size)
+            return not fits(need, available_bytes(image.device))
         return self.mode == "on"
 
-    def longest_history(self, network: nn.Sequential, image: Tensor, wanted: int) -> int:
-        """Return how many steps L-BFGS can remember: ``wanted``, halved until they fit."""
-        largest = max((t.of_image(image) for t in cut(network, image, self.side)), key=torch.numel)
-        room = _room(image.device) - _need(network, largest, 0).network
-        while wanted > 1 and _need(network, image, wanted).optimiser > room:
-            wanted //= 2
-        return wanted
+    def fit(
+        self,
+        trunk: nn.Sequential,
+        watched: Watched,
+        image: Tensor,
+        batch: int,
+        history_size: int,
+    ) -> tuple[int, int]:
+        """Return how many images fit in memory together, and how many steps L-BFGS can remember.
+
+        Args:
+            trunk: the network.
+            watched: the layers that are compared.
+            image: one of the images, (1, 3, H, W).
+            batch: how many are wanted.
+            history_size: how many steps are wanted; halved until one image fits.
+
+        Raises:
+            UnavailableError: not even one image with one step does.
+        """
+        available = available_bytes(image.device)
+        tile = max((t.of_image(image) for t in cut(trunk, image, self.side)), key=torch.numel)
+
+        def need(count: int, steps: int, tiled: bool) -> Need:
+            whole = _need(trunk, watched, image, count, steps)
+            part = _need(trunk, watched, tile, count, 0)
+            return replace(whole, network=part.network) if tiled else whole
+
+        tries = [(history_size, False)] if self.mode == "auto" else []
+        halved = [history_size >> k for k in range(history_size.bit_length())]
+        tries += [(steps, self.mode != "off") for steps in halved]
+        for steps, tiled in tries:
+            count = fitting_batch(
+                functools.partial(need, steps=steps, tiled=tiled), available, batch
+            )
+            if count:
+                return count, steps
+        height, width = image.shape[2:]
+        raise UnavailableError(refusal((height, width), need(1, *tries[-1]), available or 0))
 
 
-def _need(network: nn.Sequential, image: Tensor, history_size: int) -> Need:
-    """Return what an image (B, 3, H, W) takes if it is evaluated whole."""
-    layers = dict(network.named_children())
-    convolutions = {k: layer for k, layer in layers.items() if isinstance(layer, nn.Conv2d)}
-    watched = {
-        kind: [name.removeprefix(kind) for name in layers if name.startswith(kind)]
+def _watched(network: nn.Sequential) -> Watched:
+    """Return the layers that a network with losses inserted compares."""
+    content, style = (
+        [name.removeprefix(kind) for name, _ in network.named_children() if name.startswith(kind)]
         for kind in ("content_", "style_")
+    )
+    last = [name for name, _ in network.named_children() if name in LAYER_NAMES][-1]
+    return content, style or [last]
+
+
+def _need(
+    network: nn.Sequential, watched: Watched, image: Tensor, batch: int, history_size: int
+) -> Need:
+    """Return what images like ``image`` take if they are evaluated whole."""
+    layers = list(network.children())
+    widths = {
+        name: layer.out_channels
+        for name, layer in network.named_children()
+        if isinstance(layer, nn.Conv2d)
     }
-    last = [name for name in layers if name in LAYER_NAMES][-1]
     return estimate(
-        {name: layer.out_channels for name, layer in convolutions.items()},
-        watched["content_"],
-        {*watched["style_"], last} - {"pixels"},
+        widths,
+        *watched,
         (image.shape[2], image.shape[3]),
-        len(image),
+        batch,
         history_size,
         next(network.parameters()).itemsize,
-        "max" if any(isinstance(layer, nn.MaxPool2d) for layer in layers.values()) else "average",
+        "max" if any(isinstance(layer, nn.MaxPool2d) for layer in layers) else "average",
+        gaps=HEAP_GAPS if image.device.type == "cpu" else 0,
     )
-
-
-def _room(device: torch.device) -> float:
-    available = available_bytes(device)
-    return math.inf if available is None else SHARE * available

@@ -155,6 +155,7 @@ class StyleTransfer:
         Raises:
             ShapeError: a picture of another shape.
             ImageError: a region without a mask, or no picture where the recipe needs one.
+            UnavailableError: memory does not suffice for one style and one step.
             DeviceLostError: the device broke; only a new process can use it again.
         """
         watcher = watcher or Watcher()
@@ -173,9 +174,12 @@ class StyleTransfer:
         while waiting:
             _, alike = next(itertools.groupby(waiting, key=regions))
             part = list(itertools.islice(alike, self.batch))
+            layers = self.recipe.content_layers, self.recipe.style_layers
+            count, history = self.tiling.fit(
+                self._trunk, layers, scenes[-1].content, len(part), self.history_size
+            )
+            part = part[:count]
             indices = range(done, done + len(part))
-            last = scenes[-1].content.expand(len(part), -1, -1, -1)
-            history = self.tiling.longest_history(self._trunk, last, self.history_size)
             batch = Batch(
                 self._trunk, self._styles, scenes, known, self.tiling, part, indices, start,
                 history, self.bits,
