@@ -229,7 +229,7 @@ def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refu
     assert fit(need(1, 1), "off") == (1, 1)
     in_tiles, steps = fit(need(1, 1), "auto")
     assert in_tiles >= 1 and steps > 1
-    with pytest.raises(UnavailableError, match="256 x 192 needs .* of 0.0 GB; set tile: on"):
+    with pytest.raises(UnavailableError, match="256 x 192 needs .* GB; set tile: on"):
         fit(need(1, 1) - 10, "off")
     with pytest.raises(UnavailableError):
         fit(1000, "auto")
