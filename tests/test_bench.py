@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
@@ -30,13 +32,20 @@ def test_every_comparison_gives_rows() -> None:
 
 
 def test_a_document_gets_a_table_with_the_command_and_the_machine() -> None:
-    done = bench("batch", "--quick", "--markdown", "--rounds", "1", "--sizes", "48")
-    lines = done.stdout.splitlines()
-    assert lines[0] == "## batch"
-    assert "`scripts/bench batch --quick --markdown --rounds 1 --sizes 48`" in lines
-    assert any(line.startswith("device: ") for line in lines)
-    assert "| network | size | precision | rounds | one by one ms |" in done.stdout
-    assert lines[-2].startswith("| compact | 48 |")
+    loader = SourceFileLoader("bench", str(BENCH))
+    module = module_from_spec(ModuleSpec("bench", loader, origin=str(BENCH)))
+    module.__file__ = str(BENCH)
+    loader.exec_module(module)
+    rows = [{"size": 256, "ratio": 6.1234}, {"size": 1024, "peak MB": 1234.5}]
+    lines = module.markdown("evaluation", rows, "scripts/bench evaluation", "cpu").splitlines()
+    assert lines[0] == "## evaluation"
+    assert "`scripts/bench evaluation`" in lines and "cpu" in lines
+    assert lines[-4:] == [
+        "| size | ratio | peak MB |",
+        "| --- | --- | --- |",
+        "| 256 | 6.12 |  |",
+        "| 1024 |  | 1234 |",
+    ]
 
 
 def test_a_benchmark_that_is_not_known_is_told() -> None:

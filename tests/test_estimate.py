@@ -23,7 +23,7 @@ WIDTHS = {"conv1_1": 4, "conv1_2": 8}
 
 
 def test_estimate_counts_what_lives_while_the_gradient_goes_back() -> None:
-    need = estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, gaps=0)
+    need = estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, heap_block=0)
     plane, matrix = 10 * 20 * 4, 4 * 4 * 4
     # The image, both convolutions' outputs, the content's and the style's differences, then the
     # gradients of relu1_2's output and input.
@@ -47,11 +47,14 @@ def test_estimate_counts_the_features_under_each_mask() -> None:
     assert two.network - none.network >= 2 * 4 * 64 * 64 * 4
 
 
-def test_a_heap_wastes_some_of_the_largest_layers() -> None:
-    none, some = (
-        estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (64, 64), gaps=gaps).network for gaps in (0, 2)
+def test_what_a_heap_holds_stays_and_large_blocks_are_given_back() -> None:
+    widths = WIDTHS | {"conv2_1": 4}
+    layers = ["relu2_1"], ["relu1_2"], (64, 64)
+    exact, all_, some = (
+        estimate(widths, *layers, heap_block=most).network
+        for most in (0, memory.HEAP_BLOCK, 4 * 32 * 32 * 4)
     )
-    assert some - none == 2 * 8 * 64 * 64 * 4
+    assert exact < some < all_
 
 
 def test_a_style_of_the_pixels_alone_needs_no_network() -> None:
@@ -76,7 +79,7 @@ def test_estimate_is_what_torch_allocates(precision: Precision) -> None:
         history_size=3,
         value_bytes=transfer.dtype.itemsize,
         pooling=made.pooling,
-        gaps=0,
+        heap_block=0,
     )
     assert need.total == pytest.approx(peak, rel=0.1)
 

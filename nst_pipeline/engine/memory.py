@@ -3,7 +3,6 @@
 The engine asks before it works, so that what cannot fit is told and not tried.
 """
 
-import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ They are the start, the point, the best point, the pair in the making, the two d
 total variation, and the images in the network's layout or their gradient.
 """
 
-HEAP_GAPS = 2.75
-"""Outputs of the largest layer that glibc's heap grows by beyond what is allocated (measured).
+HEAP_BLOCK = 32 * 2**20
+"""Bytes up to which glibc takes a block from its heap, which it seldom makes smaller.
 
-Blocks are aligned, so that a block does not fit where one of its size was freed.
+There what is freed is lost for larger blocks, and for one of its own size too: blocks are aligned.
 """
 
 
@@ -65,7 +64,7 @@ class _Layer:
         kind: ``conv``, ``relu`` or ``pool``.
         before: its input.
         after: its output.
-        kept: all that is kept from its forward pass until its backward pass.
+        kept: blocks that are kept from its forward pass until its backward pass.
         watched: whether a loss looks at its output.
         passing: what is needed for a moment more.
     """
@@ -73,7 +72,7 @@ class _Layer:
     kind: str
     before: int
     after: int
-    kept: int
+    kept: tuple[int, ...]
     watched: bool
     passing: int
 
@@ -87,7 +86,7 @@ class _Layer:
         if self.kind == "relu" or self.watched:
             peaks.append(below + 2 * self.after)  # the gradient that comes, and a new one
         if self.kind == "conv":
-            peaks.append(below - self.kept + self.before + self.after + self.passing)
+            peaks.append(below - sum(self.kept) + self.before + self.after + self.passing)
         elif self.kind == "pool":
             peaks.append(below + self.before)
         return max(peaks)
@@ -103,7 +102,7 @@ def estimate(
     value_bytes: int = 4,
     pooling: str = "max",
     regions: int = 0,
-    gaps: float = HEAP_GAPS,
+    heap_block: int = HEAP_BLOCK,
 ) -> Need:
     """Return what a transfer takes at its peak.
 
@@ -117,17 +116,20 @@ def estimate(
         value_bytes: of one activation: 4 in fp32, 2 in bf16.
         pooling: ``max`` keeps where it took each value from, eight bytes each.
         regions: masks that styles are bound to.
-        gaps: outputs of the largest layer that the heap wastes; 0 for CUDA.
+        heap_block: bytes of the largest block that stays with the process when it is freed; 0 for
+            CUDA.
     """
     layers, targets = _layers(
         widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions
     )
     pixels = batch * 3 * size[0] * size[1]
-    below = itertools.accumulate((layer.kept for layer in layers), initial=pixels * value_bytes)
-    peaks = [layer.peak(kept) for layer, kept in zip(layers, list(below)[1:], strict=True)]
-    largest = max((layer.after for layer in layers), default=0)
-    network = max(peaks, default=0) + int(gaps * largest)
-    return Need(network, pixels * 4 * (2 * history_size + VECTORS), targets)
+    stays = [sum(block for block in layer.kept if block <= heap_block) for layer in layers]
+    below, above, most = pixels * value_bytes, sum(stays), 0
+    for layer, part in zip(layers, stays, strict=True):
+        below, above = below + sum(layer.kept), above - part
+        freed = layer.after if layer.after <= heap_block else 0  # a gradient of the layer before
+        most = max(most, layer.peak(below) + above + freed)
+    return Need(most, pixels * 4 * (2 * history_size + VECTORS), targets)
 
 
 def _layers(
@@ -155,17 +157,17 @@ def _layers(
             height, width = height // 2, width // 2
         count = batch * channels * height * width
         after, passing = count * value_bytes, weights  # which convolutions bring into order
-        kept = 0 if kind == "relu" and previous not in watched else after  # 0: in place
-        kept += count * 8 if kind == "pool" and pooling == "max" else 0
+        kept = [] if kind == "relu" and previous not in watched else [after]  # none: in place
+        kept += [count * 8] if kind == "pool" and pooling == "max" else []
         if name in content_layers:
-            kept += after  # the difference
+            kept.append(after)  # the difference
             targets += after // batch
         if name in style_layers:
             matrix = batch * max(regions, 1) * channels**2 * 4
             targets += 2 * matrix  # in the cache, and beside each other
-            kept += matrix + regions * after  # the difference, and the features under each mask
+            kept += [matrix, *[after] * regions]  # the difference, the features under each mask
             passing += 2 * matrix + (count * 4 if value_bytes < 4 else 0)  # a float32 copy
-        found.append(_Layer(kind, before, after, kept, name in watched, passing))
+        found.append(_Layer(kind, before, after, tuple(kept), name in watched, passing))
         before, previous = after, name
     return found, targets
 

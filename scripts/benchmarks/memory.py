@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from benchmarks import workload
 from nst_pipeline.engine.devices import resolve_device
-from nst_pipeline.engine.memory import HEAP_GAPS, estimate
+from nst_pipeline.engine.memory import HEAP_BLOCK, estimate
 
 Row = dict[str, object]
 
@@ -74,7 +74,7 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
         history,
         2 if precision == "bf16" else 4,
         made.pooling,
-        gaps=0 if resolve_device(device).type == "cuda" else HEAP_GAPS,
+        heap_block=0 if resolve_device(device).type == "cuda" else HEAP_BLOCK,
     )
     return facts | {
         "peak MB": peak / 1e6,
