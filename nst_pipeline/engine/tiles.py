@@ -24,7 +24,7 @@ from nst_pipeline.engine.losses import (
     moments,
 )
 from nst_pipeline.engine.memory import (
-    HEAP_GAPS,
+    HEAP_BLOCK,
     Need,
     available_bytes,
     estimate,
@@ -364,5 +364,5 @@ def _need(
         history_size,
         next(network.parameters()).itemsize,
         "max" if any(isinstance(layer, nn.MaxPool2d) for layer in layers) else "average",
-        gaps=HEAP_GAPS if image.device.type == "cpu" else 0,
+        heap_block=HEAP_BLOCK if image.device.type == "cpu" else 0,
     )
