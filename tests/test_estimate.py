@@ -61,9 +61,11 @@ def test_a_style_of_the_pixels_alone_needs_no_network() -> None:
     assert estimate(WIDTHS, [], ["pixels"], (64, 64)).network == 0
 
 
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_estimate_is_what_torch_allocates(precision: Precision) -> None:
-    made = make_recipe("compact", size="original", scales=1, iterations=1, history_size=3)
+def test_estimate_is_what_torch_allocates(precision: Precision, padding: str) -> None:
+    changes = {"size": "original", "scales": 1, "iterations": 1, "history_size": 3}
+    made = make_recipe("compact", **changes, padding=padding)
     transfer = StyleTransfer(made, device="cpu", precision=precision, weights="compact")
     with torch.profiler.profile(profile_memory=True) as profiler:
         transfer.run(wave(256, 192, 1), [wave(256, 192, 2)])
@@ -80,6 +82,7 @@ def test_estimate_is_what_torch_allocates(precision: Precision) -> None:
         value_bytes=transfer.dtype.itemsize,
         pooling=made.pooling,
         heap_block=0,
+        padding=padding,
     )
     assert need.total == pytest.approx(peak, rel=0.1)
 

@@ -14,11 +14,11 @@ from nst_pipeline.recipe import LAYER_NAMES
 SHARE = 0.9
 """Of the available memory, what a transfer may take."""
 
-VECTORS = 8
+VECTORS = 6
 """Copies of the images, in float32, that live through an evaluation besides the history.
 
-They are the start, the point, the best point, the pair in the making, the two differences of the
-total variation, and the images in the network's layout or their gradient.
+They are the start, the point, the best point, the pair in the making, and one more: the images in
+the network's layout, then their gradient.
 """
 
 HEAP_BLOCK = 32 * 2**20
@@ -103,6 +103,7 @@ def estimate(
     pooling: str = "max",
     regions: int = 0,
     heap_block: int = HEAP_BLOCK,
+    padding: str = "zeros",
 ) -> Need:
     """Return what a transfer takes at its peak.
 
@@ -118,9 +119,10 @@ def estimate(
         regions: masks that styles are bound to.
         heap_block: bytes of the largest block that stays with the process when it is freed; 0 for
             CUDA.
+        padding: anything but ``zeros`` keeps a padded copy of what each convolution takes.
     """
     layers, targets = _layers(
-        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions
+        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions, padding
     )
     pixels = batch * 3 * size[0] * size[1]
     stays = [sum(block for block in layer.kept if block <= heap_block) for layer in layers]
@@ -141,6 +143,7 @@ def _layers(
     value_bytes: int,
     pooling: str,
     regions: int,
+    padding: str,
 ) -> tuple[list[_Layer], int]:
     """Return the layers up to the last that is watched, and the bytes of all targets."""
     watched = {*content_layers, *style_layers}
@@ -152,12 +155,16 @@ def _layers(
         kind, weights = name[:4], 0
         if kind == "conv":
             weights = 9 * channels * widths[name] * value_bytes
+            padded = batch * channels * (height + 2) * (width + 2) * value_bytes
             channels = widths[name]
         elif kind == "pool":
             height, width = height // 2, width // 2
         count = batch * channels * height * width
         after, passing = count * value_bytes, weights  # which convolutions bring into order
         kept = [] if kind == "relu" and previous not in watched else [after]  # none: in place
+        if kind == "conv" and padding != "zeros":
+            kept.append(padded)
+            before = 2 * padded  # the copy and its gradient
         kept += [count * 8] if kind == "pool" and pooling == "max" else []
         if name in content_layers:
             kept.append(after)  # the difference

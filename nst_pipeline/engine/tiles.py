@@ -351,11 +351,10 @@ def _need(
 ) -> Need:
     """Return what images like ``image`` take if they are evaluated whole."""
     layers = list(network.children())
-    widths = {
-        name: layer.out_channels
-        for name, layer in network.named_children()
-        if isinstance(layer, nn.Conv2d)
+    convolutions = {
+        name: layer for name, layer in network.named_children() if isinstance(layer, nn.Conv2d)
     }
+    widths = {name: layer.out_channels for name, layer in convolutions.items()}
     return estimate(
         widths,
         *watched,
@@ -365,4 +364,5 @@ def _need(
         next(network.parameters()).itemsize,
         "max" if any(isinstance(layer, nn.MaxPool2d) for layer in layers) else "average",
         heap_block=HEAP_BLOCK if image.device.type == "cpu" else 0,
+        padding=next((layer.padding_mode for layer in convolutions.values()), "zeros"),
     )

@@ -75,6 +75,7 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
         2 if precision == "bf16" else 4,
         made.pooling,
         heap_block=0 if resolve_device(device).type == "cuda" else HEAP_BLOCK,
+        padding=made.padding,
     )
     return facts | {
         "peak MB": peak / 1e6,
