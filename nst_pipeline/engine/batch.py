@@ -270,4 +270,4 @@ class _Work:
 
 
 def _clamp(pixels: Tensor) -> Tensor:
-    return pixels.clamp(0, 1)
+    return pixels.clamp_(0, 1)

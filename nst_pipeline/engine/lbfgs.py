@@ -1,5 +1,6 @@
 """L-BFGS over a batch of images, each with its own history, step and safeguards."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ FIRST_STEP = 0.1
 SMALLEST_STEP = 1e-3
 LEAST_CURVATURE = 1e-10
 """A pair of a step and its change of gradient is remembered when their product is more."""
+
+LONG = 4096
+"""Numbers from which a CPU is faster at dot products one by one than at their matrix product."""
+
+PARTS = 16
 
 STOP_REASONS = ("", "converged", "diverged", "settled")
 _CONVERGED, _DIVERGED, _SETTLED = 1, 2, 3
@@ -68,14 +74,15 @@ class _Images:
         self,
         point: Tensor,
         best: Tensor,
+        work: Tensor,
         history_size: int,
         project: Project,
         radius: float | None,
         tolerance: float,
         window: int,
     ) -> None:
-        """Move what ``point`` (B, N) and ``best`` (B, N) are views of."""
-        self._point, self._best, self._project = point, best, project
+        """Move what ``point`` (B, N) and ``best`` (B, N) are views of; ``work`` (B, N) is free."""
+        self._point, self._best, self._work, self._project = point, best, work, project
         self._radius, self._tolerance = radius, tolerance
         batch, m, device = len(point), history_size, point.device
 
@@ -99,7 +106,7 @@ class _Images:
     def tensors(self) -> dict[str, Tensor]:
         """Return all that changes, but the points."""
         named = {name.strip("_"): value for name, value in vars(self).items()}
-        del named["point"], named["best"]
+        del named["point"], named["best"], named["work"]
         return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
     def move(self, loss: Tensor, gradient: Tensor) -> None:
@@ -186,7 +193,7 @@ class _Images:
         factors = torch.stack([-w, self._gamma * u], 2).flatten(1)
         last = torch.cat([torch.zeros_like(self._gamma), -self._gamma], 1)
         factors = torch.cat([factors, last], 1).to(self._pairs)
-        return _times(self._pairs.flatten(1, 2).transpose(1, 2), factors)
+        return _combined(self._pairs.flatten(1, 2), factors, self._work)
 
     def _stride(self, direction: Tensor, gradient: Tensor) -> Tensor:
         """Return the factor (B, 1) of the direction: 1, but careful while there is no history."""
@@ -231,7 +238,7 @@ class Lbfgs:
     ) -> None:
         """Begin at ``start``; see `minimise` for the arguments."""
         project = project or (lambda point: point)
-        point = project(start.detach().reshape(len(start), -1)).clone()
+        point = project(start.detach().reshape(len(start), -1).clone())
         best = point.clone()
         self.done = -1
         self.point, self.best_point = point.view_as(start), best.view_as(start)
@@ -240,8 +247,9 @@ class Lbfgs:
         parts = zip(
             torch.split(point, self._together), torch.split(best, self._together), strict=True
         )
+        work = torch.empty_like(point[: self._together])  # anew each step, it would be page faults
         self._groups = [
-            _Images(*part, history_size, project, radius, tolerance, window) for part in parts
+            _Images(*part, work, history_size, project, radius, tolerance, window) for part in parts
         ]
 
     def step(self) -> None:
@@ -350,8 +358,25 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     # On a CPU the product of a batch is slower for matrices as long as an image.
     found = vectors.new_empty(matrices.shape[:2])
     for matrix, vector, row in zip(matrices, vectors, found, strict=True):
-        torch.mv(matrix, vector, out=row)
+        if matrix.shape[1] < LONG:
+            torch.mv(matrix, vector, out=row)
+        else:
+            torch.stack([torch.dot(line, vector) for line in matrix], out=row)
     return found
+
+
+def _combined(vectors: Tensor, factors: Tensor, out: Tensor) -> Tensor:
+    """Return the sums (B, C) of vectors (B, R, C) times factors (B, R), in the place of ``out``."""
+    if vectors.is_cuda:
+        torch.bmm(factors[:, None], vectors, out=out[:, None])
+        return out
+    # On a CPU the parts of one long product are faster than the whole.
+    rows, columns = vectors.shape[1:]
+    parts = math.gcd(columns, PARTS)
+    for lines, weights, sums in zip(vectors, factors, out, strict=True):
+        pieces = lines.view(rows, parts, -1).transpose(0, 1)
+        torch.bmm(weights.expand(parts, 1, rows), pieces, out=sums.view(parts, 1, -1))
+    return out
 
 
 def _overwrite(target: Tensor, source: Tensor, where: Tensor) -> None:
