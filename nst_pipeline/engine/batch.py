@@ -1,5 +1,6 @@
 """A batch of styles on one content, through all scales."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -204,8 +205,8 @@ class Batch:
         return Objective(scene, tiled, painted), painted
 
     def _start(self, scene: Scene) -> Tensor:
-        looks = [next(iter(styles.values())).images[0] for styles in self.styles]
-        return torch.cat([first_pastiche(scene, look, self.init) for look in looks])
+        colours = [functools.partial(self.targets.colours, styles) for styles in self.styles]
+        return torch.cat([first_pastiche(scene, each, self.init) for each in colours])
 
     def _results(
         self, objective: Objective, finished: Tensor, found: Minimum, done: int, begun: float

@@ -11,6 +11,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 SMALLEST_VARIANCE = 1e-5
 
+Moments = tuple[Tensor, Tensor]
+"""Mean (3,) and covariance (3, 3) of a picture's colours, float64."""
+
 
 def grey(pixels: Tensor) -> Tensor:
     """Return the luminance in all three channels."""
@@ -34,21 +37,21 @@ def match_luminance(pixels: Tensor, reference: Tensor) -> Tensor:
     return (scaled + wanted_mean).clamp(0, 1)
 
 
-def match_colours(pixels: Tensor, reference: Tensor) -> Tensor:
-    """Return ``pixels`` with mean and covariance of ``reference`` (Gatys et al. 2016a, eq. 6).
+def match_colours(pixels: Tensor, wanted: Moments) -> Tensor:
+    """Return ``pixels`` with a mean and covariance of colours (Gatys et al. 2016a, eq. 6).
 
     The linear map is the symmetric one, Cs^(-1/2) (Cs^(1/2) Cr Cs^(1/2))^(1/2) Cs^(-1/2): of all
     that match the covariances it moves the colours least.
     """
-    mean, covariance = _moments(pixels)
-    wanted_mean, wanted = _moments(reference)
+    mean, covariance = moments(pixels)
+    wanted_mean, wanted_covariance = (one.to(mean) for one in wanted)
     root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
-    change = (inverse @ _power(root @ wanted @ root, 0.5) @ inverse).float()
+    change = (inverse @ _power(root @ wanted_covariance @ root, 0.5) @ inverse).float()
     flat = pixels.permute(0, 2, 3, 1) - mean.float()
     return (flat @ change.T + wanted_mean.float()).permute(0, 3, 1, 2).clamp(0, 1).contiguous()
 
 
-def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+def moments(pixels: Tensor) -> Moments:
     """Return the mean colour (3,) and the covariance (3, 3), float64."""
     flat = pixels.permute(0, 2, 3, 1).reshape(-1, 3).double()
     mean = flat.mean(0)

@@ -1,13 +1,13 @@
 """A content at one scale, its masks, and what the pastiche starts as and ends as there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nst_pipeline.engine import colour
-from nst_pipeline.engine.images import Picture, resize, to_tensor
+from nst_pipeline.engine.images import resize
 from nst_pipeline.engine.scales import Scale
 from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.errors import ImageError
@@ -92,12 +92,14 @@ def masks_at(
     return painted, parts * painted
 
 
-def first_pastiche(scene: Scene, style: Picture, init: Tensor | None) -> Tensor:
+def first_pastiche(
+    scene: Scene, colours: Callable[[], colour.Moments], init: Tensor | None
+) -> Tensor:
     """Return what the pastiche (1, 3, H, W) starts as.
 
     Args:
         scene: at the coarsest scale.
-        style: a picture of the style, for its colours.
+        colours: gives the style's.
         init: a picture (1, 3, H, W) to start from, whatever the recipe says.
 
     Raises:
@@ -109,7 +111,7 @@ def first_pastiche(scene: Scene, style: Picture, init: Tensor | None) -> Tensor:
     if recipe.init == "image":
         raise ImageError("init: image needs a picture; put NAME.init.png beside the content NAME")
     if recipe.init == "style-colors":
-        return scene.view(colour.match_colours(content, to_tensor(style).to(content)))
+        return scene.view(colour.match_colours(content, colours()))
     if recipe.init == "noise":
         generator = torch.Generator().manual_seed(recipe.seed)
         return scene.view(torch.rand(content.shape, generator=generator).to(content))

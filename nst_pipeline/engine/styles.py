@@ -39,6 +39,9 @@ class Style:
         return [weight / sum(weights) for weight in weights]
 
 
+PALETTE = 256
+"""Longer side, in pixels, at which a style's colours are taken."""
+
 StyleSet = Mapping[str, Style]
 """A style for each region, by the name of its mask; ``""`` alone: one for the whole picture."""
 
@@ -78,12 +81,23 @@ class StyleTargets:
             sorted(recipe.style_layers), recipe.statistic, recipe.pooling, recipe.padding,
             weights.sha256, str(parameter.dtype),
         ]  # fmt: skip
+        self._colours: WeakKeyDictionary[Style, colour.Moments] = WeakKeyDictionary()
         self._keys: WeakKeyDictionary[Style, dict[tuple[int, int], str]] = WeakKeyDictionary()
 
     def get(self, styles: StyleSet, scene: Scene) -> Targets:
         """Return the statistics (1, R, C, C or C + 1) by layer."""
         parts = [self._blended(style, scene) for style in styles.values()]
         return {layer: torch.cat([part[layer] for part in parts], 1) for layer in parts[0]}
+
+    def colours(self, styles: StyleSet) -> colour.Moments:
+        """Return the colours of a set's first style, remembered with it."""
+        style = next(iter(styles.values()))
+        if style not in self._colours:
+            parts = [colour.moments(self._pixels(image, PALETTE)) for image in style.images]
+            shares = torch.tensor(style.shares()).to(parts[0][0])
+            mean, covariance = (torch.stack(part) for part in zip(*parts, strict=True))
+            self._colours[style] = shares @ mean, torch.tensordot(shares, covariance, 1)
+        return self._colours[style]
 
     def _blended(self, style: Style, scene: Scene) -> Targets:
         parts = [self._of_picture(style, i, scene) for i in range(len(style.images))]
@@ -103,7 +117,7 @@ class StyleTargets:
         if self._recipe.colors == "content":  # the targets are this content's alone
             return self._compute(colour.match_luminance(pixels(), scene.content))
         if self._recipe.colors == "matched":
-            return self._compute(colour.match_colours(pixels(), scene.content))
+            return self._compute(colour.match_colours(pixels(), colour.moments(scene.content)))
         keys = self._keys.setdefault(style, {})
         if (index, longer) not in keys:
             shown = hashlib.sha256(pixels().cpu().numpy().tobytes()).hexdigest()
