@@ -17,7 +17,7 @@ from nst_pipeline.decoding import Decoded, Pixels
 from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
 from nst_pipeline.jobs import Job, Source, Style
 from nst_pipeline.making import Frames
-from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.recipe import Recipe, recipe_digest
 from nst_pipeline.tasks import Failure, Machine
 from nst_pipeline.weights import Weights
 
@@ -254,8 +254,3 @@ def failure(error: Exception) -> Failure:
     if isinstance(error, PipelineError):
         return Failure(str(error), kind="job")
     return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
-
-
-def recipe_digest(recipe: Recipe) -> str:
-    """Return the digest of what in a recipe can change a pixel."""
-    return digest(recipe.pixels())

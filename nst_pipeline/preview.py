@@ -24,7 +24,7 @@ from nst_pipeline.errors import (
 )
 from nst_pipeline.files import shown
 from nst_pipeline.inbox import Found
-from nst_pipeline.recipe import Recipe, digest
+from nst_pipeline.recipe import Recipe, digest, recipe_digest
 from nst_pipeline.settings import StyleSettings
 from nst_pipeline.sheet import mosaic
 from nst_pipeline.weights import Weights
@@ -71,7 +71,7 @@ class Spot:
     @functools.cached_property
     def recipe_digest(self) -> str:
         """What of the recipe decides the pixels."""
-        return digest(self.recipe.pixels())
+        return recipe_digest(self.recipe)
 
     @functools.cached_property
     def key(self) -> str:

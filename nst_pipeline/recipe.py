@@ -181,6 +181,11 @@ class Recipe(Settings):
         return self.iterations if isinstance(self.iterations, int) else sum(self.iterations)
 
 
+def recipe_digest(recipe: Recipe) -> str:
+    """Return the digest of what in a recipe can change a pixel."""
+    return digest(recipe.pixels())
+
+
 RECIPES: dict[RecipeName, dict[str, Any]] = {
     "gatys": {},
     # Large strokes that follow the content loosely.

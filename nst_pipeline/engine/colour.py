@@ -31,9 +31,10 @@ def with_colours_of(pixels: Tensor, source: Tensor) -> Tensor:
 
 def match_luminance(pixels: Tensor, reference: Tensor) -> Tensor:
     """Return grey ``pixels`` with mean and deviation of ``reference`` (Gatys et al. 2016a, 5.1)."""
-    deviation, mean = torch.std_mean(grey(pixels))
+    pixels = grey(pixels)
+    deviation, mean = torch.std_mean(pixels)
     wanted_deviation, wanted_mean = torch.std_mean(grey(reference))
-    scaled = (grey(pixels) - mean) * (wanted_deviation / deviation.clamp_min(1e-4))
+    scaled = (pixels - mean) * (wanted_deviation / deviation.clamp_min(1e-4))
     return (scaled + wanted_mean).clamp(0, 1)
 
 
