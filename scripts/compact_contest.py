@@ -13,9 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 
+from nst_pipeline.digests import digest, file_digest
 from nst_pipeline.engine import Recipe, StyleTransfer, TargetCache
-from nst_pipeline.recipe import digest
-from nst_pipeline.weights import file_digest
 
 TRIES = 5
 TOLERANCE = 0.015

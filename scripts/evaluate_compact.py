@@ -27,10 +27,10 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.engine import images, make_recipe
 from nst_pipeline.engine.losses import build_model, extract, style_statistic
 from nst_pipeline.engine.vgg import load_trunk
-from nst_pipeline.recipe import RecipeChanges
 
 VGG19_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512)
 CONVOLUTIONS = tuple(

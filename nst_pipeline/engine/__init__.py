@@ -1,4 +1,7 @@
-"""The engine: usable from Python with no YAML, no folders and no daemon.
+"""The engine: tensors in, VGG features, losses and L-BFGS, tensors out.
+
+Pure but for the device, and usable from Python by itself. It must not know of YAML, of the files of
+contents and styles, of jobs or of the command line.
 
 from PIL import Image
 from nst_pipeline.engine import StyleTransfer, make_recipe
@@ -13,12 +16,12 @@ import os
 # cuBLAS reads this once, when CUDA starts; without it its sums differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+from nst_pipeline.config.recipe import Recipe, make_recipe  # noqa: E402
 from nst_pipeline.engine.batch import Losses, Result, Watcher  # noqa: E402
 from nst_pipeline.engine.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
 from nst_pipeline.engine.styles import Style  # noqa: E402
 from nst_pipeline.engine.targets import TargetCache  # noqa: E402
 from nst_pipeline.engine.transfer import Progress, StyleTransfer  # noqa: E402
-from nst_pipeline.recipe import Recipe, make_recipe  # noqa: E402
 
 __all__ = [
     "Checkpoint", "Losses", "Progress", "Recipe", "Result", "Style", "StyleTransfer",

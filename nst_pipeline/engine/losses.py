@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nst_pipeline.config.recipe import Statistic
 from nst_pipeline.errors import ShapeError
-from nst_pipeline.recipe import Statistic
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

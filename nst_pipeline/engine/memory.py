@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from nst_pipeline.recipe import LAYER_NAMES
+from nst_pipeline.config.recipe import LAYER_NAMES
 
 SHARE = 0.9
 """Of the available memory, what a transfer may take."""

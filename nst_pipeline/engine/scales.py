@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.engine.images import fit
-from nst_pipeline.recipe import Recipe
 
 COARSEST = 128
 """Longer side, in pixels, that ``scales: auto`` begins with."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.engine import colour
 from nst_pipeline.engine.images import resize
 from nst_pipeline.engine.scales import Scale
 from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.errors import ImageError
-from nst_pipeline.recipe import Recipe
 
 PAINTED = ""
 """Name of the mask that says where anything is painted at all."""

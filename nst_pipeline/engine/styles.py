@@ -1,7 +1,6 @@
 """Styles and their targets: the statistics that a pastiche is to have."""
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -9,13 +8,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from nst_pipeline.config.recipe import Recipe
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.digests import bytes_digest, digest
 from nst_pipeline.engine import colour
 from nst_pipeline.engine.images import Picture, fit, resize, to_tensor
 from nst_pipeline.engine.scene import Scene
 from nst_pipeline.engine.targets import TargetCache, Targets
 from nst_pipeline.engine.tiles import Tiling
-from nst_pipeline.recipe import Recipe, digest
-from nst_pipeline.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ class StyleTargets:
             return self._compute(colour.match_colours(pixels(), colour.moments(scene.content)))
         keys = self._keys.setdefault(style, {})
         if (index, longer) not in keys:
-            shown = hashlib.sha256(pixels().cpu().numpy().tobytes()).hexdigest()
+            shown = bytes_digest(pixels().cpu().numpy().tobytes())
             keys[index, longer] = digest([shown, list(pixels().shape), *self._facts])
         return self._cache.get(keys[index, longer], self._device, lambda: self._compute(pixels()))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nst_pipeline.config.recipe import LAYER_NAMES, Statistic
 from nst_pipeline.engine.losses import (
     ContentLoss,
     LossModel,
@@ -33,7 +34,6 @@ from nst_pipeline.engine.memory import (
     refusal,
 )
 from nst_pipeline.errors import UnavailableError
-from nst_pipeline.recipe import LAYER_NAMES, Statistic
 
 TileMode = Literal["auto", "on", "off"]
 

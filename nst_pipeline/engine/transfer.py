@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nst_pipeline.config.recipe import Padding, Pooling, Recipe, make_recipe
+from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
 from nst_pipeline.engine.batch import Batch, Result, Watcher
 from nst_pipeline.engine.devices import (
@@ -29,8 +31,6 @@ from nst_pipeline.engine.scene import make_scene
 from nst_pipeline.engine.styles import AnyStyle, StyleTargets, regions, style_set
 from nst_pipeline.engine.targets import TargetCache
 from nst_pipeline.engine.tiles import TILE_SIZE, TileMode, Tiling
-from nst_pipeline.recipe import Padding, Pooling, Recipe, make_recipe
-from nst_pipeline.weights import Weights, resolve
 
 OnStep = Callable[[int, int, float], None]
 """Takes the style's index, the steps done, and the best loss so far."""

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nst_pipeline.config.recipe import LAYER_NAMES, STYLE_LAYER_NAMES, Padding, Pooling
+from nst_pipeline.config.weights import IMAGENET_DIGEST, imagenet_path
+from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import UnavailableError
-from nst_pipeline.recipe import LAYER_NAMES, STYLE_LAYER_NAMES, Padding, Pooling
-from nst_pipeline.weights import IMAGENET_DIGEST, file_digest, imagenet_path
 
 TIMEOUT_SECONDS = 10.0
 """How long a download may take to connect, and then to send anything at all."""

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import pairs, workload
+from nst_pipeline.config.recipe import LAYER_NAMES
 from nst_pipeline.engine.devices import resolve_device
-from nst_pipeline.recipe import LAYER_NAMES
 
 Row = dict[str, object]
 

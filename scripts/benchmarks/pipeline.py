@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nst_pipeline.config import load
-from nst_pipeline.executor import LocalExecutor
-from nst_pipeline.ledger import Ledger
-from nst_pipeline.planning import ledger_path, make_plan
-from nst_pipeline.runner import run_once
+from nst_pipeline.config.pipeline import load
+from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.planning import ledger_path, make_plan
+from nst_pipeline.runner.runner import run_once
+from nst_pipeline.workers.local import LocalExecutor
 
 Row = dict[str, object]
 
@@ -30,7 +30,8 @@ RACY_SECONDS = 2.1
 
 STARTED = """
 import os, sys, time
-from nst_pipeline import cli, display
+from nst_pipeline import cli
+from nst_pipeline.cli import display
 def stepped(*_):
     os.write(1, str(time.time()).encode())
     os._exit(0)

@@ -11,10 +11,10 @@ from reference import Reference
 from torch import Tensor
 
 from benchmarks import pairs, workload
+from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.engine import Result, StyleTransfer, make_recipe
 from nst_pipeline.engine import images as engine_images
 from nst_pipeline.engine.devices import resolve_device
-from nst_pipeline.recipe import RecipeChanges
 
 PAIRS = 6
 """Pairs of pictures that bf16 is compared on."""

@@ -16,10 +16,10 @@ from reference import Reference, load_vgg
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nst_pipeline.config.recipe import CONVOLUTIONS, RecipeChanges
+from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
-from nst_pipeline.recipe import CONVOLUTIONS, RecipeChanges
-from nst_pipeline.weights import COMPACT_PATH
 
 SIZES = 256, 512
 """Longer sides that are measured by default."""

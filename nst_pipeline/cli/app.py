@@ -1,0 +1,298 @@
+"""The command line: parses, calls, prints, and sets the exit code."""
+
+import functools
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nst_pipeline import CONFIG_NAME, __version__
+from nst_pipeline.cli import daemon, preview
+from nst_pipeline.cli.daemon import ConfigOption
+from nst_pipeline.errors import CannotCreateError, PipelineError
+from nst_pipeline.files import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nst_pipeline.config.pipeline import Config
+    from nst_pipeline.runner.runner import Plan
+
+# Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
+
+PACKAGE = Path(__file__).parents[1]
+
+app = typer.Typer(
+    name="nst-pipeline",
+    help="Paint every picture of a folder in every style of pipeline.yaml.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+weights_app = typer.Typer(help="Show or download the network's weights.")
+app.add_typer(weights_app, name="weights")
+
+
+def main() -> None:
+    """Run the command line; exit codes are those of `errors`, and 64 for wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except PipelineError as error:
+        for line in str(error).splitlines():
+            typer.echo(line, err=True)
+        sys.exit(error.exit_code)
+    except SystemExit as stop:
+        sys.exit(64 if stop.code == 2 else stop.code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nst-pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Paint every picture of a folder in every style of pipeline.yaml."""
+
+
+@app.command()
+def run(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files and folders to paint, not the inbox.")
+    ] = None,
+    config_path: ConfigOption = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--style", help="A style of the settings, or an image; repeatable."),
+    ] = None,
+    inbox: Annotated[Path | None, typer.Option(help="Folder of pictures to paint.")] = None,
+    outbox: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, max=16384, help="Longer side, in pixels.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, max=100_000, help="Steps.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="auto, imagenet, compact, or a weights file.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the jobs and what would happen to each.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Paint also what is done.")] = False,
+    snapshots: Annotated[
+        int | None, typer.Option(min=0, help="Keep the unfinished picture every so many steps.")
+    ] = None,
+    making: Annotated[
+        str | None, typer.Option(help="gif or webp: animate the making, beside the result.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the run's manifest, and nothing else.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run or watch uses the state folder.")
+    ] = False,
+) -> None:
+    """Paint the inbox (or PATHS) in every style, unless it is done already."""
+    from rich.console import Console
+
+    from nst_pipeline.cli.overrides import configure, fetch_if_missing
+
+    changes = {"size": size, "iterations": iterations}
+    settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
+    output = {"snapshots": snapshots, "making": making}
+    config = configure(config_path, style or [], settings, changes, bool(paths), output)
+    console = Console(stderr=as_json)
+    if dry_run:
+        _show_plan(config, paths, force, as_json)
+        return
+    fetch_if_missing(config.weights)
+    _run(config, paths, force, as_json, console, wait)
+
+
+def _run(
+    config: "Config",
+    paths: list[Path] | None,
+    force: bool,
+    as_json: bool,
+    console: "Console",
+    wait: bool,
+) -> None:
+    from nst_pipeline.cli.display import Display
+    from nst_pipeline.daemon.signals import end_on_signals
+    from nst_pipeline.jobs.lock import Lock
+    from nst_pipeline.manifest.model import to_json
+    from nst_pipeline.runner.runner import run_once
+    from nst_pipeline.workers.local import LocalExecutor
+
+    make_executor = functools.partial(LocalExecutor, check=end_on_signals())
+    with Lock(config.state, "run", wait), Display(console) as display:
+        recorder = run_once(config, make_executor, display, paths or None, force)
+    manifest = recorder.manifest()
+    totals = manifest.totals
+    if as_json:
+        typer.echo(to_json(manifest))
+    elif totals.done or totals.failed:
+        display.line(
+            f"{totals.done} done, {totals.failed} failed, {totals.skipped} skipped in "
+            f"{totals.seconds:.0f} s; manifest: {shown(recorder.path)}"
+        )
+    elif totals.skipped:
+        display.line(f"nothing to do: {totals.skipped} jobs are done; --force paints them again")
+    else:
+        display.line(f"nothing to do: no pictures in {shown(config.inbox)}")
+    if totals.failed:
+        raise typer.Exit(1)
+
+
+def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json: bool) -> None:
+    import json
+
+    plan = _plan(config, paths, force)
+    rows: list[tuple[str, Path, str, str]] = []
+    rows += [("paint", j.content.path, j.style.name, shown(j.output)) for j in plan.todo]
+    rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
+    rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
+    if as_json:
+        keys = ("action", "content", "style", "outcome")
+        typer.echo(
+            json.dumps([dict(zip(keys, map(shown, r), strict=True)) for r in rows], indent=2)
+        )
+        return
+    for action, content, style, outcome in rows:
+        typer.echo(f"{action:6} {shown(content)} in {style}: {outcome}")
+    typer.echo(
+        f"would paint {len(plan.todo)}, skip {len(plan.done)}, "
+        f"fail {len(plan.broken) * len(plan.styles)}; weights {plan.weights.id}: "
+        f"{plan.weights.note}"
+    )
+
+
+def _plan(config: "Config", paths: list[Path] | None = None, force: bool = False) -> "Plan":
+    """Plan without leaving a trace."""
+    from nst_pipeline.jobs.ledger import Ledger
+    from nst_pipeline.runner.runner import ledger_path, make_plan
+
+    path = ledger_path(config)
+    with Ledger(path if path.is_file() else None) as ledger:
+        return make_plan(config, ledger, paths or None, force)
+
+
+@app.command()
+def check(config_path: ConfigOption = None) -> None:
+    """Report every problem of the settings, and what a run would use and do."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.engine.devices import (
+        describe_device,
+        describe_precision,
+        resolve_device,
+        resolve_precision,
+    )
+
+    path = config_path or Path(CONFIG_NAME)
+    config = load(path)
+    typer.echo(f"settings   {path}: fine")
+    exit_code = 0
+    try:
+        device = resolve_device(config.device)
+        dtype = resolve_precision(config.precision, device)
+        typer.echo(f"device     {describe_device(device)}")
+        typer.echo(f"precision  {describe_precision(dtype)} ({config.precision})")
+    except PipelineError as error:
+        typer.echo(f"device     {error}")
+        exit_code = error.exit_code
+    for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
+        state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
+        typer.echo(f"{name:10} {shown(getattr(config, name))}: {state}")
+        exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
+    try:
+        plan = _plan(config)
+        typer.echo(f"weights    {plan.weights.id}: {plan.weights.note}")
+        typer.echo(f"           SHA-256 {plan.weights.sha256}")
+        typer.echo(f"styles     {', '.join(style.name for style in plan.styles)}")
+        typer.echo(
+            f"jobs       {len(plan.todo)} to paint, {len(plan.done)} done already, "
+            f"{len(plan.broken) * len(plan.styles)} cannot be painted"
+        )
+        for broken in plan.broken:
+            typer.echo(f"           {broken.reason}")
+    except PipelineError as error:
+        typer.echo(f"problem    {error}")
+        exit_code = exit_code or error.exit_code
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _folder_state(folder: Path, wanted: int, must_exist: bool) -> tuple[str, bool]:
+    """Return what to say of a folder's permissions, and whether a run can use it."""
+    if folder.is_dir():
+        fine = os.access(folder, wanted)
+        kind = "writable" if wanted & os.W_OK else "readable"
+        return (kind if fine else f"not {kind}; mend its permissions"), fine
+    if must_exist or folder.exists():
+        return "no such folder; create it", False
+    parent = next(p for p in folder.parents if p.exists())
+    fine = parent.is_dir() and os.access(parent, os.W_OK)
+    return ("will be made" if fine else f"cannot be made in {shown(parent)}"), fine
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where; made when missing.")],
+) -> None:
+    """Write a commented pipeline.yaml, its folders, and three styles to start with."""
+    path = folder / CONFIG_NAME
+    try:
+        for name in ("inbox", "outbox", "state", "styles"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write((PACKAGE / "config" / CONFIG_NAME).read_text(encoding="utf-8"))
+        for image in sorted((PACKAGE / "samples" / "styles").iterdir()):
+            if not (folder / "styles" / image.name).exists():
+                shutil.copyfile(image, folder / "styles" / image.name)
+    except FileExistsError as error:
+        raise CannotCreateError(
+            f"{shown(error.filename)}: exists already and is left as it is; choose another folder"
+        ) from error
+    except OSError as error:
+        raise CannotCreateError(f"{shown(error.filename)}: {error.strerror}") from error
+    typer.echo(f"wrote {shown(path)} and its folders; next:")
+    typer.echo(f"  put pictures into {shown(folder / 'inbox')}")
+    typer.echo(f"  nst-pipeline run -c {shown(path)}")
+
+
+preview.register(app)
+daemon.register(app)
+
+
+@weights_app.callback(invoke_without_command=True)
+def show_weights(context: typer.Context) -> None:
+    """Show which weights are on disk."""
+    from nst_pipeline.config.weights import COMPACT_PATH, FETCH_HINT, imagenet_path, resolve
+
+    if context.invoked_subcommand:
+        return
+    there = imagenet_path().is_file()
+    typer.echo(f"imagenet  {imagenet_path()}: {'there' if there else f'not there; {FETCH_HINT}'}")
+    typer.echo(f"compact   {COMPACT_PATH}: there")
+    typer.echo(f"auto      means {resolve('auto').id}")
+
+
+@weights_app.command("fetch")
+def fetch_weights(
+    url: Annotated[str | None, typer.Option(help="A mirror of the file.")] = None,
+) -> None:
+    """Download the ImageNet weights of VGG-19, checking their digest."""
+    from nst_pipeline.engine.vgg import fetch_imagenet
+
+    typer.echo(f"imagenet  {fetch_imagenet(url, sys.stderr.isatty())}")

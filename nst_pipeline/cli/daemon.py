@@ -1,0 +1,163 @@
+"""The daemon's part of the command line."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nst_pipeline import CONFIG_NAME
+from nst_pipeline.files import shown
+
+# Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("-c", "--config", help="The settings (default: ./pipeline.yaml).")
+]
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Files: paths, relative to the inbox, or names alone.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (watch, status, retry, cancel, pause, resume, install_service):
+        app.command()(command)
+
+
+def watch(
+    config_path: ConfigOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run or watch uses the state folder.")
+    ] = False,
+    log_format: Annotated[
+        str, typer.Option(help="auto, human, json or journald (lines with priorities).")
+    ] = "auto",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Paint whatever arrives in the inbox, until told to stop (SIGTERM, Ctrl-C)."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon import logs, loop
+    from nst_pipeline.errors import UsageError
+    from nst_pipeline.workers.local import LocalExecutor
+
+    if log_format not in ("auto", "human", "json", "journald"):
+        raise UsageError(f"--log-format {log_format}: give auto, human, json or journald")
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise UsageError(f"--log-level {log_level}: give debug, info, warning or error")
+    logs.set_up(log_format, log_level)  # type: ignore[arg-type]
+    path = (config_path or Path(CONFIG_NAME)).absolute()
+    loop.watch(lambda: load(path), LocalExecutor, wait)
+
+
+def status(
+    config_path: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, on one line.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on, once a second, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Tell what the daemon does, and what waits, is done, or has failed."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon.status import read_status
+
+    config = load(config_path or Path(CONFIG_NAME))
+    try:
+        _print(read_status(config), as_json, sys.stdout.isatty() and follow)
+        while follow:
+            time.sleep(1)
+            _print(read_status(config), as_json, sys.stdout.isatty())
+    except KeyboardInterrupt:
+        return
+
+
+def _print(status: object, as_json: bool, clear: bool) -> None:
+    import json
+
+    from nst_pipeline.daemon.status import Status, lines
+
+    assert isinstance(status, Status)
+    if as_json:
+        typer.echo(json.dumps(status.to_plain()))
+        return
+    if clear:
+        typer.echo("\033[H\033[2J", nl=False)
+    for line in lines(status):
+        typer.echo(line)
+
+
+def retry(
+    names: Names = None,
+    all_failed: Annotated[
+        bool, typer.Option("--all-failed", help="Everything that has failed.")
+    ] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Put failed or cancelled files back into the inbox and the queue."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon import control
+    from nst_pipeline.errors import UsageError
+
+    if bool(names) == all_failed:
+        raise UsageError("retry: name files, or give --all-failed")
+    chosen = control.retry(load(config_path or Path(CONFIG_NAME)), names or [])
+    for path in chosen:
+        typer.echo(f"queued again  {shown(path)}")
+    if not chosen:
+        typer.echo("nothing has failed")
+
+
+def cancel(
+    names: Annotated[list[str], typer.Argument(help="Files: paths, or names alone.")],
+    config_path: ConfigOption = None,
+) -> None:
+    """Take a file's jobs out of the queue, also those at work; the file stays in the inbox."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon import control
+
+    for path in control.cancel(load(config_path or Path(CONFIG_NAME)), names):
+        typer.echo(f"cancelled  {shown(path)}; `nst-pipeline retry` puts it back")
+
+
+def pause(config_path: ConfigOption = None) -> None:
+    """Have the daemon begin no further job, also after a restart; the current one ends."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon import control
+
+    control.pause(load(config_path or Path(CONFIG_NAME)))
+    typer.echo("paused; `nst-pipeline resume` goes on")
+
+
+def resume(config_path: ConfigOption = None) -> None:
+    """End a pause."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon import control
+
+    control.resume(load(config_path or Path(CONFIG_NAME)))
+    typer.echo("goes on")
+
+
+def install_service(
+    config_path: ConfigOption = None,
+    user: Annotated[bool, typer.Option("--user", help="For your own service manager.")] = False,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the unit, and install nothing.")
+    ] = False,
+) -> None:
+    """Install a systemd unit that watches with these settings."""
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon import service
+
+    path = (config_path or Path(CONFIG_NAME)).absolute()
+    config = load(path)
+    if print_only:
+        typer.echo(service.render(config, path, user), nl=False)
+        return
+    flag = "--user " if user else ""
+    typer.echo(f"wrote {shown(service.install(config, path, user))}; next:")
+    if not user:
+        typer.echo("  useradd --system --home-dir /var/lib/nst-pipeline nst-pipeline")
+        typer.echo("  give it the folders of the settings (chown)")
+    typer.echo(f"  systemctl {flag}daemon-reload")
+    typer.echo(f"  systemctl {flag}enable --now nst-pipeline")

@@ -1,0 +1,116 @@
+"""What people see of a run: a progress display on a terminal, plain lines anywhere else."""
+
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from nst_pipeline.files import shown
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner.runner import Plan
+
+
+class Bars:
+    """Progress on a console, and lines between; use it as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to ``console``: bars if it is a terminal, and lines in any case."""
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._everything = self._progress.add_task("", total=None, visible=False, loss="")
+
+    def __enter__(self) -> Self:
+        """Start the display."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it, leaving only the lines."""
+        self._progress.stop()
+
+    def begin(self, steps: int, description: str = "") -> None:
+        """Show how many steps there are in all."""
+        self._progress.reset(self._everything, total=steps, visible=True, description=description)
+
+    def advance(self, steps: int) -> None:
+        """Show that so many more of them are done."""
+        self._progress.advance(self._everything, steps)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Write one line, never folded."""
+        self._console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+
+
+class Display(Bars):
+    """A runner's listener that writes to a console: bars, and a line a job."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to ``console``."""
+        super().__init__(console)
+        self._current = self._progress.add_task("", total=None, visible=False, loss="")
+        self._jobs = self._ended = 0
+        self._steps: dict[Path, int] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def planned(self, plan: Plan) -> None:
+        """Say which weights are used, and how much there is to do."""
+        self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
+        self._jobs = len(plan.todo)
+        steps = sum(job.style.recipe.steps for job in plan.todo)
+        self.begin(steps)
+        self._count()
+
+    def stepped(self, job: Job, done: int, loss: float) -> None:
+        """Move the bars."""
+        if job.output not in self._steps:
+            title = f"{shown(job.content.path.name)} in {job.style.name}"
+            total = job.style.recipe.steps
+            self._progress.reset(
+                self._current, total=total, visible=True, description=title, loss=""
+            )
+        self.advance(done - self._steps.get(job.output, 0))
+        self._steps[job.output] = done
+        self._progress.update(self._current, completed=done, loss=f"loss {loss:.4g}")
+
+    def finished(self, record: JobRecord) -> None:
+        """Write the job's line; a file that fails for all styles alike gets one."""
+        self._ended += record.key is not None
+        self._count()
+        if record.error:
+            told = (record.content.path, record.error.reason)
+            if told not in self._told:
+                self.line(f"failed   {record.error.reason}", "red")
+            self._told.add(told)
+        elif record.output and record.duplicate_of:
+            self.line(
+                f"done     {_short(record.content.path)} in {record.style.name} -> "
+                f"{_short(record.output.path)}  same as {_short(record.duplicate_of)}"
+            )
+        elif record.output and record.losses:
+            start, end = record.losses["start"].total, record.losses["end"].total
+            self.line(
+                f"done     {_short(record.content.path)} in {record.style.name} -> "
+                f"{_short(record.output.path)}  {record.seconds:.1f} s, "
+                f"loss {start:.4g} -> {end:.4g}"
+            )
+
+    def _count(self) -> None:
+        description = f"{self._ended} of {self._jobs} jobs"
+        self._progress.update(self._everything, description=description)
+
+
+def _short(path: str) -> str:
+    """Return a path relative to the working folder where that is shorter."""
+    return path.removeprefix(f"{Path.cwd()}/")

@@ -1,0 +1,365 @@
+"""pipeline.yaml -> frozen settings; the only reader of YAML."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from nst_pipeline.config.recipe import (
+    Recipe,
+    RecipeChanges,
+    RecipeField,
+    Settings,
+    did_you_mean,
+    make_recipe,
+)
+from nst_pipeline.config.settings import (
+    FolderPath,
+    OutputSettings,
+    StyleSettings,
+    as_region,
+    resolve,
+)
+from nst_pipeline.errors import ConfigError
+
+KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
+"""What pydantic puts into a location for the kind of a value and not for a key."""
+
+
+def _check_style_name(name: str) -> str:
+    if not name or name.startswith(".") or any(c in "/\\\0\n{}" for c in name):
+        raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
+    return name
+
+
+def check_device(name: str) -> str:
+    """Return ``name`` if it can name a device.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
+    return name
+
+
+def _resolve_weights(choice: str, info: ValidationInfo) -> str:
+    return choice if choice in ("auto", "imagenet", "compact") else str(resolve(Path(choice), info))
+
+
+def _as_switch(value: Any) -> Any:
+    """Undo YAML 1.1, to which ``on`` and ``off`` are booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
+
+
+class Limits(Settings):
+    """Bounds on what is accepted and kept."""
+
+    max_pixels: int = Field(
+        100_000_000, ge=1, le=178_956_970, description="Largest input, in pixels."
+    )
+    max_bytes: int = Field(256 * 2**20, ge=1, description="Largest input file, in bytes.")
+    cache_bytes: int = Field(
+        512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
+    )
+    min_free_bytes: int = Field(
+        128 * 2**20, ge=0, description="Nothing is begun while the outbox has less room."
+    )
+    batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
+    )
+
+
+class WatchSettings(Settings):
+    """When a picture is ready, and how long things may take."""
+
+    settle_seconds: float = Field(
+        2.0, ge=0, le=3600, description="A file is ready once it did not change for so long."
+    )
+    grace_seconds: float = Field(
+        60.0, ge=0, le=86400,
+        description="How long what is empty, cut short or no image may still become one.",
+    )  # fmt: skip
+    rescan_seconds: float = Field(
+        60.0, gt=0, le=86400, description="The inbox is read anew at least this often."
+    )
+    polling: Switch = Field(
+        "auto",
+        description="Whether to do without the file system's events; auto: where it sends none.",
+    )
+    poll_seconds: float = Field(
+        5.0, gt=0, le=86400, description="How often the inbox is read without events."
+    )
+    urgent: str = Field(
+        "urgent", description="Subfolder whose pictures come first; empty text: none."
+    )
+    stop_seconds: float = Field(
+        60.0, ge=0, le=86400, description="How long a job may go on when told to stop."
+    )
+    max_attempts: int = Field(3, ge=1, le=1_000_000, description="Attempts at a job.")
+    retry_seconds: float = Field(
+        30.0, ge=0, le=86400, description="Before the second attempt; doubled for each further."
+    )
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_address(address: str | None) -> str | None:
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{address!r} is no address; give a port or HOST:PORT")
+        return f"{host or '127.0.0.1'}:{port}"
+    return None
+
+
+class MetricsSettings(Settings):
+    """Where Prometheus finds its figures."""
+
+    textfile: Annotated[Path, AfterValidator(resolve)] | None = Field(
+        None,
+        description="File for the node exporter's textfile collector.",
+        examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
+    )
+    http: Annotated[str | None, BeforeValidator(_as_text), AfterValidator(_check_address)] = Field(
+        None, description="PORT (on this machine alone) or HOST:PORT to serve them at."
+    )
+
+
+class Config(Settings):
+    """The whole of pipeline.yaml."""
+
+    inbox: FolderPath = Field(Path("inbox"), description="Folder of pictures to paint.")
+    outbox: FolderPath = Field(Path("outbox"), description="Folder of results and manifests.")
+    state: FolderPath = Field(Path("state"), description="Folder of the ledger and the caches.")
+    processed: FolderPath = Field(
+        Path("processed"), description="Folder of painted pictures, with on_success: move."
+    )
+    failed: FolderPath = Field(
+        Path("failed"), description="Folder of pictures that `watch` had to give up."
+    )
+    on_success: Literal["keep", "move", "delete"] = Field(
+        "keep", description="What becomes of a picture of the inbox when it is painted."
+    )
+    on_failure: Literal["move", "keep"] = Field(
+        "move", description="What `watch` does with a picture that it gives up."
+    )
+    on_conflict: Literal["auto", "replace", "suffix", "fail"] = Field(
+        "auto",
+        description="When a result's name is taken; auto: replace if on_success is keep, "
+        "else suffix.",
+    )
+    ignore: tuple[str, ...] = Field(
+        (
+            "*.part", "*.partial", "*.filepart", "*.crdownload", "*.download", "*.opdownload",
+            "*.tmp", "*.temp", "*.swp", "*~", "~$*", "Thumbs.db", "desktop.ini", "*.txt", "*.md",
+            "*.xmp", "*.json", "*.yaml", "*.yml",
+        ),
+        description="Files in folders to pass over, as shell patterns; hidden files always are.",
+    )  # fmt: skip
+    styles: dict[
+        Annotated[str, AfterValidator(_check_style_name)],
+        Annotated[StyleSettings, BeforeValidator(as_region)],
+    ] = Field(min_length=1, description="The styles, each a name and an image, or several.")
+    recipe: RecipeField = Field(
+        default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
+    )
+    device: Annotated[str, AfterValidator(check_device)] = Field(
+        "auto", description="auto (CUDA when there is one), cpu, cuda or cuda:N."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of the network; auto: bf16 where the device is fast at it."
+    )
+    tile: Switch = Field(
+        "auto", description="Paint in tiles, which takes less memory; auto: where it is needed."
+    )
+    checkpoint_seconds: float = Field(
+        60.0, ge=0,
+        description="Work that takes longer is saved so often, and goes on from there after a "
+        "stop or a kill; 0: never.",
+    )  # fmt: skip
+    weights: Annotated[str, AfterValidator(_resolve_weights)] = Field(
+        "auto", description="auto, imagenet, compact, or a .pth or .safetensors file."
+    )
+    output: OutputSettings = Field(default_factory=OutputSettings)
+    limits: Limits = Field(default_factory=Limits)
+    watch: WatchSettings = Field(default_factory=WatchSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    @property
+    def conflict_policy(self) -> Literal["replace", "suffix", "fail"]:
+        """What `on_conflict` comes to."""
+        if self.on_conflict != "auto":
+            return self.on_conflict
+        return "replace" if self.on_success == "keep" else "suffix"
+
+    @property
+    def apart(self) -> tuple[Path, ...]:
+        """Folders that hold no pictures to paint, even if they lie in the inbox."""
+        return (self.outbox, self.state, self.processed, self.failed)
+
+    @model_validator(mode="after")
+    def _keep_folders_apart(self) -> Self:
+        for name in ("processed", "failed"):
+            if self.inbox.is_relative_to(getattr(self, name)):
+                raise ValueError(f"the inbox {self.inbox} lies in {name}; put it elsewhere")
+        for name in ("outbox", "state"):
+            folder: Path = getattr(self, name)
+            if folder.is_relative_to(self.inbox):
+                raise ValueError(
+                    f"the {name} {folder} lies in the inbox {self.inbox}, so results would be "
+                    "painted again; put it elsewhere"
+                )
+        if len(self.styles) > 1 and "{style}" not in self.output.name:
+            raise ValueError(
+                f"output.name: {self.output.name!r} gives every style of a content the same name; "
+                "put {style} into it"
+            )
+        return self
+
+    def style_recipe(self, style: str, network: str) -> Recipe:
+        """Return the recipe of a style for the network with this weights id."""
+        return make_recipe(network, self.recipe, self.styles[style].recipe)
+
+
+def load(path: Path) -> Config:
+    """Read a pipeline.yaml; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: every problem found, each with its line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not YAML: {error}"]) from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            [f"{path}: holds no settings; `nst-pipeline init .` writes a commented one"]
+        )
+    problems = [(line, f"{key}: stands twice") for line, key in _repeated_keys(node)]
+    try:
+        config = parse(data, path.parent)
+    except ValidationError as error:
+        problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
+    if problems:
+        raise ConfigError([f"{path}:{line}: {text}" for line, text in sorted(problems)])
+    return config
+
+
+def parse(data: dict[str, Any], base: Path) -> Config:
+    """Validate settings given as plain data; relative paths are relative to ``base``.
+
+    Raises:
+        pydantic.ValidationError: anything is wrong.
+    """
+    return Config.model_validate(data, context={"base": base.absolute()})
+
+
+def explain(error: ValidationError) -> list[str]:
+    """Return every mistake as *key: what is wrong; what to do*."""
+    return [text for _, text in _mistakes(error)]
+
+
+def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
+    """Return where each mistake is, and what to say of it.
+
+    What may be one of several kinds is refused once for each kind: those are one mistake.
+    """
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for details in error.errors():
+        loc = tuple(str(part) for part in details["loc"] if not KIND.fullmatch(str(part)))
+        found.setdefault(loc, []).append(details)
+    return [
+        (list(loc), _explain(list(loc), group))
+        for loc, group in found.items()
+        if not any(other[: len(loc)] == loc != other for other in found)
+    ]
+
+
+def _explain(loc: list[str], group: list[ErrorDetails]) -> str:
+    where = ".".join(loc) + ": " if loc else ""
+    kind, given = group[0]["type"], group[0].get("input")
+    if kind == "extra_forbidden":
+        return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
+    if kind == "missing":
+        return f"{where}missing"
+    if kind == "value_error":
+        return where + group[0]["msg"].removeprefix("Value error, ")
+    return f"{where}is {given!r}; {', or '.join(dict.fromkeys(map(_expected, group)))}"
+
+
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] == "literal_error":
+        return f"should be {error.get('ctx', {})['expected']}"
+    message = error["msg"]
+    return message[:1].lower() + message[1:]
+
+
+def _line(node: yaml.Node | None, loc: list[str]) -> int:
+    """Return the line (from 1) of the deepest part of ``loc`` that the file holds."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in reversed(node.value) if k.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and part.isdecimal():
+            found = (node.value[int(part)],) * 2
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _repeated_keys(node: yaml.Node | None, prefix: str = "") -> list[tuple[int, str]]:
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    problems, seen = [], set()
+    for key, value in node.value:
+        if key.value in seen:
+            problems.append((key.start_mark.line + 1, prefix + key.value))
+        seen.add(key.value)
+        problems += _repeated_keys(value, f"{prefix}{key.value}.")
+    return problems
+
+
+def _known_keys(loc: list[str]) -> list[str]:
+    """Return the keys that the settings at ``loc`` take."""
+    model: type[BaseModel] = Config
+    return list(functools.reduce(_child, loc, model).model_fields)
+
+
+def _child(model: type[BaseModel], key: str) -> type[BaseModel]:
+    if key not in model.model_fields:
+        return model  # a name inside a mapping of styles
+    return _model_in(model.model_fields[key].annotation) or model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    arguments = get_args(annotation) if get_origin(annotation) else ()
+    return next((model for model in map(_model_in, arguments) if model), None)

@@ -1,0 +1,271 @@
+"""Recipes: everything that decides the pixels besides the two images and the weights."""
+
+import difflib
+import functools
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+from nst_pipeline.digests import digest
+
+CONVOLUTIONS = (2, 2, 4, 4, 4)
+"""Convolutions in each of the five blocks of VGG-19 (Simonyan and Zisserman 2015, column E)."""
+
+LAYER_NAMES = tuple(
+    name
+    for block, count in enumerate(CONVOLUTIONS, 1)
+    for name in (
+        *(f"{kind}{block}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")),
+        f"pool{block}",
+    )
+)
+"""Names of the trunk's layers in order: conv1_1, relu1_1, ..., conv5_4, relu5_4, pool5."""
+
+STYLE_LAYER_NAMES = ("pixels", *LAYER_NAMES)
+"""What a style can be compared at: the layers, and the normalised picture itself."""
+
+RecipeName = Literal["gatys", "painterly", "sketch", "photo-colors", "tutorial"]
+Statistic = Literal["gram", "gram+mean", "covariance"]
+Pooling = Literal["max", "average", "rescaled-average"]
+Padding = Literal["zeros", "replicate", "reflect"]
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest of ``known``, or the whole list."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def pixels(self) -> dict[str, Any]:
+        """Return the fields that can change an output file, ready for JSON.
+
+        A field is left out only when it is declared with ``NOT_PIXELS``, so that a new field
+        counts unless somebody decides otherwise.
+        """
+        ignored = {
+            name
+            for name, field in type(self).model_fields.items()
+            if field.json_schema_extra == NOT_PIXELS
+        }
+        return self.model_dump(mode="json", exclude=ignored)
+
+
+NOT_PIXELS: dict[str, Any] = {"pixels": False}
+"""``json_schema_extra`` of a field that cannot change a pixel."""
+
+
+def _weigh_layers(value: Any) -> Any:
+    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+
+
+def _check_layers(value: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+    for name in value:
+        if name not in known:
+            raise ValueError(f"unknown layer {name!r}{did_you_mean(name, list(known))}")
+    if not any(value.values()):
+        raise ValueError("needs at least one layer with a weight above 0")
+    return value
+
+
+def _check_scales(value: Any) -> Any:
+    if isinstance(value, tuple) and (not value or sorted(set(value)) != list(value)):
+        raise ValueError("should be sizes that grow, such as [128, 256]")
+    return value
+
+
+ContentLayers = Annotated[
+    dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+    BeforeValidator(_weigh_layers),
+    AfterValidator(functools.partial(_check_layers, known=LAYER_NAMES)),
+]
+StyleLayers = Annotated[
+    dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+    BeforeValidator(_weigh_layers),
+    AfterValidator(functools.partial(_check_layers, known=STYLE_LAYER_NAMES)),
+]
+Side = Annotated[int, Field(ge=32, le=16384)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Recipe(Settings):
+    """How a pastiche is made (Gatys, Ecker and Bethge 2016).
+
+    The defaults are those of the recipe ``gatys`` with ImageNet weights.
+    """
+
+    name: RecipeName = Field(
+        "gatys", description="The named recipe this one starts from.", json_schema_extra=NOT_PIXELS
+    )
+    size: Side | Literal["original"] = Field(
+        512, description="Longer side of the output, in pixels; original: that of the content."
+    )
+    scales: Annotated[Literal["auto", 1] | tuple[Side, ...], AfterValidator(_check_scales)] = Field(
+        "auto",
+        description="Coarse to fine: auto (128 pixels, then about doubling), the smaller sizes to "
+        "begin with, or 1 (the size alone).",
+    )
+    iterations: Steps | Annotated[tuple[Steps, ...], Field(min_length=1)] = Field(
+        300,
+        description="Steps of L-BFGS, over all scales; or a list: of each scale, coarse to fine.",
+    )
+    content_layers: ContentLayers = Field(
+        {"relu4_2": 1.0}, description="Layers compared with the content; a list or layer: weight."
+    )
+    style_layers: StyleLayers = Field(
+        {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
+        description="Layers whose statistics are compared with the style's; pixels: the picture.",
+    )
+    content_weight: Weight = Field(1.0, description="Weight of the content loss.")
+    style_weight: Weight = Field(
+        300.0, description="Weight of the style loss; larger follows the style more closely."
+    )
+    tv_weight: Weight = Field(
+        0.0, description="Weight of the total variation (mean square of neighbour differences)."
+    )
+    balanced: bool = Field(
+        True,
+        description="Divide the loss of each layer by the energy of its target, and average over "
+        "layers, so that the weights mean the same for every network, layer set and size.",
+    )
+    statistic: Statistic = Field(
+        "gram", description="What of a layer is compared; covariance: covariance and mean."
+    )
+    style_scale: float = Field(
+        1.0, ge=0.1, le=8, description="Size of the style's picture; larger gives larger strokes."
+    )
+    colors: Literal["style", "content", "matched"] = Field(
+        "style",
+        description="content: the style's strokes in the content's colours (luminance alone is "
+        "painted); matched: the style's picture is first given the content's colours.",
+    )
+    pooling: Pooling = Field(
+        "max", description="Pooling of the network; rescaled-average is twice the average."
+    )
+    padding: Padding = Field(
+        "replicate", description="What the network sees beyond the picture's border."
+    )
+    init: Literal["content", "noise", "style-colors", "image"] = Field(
+        "content",
+        description="What the pastiche starts as: the content, seeded noise, the content in the "
+        "style's colours, or the picture NAME.init.png beside the content, which is used wherever "
+        "there is one; image demands it.",
+    )
+    history_size: int = Field(10, ge=1, le=200, description="Steps that L-BFGS remembers.")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1,
+        description="End a scale once 20 steps lower the loss by less than this part; 0: never.",
+    )  # fmt: skip
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of whatever is random.")
+
+    @property
+    def steps(self) -> int:
+        """Steps of L-BFGS over all scales."""
+        return self.iterations if isinstance(self.iterations, int) else sum(self.iterations)
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Return the digest of what in a recipe can change a pixel."""
+    return digest(recipe.pixels())
+
+
+RECIPES: dict[RecipeName, dict[str, Any]] = {
+    "gatys": {},
+    # Large strokes that follow the content loosely.
+    "painterly": {
+        "content_layers": ["relu4_2"],
+        "statistic": "covariance",
+        "style_scale": 1.5,
+        "init": "style-colors",
+    },
+    # The content's drawing in fine strokes of the style.
+    "sketch": {
+        "scales": 1,
+        "content_layers": ["relu2_2"],
+        "style_layers": ["relu1_1", "relu2_1", "relu3_1"],
+        "style_scale": 0.6,
+    },
+    # The style's strokes in the content's own colours.
+    "photo-colors": {"colors": "content"},
+    # The PyTorch tutorial "Neural Transfer Using PyTorch": its conv_4 and conv_1 ... conv_5.
+    "tutorial": {
+        "size": 256,
+        "scales": 1,
+        "padding": "zeros",
+        "content_layers": ["conv2_2"],
+        "style_layers": ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"],
+        "style_weight": 1e6,
+        "balanced": False,
+        "history_size": 100,
+    },
+}
+"""The named recipes, as changes to the defaults of `Recipe`."""
+
+COMPACT: dict[str, Any] = {
+    "pooling": "average",
+    "content_layers": {"relu2_2": 1.0},
+    "style_weight": 50.0,
+    "tv_weight": 15.0,
+    "init": "style-colors",
+}
+
+NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
+    "compact": {
+        "gatys": COMPACT,
+        "painterly": {"pooling": "average", "style_weight": 12.0, "tv_weight": 4.0},
+        "sketch": {"pooling": "average", "style_weight": 12.0, "tv_weight": 8.0},
+        "photo-colors": COMPACT | {"init": "content"},
+        "tutorial": {"pooling": "average"},
+    },
+}
+"""What looks better with a network other than ImageNet's, by weights id and recipe."""
+
+
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    annotation = (
+        Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    )
+    return (
+        annotation | None,  # type: ignore[operator]
+        Field(None, description=field.description, json_schema_extra=field.json_schema_extra),
+    )
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+RecipeChanges = create_model(  # type: ignore[call-overload]
+    "RecipeChanges",
+    __base__=Settings,
+    __doc__="Changes to a recipe: any of its fields, all optional.",
+    **{name: _optional(field) for name, field in Recipe.model_fields.items()},
+)
+
+RecipeField = Annotated[RecipeChanges, BeforeValidator(_named)]
+"""What pipeline.yaml holds under ``recipe``: a name, or a mapping of some of the fields."""
+
+
+def make_recipe(network: str, *changes: Settings, **last: Any) -> Recipe:
+    """Return the recipe that ``changes`` (general first, then particular) ask of ``network``.
+
+    Args:
+        network: id of the weights, such as ``"imagenet"`` or ``"compact"``.
+        changes: instances of `RecipeChanges`. One that names a recipe starts afresh from it;
+            the changes before it are then left behind.
+        last: fields of one change more.
+    """
+    fields: dict[str, Any] = {"name": "gatys"}
+    for change in (*changes, RecipeChanges(**last)):
+        given = change.model_dump(exclude_unset=True, exclude_none=True)
+        fields = given if "name" in given else fields | given
+    name: RecipeName = fields["name"]
+    defaults = RECIPES[name] | NETWORK_DEFAULTS.get(network, {}).get(name, {})
+    return Recipe.model_validate(defaults | fields)

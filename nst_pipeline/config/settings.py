@@ -1,0 +1,209 @@
+"""The settings of a style and of the outputs, each a section of pipeline.yaml."""
+
+import re
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+from nst_pipeline.config.recipe import (
+    NOT_PIXELS,
+    RecipeChanges,
+    RecipeField,
+    Settings,
+    did_you_mean,
+)
+
+NAME_FIELDS = ("content", "style", "recipe", "size")
+"""What an output's name template may hold."""
+
+
+def resolve(path: Path, info: ValidationInfo) -> Path:
+    """Return an absolute path; a relative one is relative to the settings' file."""
+    base = (info.context or {}).get("base", Path.cwd())
+    return Path(base, path.expanduser()).absolute()
+
+
+def _must_be_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    return path
+
+
+def _check_template(template: str) -> str:
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
+        for field in fields:
+            if field not in NAME_FIELDS:
+                raise ValueError(
+                    f"unknown field {{{field}}}{did_you_mean(field, list(NAME_FIELDS))}"
+                )
+        template.format(**dict.fromkeys(NAME_FIELDS, "x"))
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{template!r} is not a template: write {{content}}-{{style}}") from error
+    if "content" not in fields:
+        raise ValueError(f"{template!r} gives every content the same name; put {{content}} into it")
+    parts = Path(template).parts
+    if Path(template).is_absolute() or ".." in parts or any(p.startswith(".") for p in parts):
+        raise ValueError(f"{template!r} must stay in the outbox and not be hidden")
+    return template
+
+
+FolderPath = Annotated[Path, AfterValidator(resolve)]
+ImagePath = Annotated[Path, AfterValidator(resolve), AfterValidator(_must_be_file)]
+
+
+Sources = Mapping[str, tuple[tuple[Path, float], ...]]
+"""Images with their shares, which sum to 1, by region; the whole picture's is ``""``."""
+
+
+def _weigh_images(value: Any) -> Any:
+    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+
+
+def _check_region(name: str) -> str:
+    if not re.fullmatch(r"[^./\\\0\n{}]+", name):
+        raise ValueError(f"{name!r} cannot be a region's name: it is part of photo.mask.NAME.png")
+    return name.lower()
+
+
+def _one_of(settings: BaseModel, names: tuple[str, ...]) -> None:
+    given = [name for name in names if getattr(settings, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"needs exactly one of {', '.join(names)}; has {' and '.join(given) or 'none'}"
+        )
+
+
+Images = Annotated[
+    dict[ImagePath, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
+    BeforeValidator(_weigh_images),
+    Field(min_length=1),
+]
+
+
+class RegionSettings(Settings):
+    """What a region is painted like."""
+
+    image: ImagePath | None = Field(
+        None, description="The style's picture.", examples=["styles/mosaic.jpg"]
+    )
+    images: Images | None = Field(
+        None,
+        description="Several pictures that are blended, with weights or as a list.",
+        examples=[{"styles/mosaic.jpg": 0.7, "styles/woodcut.jpg": 0.3}],
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        _one_of(self, ("image", "images"))
+        return self
+
+    def shares(self) -> tuple[tuple[Path, float], ...]:
+        """Return the images with their shares, which sum to 1."""
+        images = self.images or ({self.image: 1.0} if self.image else {})
+        total = sum(images.values())
+        return tuple((path, weight / total) for path, weight in images.items())
+
+
+def as_region(value: Any) -> Any:
+    """Return settings of a region or style that are an image's path alone as settings."""
+    return {"image": value} if isinstance(value, str | Path) else value
+
+
+class StyleSettings(RegionSettings):
+    """One style: its image or images, and what its recipe changes."""
+
+    regions: (
+        Annotated[
+            dict[
+                Annotated[str, AfterValidator(_check_region)],
+                Annotated[RegionSettings, BeforeValidator(as_region)],
+            ],
+            Field(min_length=1),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="A style a region; photo.mask.NAME.png beside photo.jpg says where NAME is.",
+        examples=[{"sky": "styles/mosaic.jpg", "ground": "styles/woodcut.jpg"}],
+    )
+    recipe: RecipeField = Field(
+        default_factory=RecipeChanges, description="Changes to the recipe for this style alone."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        _one_of(self, ("image", "images", "regions"))
+        return self
+
+    def sources(self) -> Sources:
+        """Return the style's images."""
+        if self.regions is None:
+            return {"": self.shares()}
+        return {name: region.shares() for name, region in self.regions.items()}
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the style's images' files, each once."""
+        shares = self.sources().values()
+        return tuple(dict.fromkeys(path for images in shares for path, _ in images))
+
+
+def _check_depth(bits: int, info: ValidationInfo) -> int:
+    if bits == 16 and info.data.get("format", "png") not in ("png", "tiff"):
+        raise ValueError(
+            f"16 bits do not fit into {info.data['format']}; set format to png or tiff, "
+            "or bit_depth to 8"
+        )
+    return bits
+
+
+def _undo_sexagesimal(value: Any) -> Any:
+    """Return the text that YAML 1.1 took for a number of base 60: 4:2:0 is 14520 to it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 3600:
+        return f"{value // 3600}:{value // 60 % 60}:{value % 60}"
+    return value
+
+
+class OutputSettings(Settings):
+    """How results are named and encoded."""
+
+    format: Literal["png", "jpeg", "webp", "tiff", "avif"] = Field(
+        "png", description="File format of the results."
+    )
+    bit_depth: Annotated[Literal[8, 16], AfterValidator(_check_depth)] = Field(
+        8, description="Bits a channel; 16 with png and tiff."
+    )
+    name: Annotated[str, AfterValidator(_check_template)] = Field(
+        "{content}-{style}",
+        description="File name without suffix, of {content}, {style}, {recipe} and {size}; "
+        "a / makes folders.",
+        json_schema_extra=NOT_PIXELS,
+    )
+    quality: int = Field(
+        95, ge=1, le=100, description="Quality of JPEG, AVIF and WebP (its 100: lossless)."
+    )
+    subsampling: Annotated[
+        Literal["4:4:4", "4:2:2", "4:2:0"], BeforeValidator(_undo_sexagesimal)
+    ] = Field("4:4:4", description="Resolution of the colours of JPEG and AVIF; 4:4:4: full.")
+    keep_exif: bool = Field(
+        False, description="Carry over the camera's EXIF, its position (GPS) included."
+    )
+    snapshots: int = Field(
+        0, ge=0, json_schema_extra=NOT_PIXELS,
+        description="Every so many steps the unfinished picture is kept beside the result, in "
+        "NAME.steps; 0: never.",
+    )  # fmt: skip
+    making: Literal["none", "gif", "webp"] = Field(
+        "none", json_schema_extra=NOT_PIXELS,
+        description="An animation of the making beside the result, of the snapshots.",
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""Figures for Prometheus: a textfile, and over HTTP where that is asked for."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+    write_to_textfile,
+)
+
+from nst_pipeline.config.pipeline import MetricsSettings
+from nst_pipeline.errors import UnavailableError
+from nst_pipeline.files import shown
+from nst_pipeline.jobs.outcome import Machine
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+EVERY_SECONDS = 5.0
+"""The textfile is written no more often: its reader comes by less often still."""
+
+
+class Metrics:
+    """The figures of one daemon."""
+
+    def __init__(self, settings: MetricsSettings) -> None:
+        """Begin at zero, and serve over HTTP if the settings say so.
+
+        Raises:
+            UnavailableError: the address cannot be served at.
+        """
+        self._path: Path | None = settings.textfile
+        self._written = 0.0
+        self._registry = CollectorRegistry()
+        self._jobs = self._make(Counter, "jobs", "Jobs ended, by outcome.", ["outcome"])
+        self._seconds = Histogram(
+            "nst_pipeline_stage_seconds", "Seconds of the stages of a job.", ["stage"],
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._queue = self._make(Gauge, "queue_jobs", "Jobs waiting or at work.")
+        self._hits = self._make(Gauge, "target_cache_hits", "Style targets found in the cache.")
+        self._misses = self._make(Gauge, "target_cache_misses", "Style targets computed.")
+        self._cache = self._make(Gauge, "target_cache_bytes", "Style targets in memory.")
+        self._success = self._make(
+            Gauge, "last_success_timestamp_seconds", "When a job was last done."
+        )
+        self._memory = self._make(Gauge, "device_memory_bytes", "Device memory in use.")
+        self._up = self._make(Gauge, "up", "1 while the daemon works, 0 while it waits for help.")
+        for outcome in ("done", "duplicate", "failed"):
+            self._jobs.labels(outcome)
+        self._stop = self._serve(settings.http) if settings.http else None
+
+    def job(self, outcome: str) -> None:
+        """Count a job that ended: done, duplicate or failed."""
+        self._jobs.labels(outcome).inc()
+        if outcome != "failed":
+            self._success.set(time.time())
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Note how long a stage took."""
+        self._seconds.labels(name).observe(seconds)
+
+    def machine(self, machine: Machine) -> None:
+        """Note how the device and its cache are."""
+        self._hits.set(machine.cache_hits)
+        self._misses.set(machine.cache_misses)
+        self._cache.set(machine.cache_bytes)
+        self._memory.set(machine.memory_bytes or 0)
+
+    def queue(self, jobs: int) -> None:
+        """Note the length of the queue."""
+        self._queue.set(jobs)
+
+    def up(self, works: bool) -> None:
+        """Note whether the daemon works, or waits for room, an inbox or a person."""
+        self._up.set(works)
+
+    def write(self, now: bool = False) -> None:
+        """Write the textfile, whole or not at all."""
+        if self._path is None or (not now and time.monotonic() - self._written < EVERY_SECONDS):
+            return
+        self._written = time.monotonic()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_to_textfile(str(self._path), self._registry)
+        except OSError as error:
+            log.warning("metrics.textfile: %s: %s", shown(self._path), error.strerror)
+
+    def close(self) -> None:
+        """Write the last figures, and stop serving."""
+        self.write(now=True)
+        if self._stop is not None:
+            self._stop()
+
+    def _make(self, kind: Callable[..., T], name: str, text: str, *more: object) -> T:
+        return kind(f"nst_pipeline_{name}", text, *more, registry=self._registry)
+
+    def _serve(self, address: str) -> Callable[[], None]:
+        host, _, port = address.rpartition(":")
+        try:
+            server, thread = start_http_server(int(port), host.strip("[]"), self._registry)
+        except OSError as error:
+            raise UnavailableError(
+                f"metrics.http: {address}: {error.strerror}; choose another address"
+            ) from error
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop

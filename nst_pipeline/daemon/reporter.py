@@ -1,0 +1,172 @@
+"""Tells everybody what a daemon does: the log, `status`, the service manager, Prometheus."""
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.daemon.live import Live
+from nst_pipeline.daemon.logs import about
+from nst_pipeline.daemon.notifier import Notifier
+from nst_pipeline.files import shown
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.jobs.planning import Plan
+from nst_pipeline.manifest.model import JobRecord
+
+if TYPE_CHECKING:
+    from nst_pipeline.daemon.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """A run's listener that reports without a terminal."""
+
+    def __init__(self, config: Config, notifier: Notifier) -> None:
+        """Report nothing yet.
+
+        Raises:
+            UnavailableError: metrics cannot be served as asked.
+        """
+        self._notifier = notifier
+        self._live = Live(config.state)
+        self._metrics = _metrics(config)
+        self._todo: set[tuple[str, str]] = set()
+        self._backlog = 0
+        self._arriving = 0
+        self._state, self._is_stopping = "", False
+        self._told: set[tuple[str, str]] = set()
+
+    # What the daemon does
+
+    def state(self, state: str, detail: str = "", level: int = logging.INFO) -> None:
+        """Report what the daemon does from now on: idle, painting, paused, waiting or stopping."""
+        text = f"{state}: {detail}" if detail else state
+        if text == self._state:
+            return
+        self._state = text
+        if state in ("paused", "waiting", "stopping"):
+            log.log(level, "%s", text)
+        self._notifier.status(text)
+        self._live.set(state=state, detail=detail, current=None, since=time.time())
+        if self._metrics:
+            self._metrics.up(state not in ("paused", "waiting"))
+            self._metrics.write(now=True)
+
+    def stopping(self, seconds: float) -> None:
+        """Report that the job at work is the last one."""
+        if not self._is_stopping:
+            self.state("stopping", f"the job at work may go on for {seconds:.0f} s")
+            self._is_stopping = True
+        self._notifier.extend()
+
+    def error(self, reason: str) -> None:
+        """Report trouble that is not a job's."""
+        log.error("%s", reason)
+        self._live.set(last_error={"reason": reason, "time": time.time()})
+
+    def looked(self, plan: Plan) -> None:
+        """Report a finished scan."""
+        self._notifier.alive()
+        self._todo = {(shown(job.content.path), job.style.name) for job in plan.todo}
+        self._arriving = len(plan.waiting)
+        self._backlog = plan.more * len(plan.styles)
+        self._count()
+        if plan.todo or plan.waiting or not self._state:
+            self._live.write()
+
+    def machine(self, machine: Machine) -> None:
+        """Report what is painted on."""
+        cache = {
+            "hits": machine.cache_hits, "misses": machine.cache_misses,
+            "bytes": machine.cache_bytes,
+        }  # fmt: skip
+        self._live.set(
+            now=False, device=machine.device, memory_bytes=machine.memory_bytes, cache=cache
+        )
+        if self._metrics:
+            self._metrics.machine(machine)
+
+    def timed(self, stage: str, seconds: float) -> None:
+        """Report how long a stage took."""
+        if self._metrics:
+            self._metrics.stage(stage, seconds)
+
+    def close(self) -> None:
+        """Report the end."""
+        self._live.remove()
+        if self._metrics:
+            self._metrics.up(False)
+            self._metrics.close()
+
+    # What a run does
+
+    def planned(self, plan: Plan) -> None:
+        """Report how much there is to do."""
+        if plan.todo:
+            log.info("%d jobs to do with weights %s", len(plan.todo), plan.weights.id)
+        self._told.clear()
+
+    def stepped(self, job: Job, done: int, loss: float) -> None:
+        """Report the progress of a job."""
+        self._notifier.alive()
+        total = job.style.recipe.steps
+        name = f"{shown(job.content.path.name)} in {job.style.name}"
+        if done == 1:
+            log.debug("begun %s", name, extra=about(job))
+        if not self._is_stopping:
+            self.state("painting", f"{name}, {len(self._todo) + self._backlog} jobs in the queue")
+        current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
+        self._live.set(now=done == 1, current=current)
+
+    def finished(self, record: JobRecord) -> None:
+        """Report the end of a job."""
+        extra = {
+            "job": (record.key or "")[:12], "content": record.content.path,
+            "style": record.style.name,
+        }  # fmt: skip
+        name = f"{record.content.path} in {record.style.name}"
+        if record.error:
+            self._failed(record, extra)
+        elif record.output and record.duplicate_of:
+            log.info("done %s -> %s, as %s", name, record.output.path, record.duplicate_of,
+                     extra=extra)  # fmt: skip
+        elif record.output and record.losses:
+            start, end = record.losses["start"].total, record.losses["end"].total
+            log.info(
+                "done %s -> %s in %.1f s, loss %.4g -> %.4g",
+                name, record.output.path, record.seconds, start, end, extra=extra,
+            )  # fmt: skip
+        self._todo.discard((record.content.path, record.style.name))
+        if self._metrics:
+            done = "duplicate" if record.duplicate_of else "done"
+            self._metrics.job("failed" if record.error else done)
+        self._count()
+
+    def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
+        assert record.error
+        # A file that fails for all styles alike is told once.
+        told = (record.content.path, record.error.reason)
+        if told not in self._told:
+            log.error("failed %s: %s", record.content.path, record.error.reason, extra=extra)
+            if record.error.trace:
+                log.debug("%s", record.error.trace, extra=extra)
+        self._told.add(told)
+        self._live.set(last_error={"reason": record.error.reason, "time": time.time()})
+
+    def _count(self) -> None:
+        queue = len(self._todo) + self._backlog
+        self._live.set(now=False, queue=queue, arriving=self._arriving)
+        if self._metrics:
+            self._metrics.queue(queue)
+            self._metrics.write()
+
+
+def _metrics(config: Config) -> "Metrics | None":
+    if config.metrics.textfile is None and config.metrics.http is None:
+        return None
+    # Here, because nobody else needs the library.
+    from nst_pipeline.daemon.metrics import Metrics
+
+    return Metrics(config.metrics)

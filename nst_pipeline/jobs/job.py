@@ -1,0 +1,295 @@
+"""Jobs: one content x one style, what makes each unique, and where its result goes. Pure."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from nst_pipeline.config.recipe import Recipe
+from nst_pipeline.config.settings import NAME_FIELDS, OutputSettings
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.digests import bytes_digest, canonical, digest
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.files import shown
+from nst_pipeline.images.encoding import output_namer
+from nst_pipeline.inbox.reading import Found
+
+Beside = Mapping[str, tuple[Path, str]]
+"""Companions by their kind, each with the SHA-256 of its bytes."""
+NOTHING_BESIDE: Beside = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A picture to paint, known by its bytes.
+
+    Attributes:
+        found: the file.
+        sha256: of its bytes.
+        companions: the files beside it that say how it is painted, by their kind (``mask``,
+            ``mask.NAME``, ``init``), each with the SHA-256 of its bytes.
+    """
+
+    found: Found
+    sha256: str
+    companions: Beside = field(default_factory=lambda: NOTHING_BESIDE, hash=False)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.found.path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over its bytes and its companions'; without companions, its own."""
+        if not self.companions:
+            return self.sha256
+        return digest([self.sha256, self.beside()])
+
+    def beside(self) -> dict[str, str]:
+        """Return the digests of the companions, by their kind."""
+        return {kind: sha256 for kind, (_, sha256) in self.companions.items()}
+
+
+Source = tuple[Path, str, float]
+"""A style image: its file, the SHA-256 of its bytes, and its share of its region."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style's images with the recipe that it is painted by.
+
+    Attributes:
+        name: of the style.
+        sources: the images by the region that they are for; ``""`` is the whole picture. The
+            shares of a region sum to 1.
+        recipe: how it is painted.
+    """
+
+    name: str
+    sources: Mapping[str, tuple[Source, ...]] = field(hash=False)
+    recipe: Recipe
+
+    @property
+    def path(self) -> Path:
+        """The image; of several, the first."""
+        return next(iter(self.sources.values()))[0][0]
+
+    @functools.cached_property
+    def paths(self) -> frozenset[Path]:
+        """All images."""
+        return frozenset(path for images in self.sources.values() for path, _, _ in images)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one image for the whole picture."""
+        return list(self.sources) == [""] and len(self.sources[""]) == 1
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the images' bytes, shares and regions; of a plain style, the image's."""
+        if self.is_plain:
+            return self.sources[""][0][1]
+        return digest(
+            {
+                region: sorted([sha256, share] for _, sha256, share in images)
+                for region, images in self.sources.items()
+            }
+        )
+
+    @functools.cached_property
+    def pixels(self) -> dict[str, Any]:
+        """What of the recipe can change a pixel."""
+        return self.recipe.pixels()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One content x one style.
+
+    Attributes:
+        content: the picture.
+        style: the style.
+        weights: the network's weights.
+        precision: as configured.
+        encoding: how the result is encoded.
+        output: the result's absolute path.
+    """
+
+    content: Content
+    style: Style
+    weights: Weights
+    precision: str
+    encoding: OutputSettings
+    output: Path
+
+    @functools.cached_property
+    def key(self) -> str:
+        """SHA-256 over everything that decides the output's bytes."""
+        return digest(_deciding(self.content.digest, self))
+
+    def made_by(self) -> dict[str, Any]:
+        """Return how the result is made, as its metadata holds it."""
+        return {
+            "style": self.style.name,
+            "style_sha256": self.style.sha256,
+            "content_sha256": self.content.sha256,
+            "weights": PurePath(self.weights.id).name,
+            "weights_sha256": self.weights.sha256,
+            "recipe": self.style.recipe.model_dump(mode="json"),
+            "job": self.key,
+        } | ({"companions": self.content.beside()} if self.content.companions else {})
+
+
+class Manner(NamedTuple):
+    """How a style is painted and saved: a `Job` without its content and its place."""
+
+    style: Style
+    weights: Weights
+    precision: str
+    encoding: OutputSettings
+
+    def keys(self) -> Callable[[str], str]:
+        """Return what makes a job's key of its content's digest: that of `Job`, only faster."""
+        mark = "the content's digest"
+        before, after = canonical(_deciding(mark, self)).encode().split(mark.encode())
+        return lambda sha256: bytes_digest(before + sha256.encode() + after)
+
+    def names(self) -> Callable[[str], str]:
+        """Return what makes an output's name in its folder of what stands for the content."""
+        style = self.style
+        return output_namer(
+            self.encoding, style=style.name, recipe=style.recipe.name, size=style.recipe.size
+        )
+
+
+class Planned(NamedTuple):
+    """A job before anything is known of it; there may be very many.
+
+    ``output`` is the result's absolute path, and ``key`` that of `Job`.
+    """
+
+    content: Content
+    manner: Manner
+    output: str
+    key: str
+
+    def job(self) -> Job:
+        """Return the job."""
+        return Job(self.content, *self.manner, Path(self.output))
+
+
+def _deciding(content: str, how: Job | Manner) -> dict[str, Any]:
+    """Return everything that decides an output's bytes."""
+    return {
+        "content": content,
+        "style": how.style.sha256,
+        "recipe": how.style.pixels,
+        "weights": how.weights.sha256,
+        "precision": how.precision,
+        "encoding": _pixels(how.encoding),
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _pixels(encoding: OutputSettings) -> dict[str, Any]:
+    return encoding.pixels()
+
+
+def plan(
+    contents: list[Content],
+    styles: list[Style],
+    outbox: Path,
+    encoding: OutputSettings,
+    weights: Weights,
+    precision: str,
+    neighbours: Iterable[tuple[PurePath, str]] = (),
+) -> Iterator[Planned]:
+    """Give every content x style, all styles of a content before the next content.
+
+    Contents whose names would clash keep more of their path: two of one stem in a folder keep
+    their suffix, two from different places keep their folders.
+
+    Args:
+        contents: what to paint.
+        styles: how.
+        outbox: where the results go.
+        encoding: how they are named and encoded.
+        weights: the network's weights.
+        precision: as configured.
+        neighbours: folder and stem of the files that have their results already.
+
+    Raises:
+        ConfigError: two jobs would still write the same file, or an input would be overwritten.
+    """
+    places = _places([content.found for content in contents], neighbours)
+    manners = [Manner(style, weights, precision, encoding) for style in styles]
+    inputs = {str(content.path) for content in contents}
+    inputs |= {str(path) for one in contents for path, _ in one.companions.values()}
+    inputs |= {str(path) for style in styles for path in style.paths}
+    seen: set[int] = set()  # of the names only the hashes, for want of room
+    for item in _planned(contents, places, manners, outbox):
+        name = hash(item.output)
+        if name in seen or item.output in inputs:
+            _refuse_clashes(_planned(contents, places, manners, outbox), inputs)
+        seen.add(name)
+        yield item
+
+
+def _planned(
+    contents: list[Content],
+    places: list[tuple[PurePath, str]],
+    manners: list[Manner],
+    outbox: Path,
+) -> Iterator[Planned]:
+    keyed = [(manner, manner.keys(), manner.names()) for manner in manners]
+    folders: dict[PurePath, str] = {}
+    for content, (folder, stem) in zip(contents, places, strict=True):
+        place = folders.get(folder) or folders.setdefault(folder, f"{outbox / folder}/")
+        sha256 = content.digest
+        for manner, key, name in keyed:
+            yield Planned(content, manner, place + name(stem), key(sha256))
+
+
+def _places(
+    found: list[Found], neighbours: Iterable[tuple[PurePath, str]]
+) -> list[tuple[PurePath, str]]:
+    """Return each content's folder in the outbox and the name that stands for it there."""
+    places = [(item.folder, item.path.stem) for item in found]
+    counts = Counter((item.folder, item.path.name) for item in found)
+    stems = Counter(places)
+    stems.update(neighbours)
+    result = []
+    for item, place in zip(found, places, strict=True):
+        if counts[item.folder, item.path.name] > 1:
+            result.append((PurePath(*item.path.parent.parts[1:]), place[1]))
+        elif stems[place] > 1:
+            result.append((item.folder, item.path.name))
+        else:
+            result.append(place)
+    return result
+
+
+def _refuse_clashes(planned: Iterator[Planned], inputs: set[str]) -> None:
+    seen: dict[str, Planned] = {}
+    problems = []
+    for item in planned:
+        other = seen.setdefault(item.output, item)
+        if other is not item:
+            problems.append(
+                f"output.name: {_title(other)} and {_title(item)} would both be written to "
+                f"{shown(item.output)}; use more of {', '.join(f'{{{f}}}' for f in NAME_FIELDS)}"
+            )
+        if item.output in inputs:
+            problems.append(
+                f"{shown(item.output)}: would overwrite an input; choose another outbox"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _title(item: Planned) -> str:
+    return f"{shown(item.content.path)} in {item.manner.style.name}"

@@ -1,0 +1,63 @@
+"""What comes of a job: a result, a failure, or nothing yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nst_pipeline.jobs.job import Job
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A finished job: the output file's bytes, and what the manifest says of their making.
+
+    ``history_size`` is given only if memory did not suffice for the recipe's; ``extras`` are
+    files that go beside the output, by what follows its stem.
+    """
+
+    data: bytes
+    size: tuple[int, int]
+    content_size: tuple[int, int]
+    iterations: int
+    stop_reason: str
+    start: dict[str, float]
+    end: dict[str, float]
+    seconds: float
+    history_size: int | None = None
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job came to nothing; ``trace`` is empty for a reason that we foresaw.
+
+    ``kind`` is ``input`` if the content is no picture, ``job`` if it will not work the next
+    time either, and ``passing`` if it may.
+    """
+
+    reason: str
+    trace: str = ""
+    kind: Literal["input", "job", "passing"] = "passing"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; None: it was ended before its time, and may be begun anew."""
+
+    job: Job
+    outcome: Painting | Failure | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an executor painted on, and how its cache of style targets fared.
+
+    ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
+    """
+
+    device: str
+    precision: str
+    cache_hits: int
+    cache_misses: int
+    cache_bytes: int = 0
+    memory_bytes: int | None = None

@@ -1,0 +1,119 @@
+"""The manifest's records of single jobs."""
+
+from typing import Any, Literal
+
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.files import shown
+from nst_pipeline.jobs.job import Content, Job, Style
+from nst_pipeline.jobs.outcome import Failure, Painting
+from nst_pipeline.jobs.planning import Broken, Done
+from nst_pipeline.jobs.states import Entry
+from nst_pipeline.manifest.model import (
+    ContentRecord,
+    ErrorRecord,
+    FileRecord,
+    JobRecord,
+    LossRecord,
+    SourceRecord,
+    StyleRecord,
+)
+
+
+def painted(job: Job, painting: Painting, output: FileRecord, extras: list[str]) -> JobRecord:
+    """Return the record of a job that made ``output``, and ``extras`` beside it."""
+    return _record(job, "done", output, painting.content_size).model_copy(
+        update={
+            "iterations": painting.iterations,
+            "stop_reason": painting.stop_reason,
+            "history_size": painting.history_size,
+            "losses": {
+                "start": LossRecord(**painting.start),
+                "end": LossRecord(**painting.end),
+            },
+            "seconds": painting.seconds,
+            "extras": extras,
+        }
+    )
+
+
+def repeated(job: Job, twin: Entry, output: FileRecord) -> JobRecord:
+    """Return the record of a job whose output was made already, for another name."""
+    return _record(job, "done", output).model_copy(
+        update={"duplicate_of": shown(twin.final), "seconds": 0.0}
+    )
+
+
+def skipped(done: Done, entry: Entry) -> JobRecord:
+    """Return the record of a job whose output is there already."""
+    return JobRecord(
+        status="skipped",
+        content=_content(done.content),
+        style=_style(done.style),
+        output=FileRecord(path=shown(entry.final), sha256=entry.sha256),
+        key=entry.key,
+    )
+
+
+def failed(job: Job, failure: Failure) -> JobRecord:
+    """Return the record of a job that came to nothing."""
+    error = ErrorRecord(reason=failure.reason, trace=failure.trace)
+    return _record(job, "failed", None).model_copy(update={"error": error})
+
+
+def broken(file: Broken, style: Style) -> JobRecord:
+    """Return the record of a file that no job could be made of."""
+    return JobRecord(
+        status="failed",
+        content=ContentRecord(path=shown(file.found.path)),
+        style=_style(style),
+        error=ErrorRecord(reason=file.reason),
+    )
+
+
+def _record(
+    job: Job,
+    status: Literal["done", "failed"],
+    output: FileRecord | None,
+    content_size: tuple[int, int] | None = None,
+) -> JobRecord:
+    return JobRecord(
+        status=status,
+        content=_content(job.content, content_size),
+        style=_style(job.style),
+        output=output,
+        key=job.key,
+    )
+
+
+def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRecord:
+    return ContentRecord(
+        path=shown(content.path),
+        sha256=content.sha256,
+        size=size,
+        companions={
+            kind: FileRecord(path=shown(path), sha256=sha256)
+            for kind, (path, sha256) in content.companions.items()
+        },
+    )
+
+
+def _style(style: Style) -> StyleRecord:
+    images = [
+        SourceRecord(region=region, path=shown(path), sha256=sha256, weight=share)
+        for region, sources in style.sources.items()
+        for path, sha256, share in sources
+    ]
+    return StyleRecord(
+        name=style.name,
+        path=shown(style.path),
+        sha256=style.sha256,
+        images=[] if style.is_plain else images,
+    )
+
+
+def resolved(config: Config, network: str) -> dict[str, Any]:
+    """Return the whole configuration as plain data, each style with its complete recipe."""
+    plain = config.model_dump(mode="json", exclude={"recipe"})
+    for name, style in plain["styles"].items():
+        style["recipe"] = config.style_recipe(name, network).model_dump(mode="json")
+    return plain

@@ -1,0 +1,292 @@
+"""Previews: small paintings of contents in styles and recipes, as the cells of a sheet."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from nst_pipeline import __version__
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.recipe import Recipe, recipe_digest
+from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.digests import digest
+from nst_pipeline.errors import (
+    CannotCreateError,
+    DeviceLostError,
+    ImageError,
+    PipelineError,
+    UnavailableError,
+    UsageError,
+)
+from nst_pipeline.files import shown
+from nst_pipeline.images.decoding import Decoded, Pixels, decode, to_depth
+from nst_pipeline.inbox import reading
+from nst_pipeline.inbox.companions import by_kind, for_engine, missing_mask
+from nst_pipeline.inbox.reading import Found
+from nst_pipeline.preview.sheet import mosaic
+
+if TYPE_CHECKING:
+    from nst_pipeline import engine
+
+SOFTWARE = "nst-pipeline preview"
+"""How the PNG text ``Software`` of a sheet begins."""
+
+TOGETHER = 8 * 256**2
+"""Pixels painted together on a CPU, for which a batch of large pictures needs much memory."""
+
+
+SWATCH = 192
+"""Longer side of the small pictures beside names; the sheet makes them smaller still."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A content or a style, as the sheet shows it.
+
+    Attributes:
+        name: of the file or the style.
+        picture: small, mode RGB, or RGBA if something is transparent; None: it cannot be read.
+        reason: why it has none.
+        companions: kinds of the files beside it.
+    """
+
+    name: str
+    picture: Image.Image | None
+    reason: str = ""
+    companions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """A picture to paint: the content's number, the style's name, and the recipe."""
+
+    content: int
+    style: str
+    recipe: Recipe
+
+    @functools.cached_property
+    def recipe_digest(self) -> str:
+        """What of the recipe decides the pixels."""
+        return recipe_digest(self.recipe)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What decides the pixels."""
+        return digest([self.content, self.style, self.recipe_digest])
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """What became of a spot: a picture, or the reason why there is none."""
+
+    picture: Image.Image | None
+    reason: str = ""
+
+
+OnStep = Callable[[Spot, int, float], None]
+"""Takes a spot, the steps done, and the best loss so far."""
+
+
+class Painter:
+    """Paints contents small, one after the other, and tells what went wrong with each.
+
+    Attributes:
+        styles: what the sheet shows of each style, by name.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: Weights,
+        size: int,
+        on_step: OnStep,
+        check: Callable[[], None],
+    ) -> None:
+        """Read the styles.
+
+        Args:
+            config: says what styles there are, where and how to paint; its folders are left alone.
+            network: the weights.
+            size: longer side of what the sheet shows of a content, in pixels.
+            on_step: told of the progress.
+            check: called before each step; whatever it raises ends everything.
+        """
+        from nst_pipeline.engine import TargetCache
+
+        self._config, self._network, self._size = config, network, size
+        self._on_step, self._check = on_step, check
+        self._targets = TargetCache(None, config.limits.cache_bytes)
+        self._blends: dict[str, Mapping[str, engine.Style]] = {}
+        read = functools.cache(lambda path: self._decode(path).pixels)
+        self.styles = {n: self._read_style(n, s, read) for n, s in config.styles.items()}
+
+    def paint(self, found: Found, spots: list[Spot]) -> tuple[Source, dict[str, Painted]]:
+        """Paint a content's spots, those of equal recipes together.
+
+        Whatever goes wrong with a picture is its reason, and stops no other.
+
+        Args:
+            found: the content.
+            spots: what to paint; equal ones are painted once.
+
+        Returns:
+            What the sheet shows of the content, and what became of each spot, by its key.
+
+        Raises:
+            UnavailableError: no such device or weights.
+            DeviceLostError: the device broke.
+        """
+        name, kinds = found.path.name, tuple(one.kind for one in found.companions)
+        try:
+            content, extras = self._read_content(found)
+        except ImageError as error:
+            failed = Painted(None, str(error))
+            return Source(name, None, str(error), kinds), {spot.key: failed for spot in spots}
+        painted: dict[str, Painted] = {}
+        groups: dict[str, list[Spot]] = {}
+        for spot in {spot.key: spot for spot in spots}.values():
+            wrong = self.styles[spot.style].reason
+            if wrong := wrong or missing_mask(found.path, self._blends[spot.style], kinds):
+                painted[spot.key] = Painted(None, wrong)
+            else:
+                groups.setdefault(spot.recipe_digest, []).append(spot)
+        for group in groups.values():
+            painted |= self._paint_group(group, content, extras)
+        image = veiled(Image.fromarray(to_depth(content.pixels, 8)), content.alpha)
+        return Source(name, small(image, self._size), "", kinds), painted
+
+    def _paint_group(
+        self, group: list[Spot], content: Decoded, extras: dict[str, Any]
+    ) -> dict[str, Painted]:
+        from nst_pipeline.engine import StyleTransfer
+
+        config, recipe = self._config, group[0].recipe
+        try:
+            transfer = StyleTransfer(
+                recipe, config.device, config.precision, self._network, self._targets
+            )
+            transfer.batch = batch_for(config, recipe, transfer.batch)
+            results = transfer.run(
+                content.pixels,
+                [self._blends[spot.style] for spot in group],
+                on_step=lambda index, done, loss: self._on_step(group[index], done, loss),
+                check=self._check,
+                **extras,
+            )
+            return {
+                spot.key: Painted(veiled(result.pastiche, content.alpha))
+                for spot, result in zip(group, results, strict=True)
+            }
+        except (DeviceLostError, UnavailableError):
+            raise
+        except PipelineError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - one bad picture must not stop the others
+            reason = f"{type(error).__name__}: {error}"
+        return {spot.key: Painted(None, reason) for spot in group}
+
+    def _read_content(self, found: Found) -> tuple[Decoded, dict[str, Any]]:
+        """Return a content, and what the engine takes of its companions."""
+        beside = by_kind(found.path, found.companions)
+        content = self._decode(found.path)
+        pictures = {kind: (one.path, self._decode(one.path).pixels) for kind, one in beside.items()}
+        return content, for_engine(found.path, content.pixels, pictures)
+
+    def _read_style(
+        self, name: str, settings: StyleSettings, read: Callable[[Path], Pixels]
+    ) -> Source:
+        """Remember a style as the engine takes it; return what the sheet shows of it."""
+        from nst_pipeline.engine import Style
+
+        try:
+            regions = {
+                region: [(read(path), share) for path, share in images]
+                for region, images in settings.sources().items()
+            }
+        except ImageError as error:
+            return Source(name, None, str(error))
+        self._blends[name] = {
+            region: Style(
+                tuple(pixels for pixels, _ in images), tuple(share for _, share in images)
+            )
+            for region, images in regions.items()
+        }
+        rows = [
+            [(Image.fromarray(to_depth(pixels, 8)), share) for pixels, share in images]
+            for images in regions.values()
+        ]
+        shown_as = small(rows[0][0][0], SWATCH) if settings.image else mosaic(rows, SWATCH)
+        return Source(name, shown_as)
+
+    def _decode(self, path: Path) -> Decoded:
+        limits = self._config.limits
+        return decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
+
+
+def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
+    """Return how many styles to paint together: small pictures go together on a CPU, too."""
+    if config.limits.batch != "auto":
+        return config.limits.batch
+    return max(usual, TOGETHER // recipe.size**2) if recipe.size != "original" else usual
+
+
+def veiled(picture: Image.Image, alpha: Pixels | None) -> Image.Image:
+    """Return an RGB picture with the transparency of ``alpha`` ((H, W), any size), if given."""
+    if alpha is None:
+        return picture
+    picture = picture.copy()
+    picture.putalpha(Image.fromarray(to_depth(alpha, 8)).resize(picture.size))
+    return picture
+
+
+def small(picture: Image.Image, size: int) -> Image.Image:
+    """Return a picture scaled so that its longer side has ``size`` pixels."""
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def check_target(path: Path, config: Config, sources: list[Path], force: bool) -> None:
+    """See that a sheet may be written to ``path``.
+
+    Raises:
+        UsageError: it is no PNG file's name, lies in the inbox, or is a picture to be read.
+        CannotCreateError: something else than a sheet has that name.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--output {shown(path)}: a sheet is a PNG file; give a name with .png")
+    real = path.resolve()
+    if real.is_relative_to(config.inbox.resolve()):
+        raise UsageError(
+            f"--output {shown(path)}: lies in the inbox, where it would be painted; "
+            "name another place with -o"
+        )
+    if real in {source.resolve() for source in sources}:
+        raise UsageError(f"--output {shown(path)}: is one of the pictures; give another name")
+    if path.is_dir():
+        raise CannotCreateError(f"{shown(path)}: is a folder; give a file's name with -o")
+    if path.exists() and not force and not is_sheet(path):
+        raise CannotCreateError(
+            f"{shown(path)}: exists and is no preview; give another name with -o, or replace it "
+            "with --force"
+        )
+
+
+def is_sheet(path: Path) -> bool:
+    """Tell whether a file is a sheet made by this program."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return str(image.info.get("Software", "")).startswith(SOFTWARE)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def software() -> str:
+    """Return what a sheet names as its maker."""
+    return f"{SOFTWARE} {__version__}"

@@ -1,0 +1,337 @@
+"""Contact sheets: pictures in labelled grids. The layout is apart from the drawing."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
+
+from nst_pipeline.preview.typesetting import font, line_height, lines, width
+
+GROUND, EDGE = "#fbfaf7", "#dcd9d2"
+INK, QUIET = "#23211e", "#76716a"
+WRONG, WRONG_GROUND = "#8c2f22", "#f7e9e5"
+LEAST_COLUMN = 96
+SHORT_ROW, MOST_COLUMNS = 4, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A place of a grid.
+
+    Attributes:
+        picture: mode RGB or RGBA; None: ``reason`` says why there is none.
+        reason: shown in the picture's place.
+        caption: below it.
+        note: below the caption, smaller.
+        swatch: a small picture beside the caption.
+    """
+
+    picture: Image.Image | None
+    reason: str = ""
+    caption: str = ""
+    note: str = ""
+    swatch: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What changes along a side of a grid, and its value in each column or row."""
+
+    title: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Rows of cells below a heading, each part of which may be missing."""
+
+    cells: tuple[tuple[Cell, ...], ...]
+    title: str = ""
+    note: str = ""
+    swatches: tuple[Image.Image, ...] = ()
+    columns: Axis | None = None
+    rows: Axis | None = None
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Write:
+    """A line of text; ``box`` is the room that it takes."""
+
+    box: Box
+    text: str
+    size: int
+    colour: str
+
+
+@dataclass(frozen=True, eq=False)
+class Put:
+    """A picture, scaled to ``box``; without one, a panel for the reason."""
+
+    box: Box
+    picture: Image.Image | None
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Everything in its place."""
+
+    width: int
+    height: int
+    items: tuple[Write | Put, ...]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Sizes in pixels, for cells whose longer side is ``side``."""
+
+    side: int
+    base: ClassVar[int] = 256
+
+    def __call__(self, pixels: int) -> int:
+        """Return a size that is ``pixels`` on a sheet with cells of 256."""
+        return round(pixels * max(1.0, self.side / self.base))
+
+
+def arrange(title: str, note: str, grids: list[Grid], footer: str, side: int) -> Sheet:
+    """Lay out a sheet: a heading, grids one below the other with equal columns, and a footer.
+
+    Args:
+        title: the heading.
+        note: below it.
+        grids: at least one.
+        footer: at the end.
+        side: longer side of a cell's picture, in pixels.
+    """
+    u = Measures(side)
+    column = max(LEAST_COLUMN, *(_fitted(p, side)[0] for p in _pictures(grids)), 0)
+    across = max(_grid_width(grid, column, u) for grid in grids)
+    inner, margin = max(across, u(320)), u(32)
+    items: list[Write | Put] = []
+    y = _paragraph(items, title, Box(margin, margin, inner, 0), u(24), INK, 2)
+    y = _paragraph(items, note, Box(margin, y + u(2), inner, 0), u(15), QUIET, 3)
+    for grid in grids:
+        y = _grid(items, grid, Box(margin, y + u(24), inner, 0), column, u)
+    y = _paragraph(items, footer, Box(margin, y + u(24), inner, 0), u(13), QUIET, 4)
+    return Sheet(inner + 2 * margin, y + margin, tuple(items))
+
+
+def columns_for(count: int, blocks: int) -> int:
+    """Return how many columns show ``count`` captioned cells best.
+
+    A few cells stand in one row, and so do those of several blocks, such as one for each
+    content, if they can; more cells fill rows that are not many.
+    """
+    if blocks > 1 or count <= SHORT_ROW:
+        rows = -(-count // MOST_COLUMNS)
+        return -(-count // rows)
+
+    def oddness(columns: int) -> float:
+        rows = -(-count // columns)
+        ratio = columns / rows / 1.5
+        return max(ratio, 1 / ratio) + 3 * (rows * columns - count) / count
+
+    return min(range(SHORT_ROW, MOST_COLUMNS + 1), key=oddness)
+
+
+def _pictures(grids: list[Grid]) -> list[Image.Image]:
+    cells = (cell for grid in grids for row in grid.cells for cell in row)
+    return [cell.picture for cell in cells if cell.picture]
+
+
+def _fitted(picture: Image.Image, side: int) -> tuple[int, int]:
+    """Return (width, height) of a picture whose longer side is made ``side``."""
+    scale = side / max(picture.size)
+    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+
+
+def _labels_width(grid: Grid, u: Measures) -> int:
+    if grid.rows is None:
+        return 0
+    widest = max(width(t, u(15)) for t in (grid.rows.title, *grid.rows.labels))
+    return min(widest, u(180)) + u(14)
+
+
+def _grid_width(grid: Grid, column: int, u: Measures) -> int:
+    count = max(len(row) for row in grid.cells)
+    return _labels_width(grid, u) + count * column + (count - 1) * u(18)
+
+
+def _grid(items: list[Write | Put], grid: Grid, room: Box, column: int, u: Measures) -> int:
+    y = _heading(items, grid, room, u)
+    left = room.left + _labels_width(grid, u)
+    step = column + u(18)
+    y = _axes(items, grid, room.left, left, y, column, u)
+    pictures = _pictures([grid])
+    height = max((_fitted(p, u.side)[1] for p in pictures), default=u.side * 3 // 4)
+    for number, row in enumerate(grid.cells):
+        if number:
+            y += u(18)
+        if grid.rows:
+            _row_label(items, grid.rows.labels[number], Box(room.left, y, left - u(14), height), u)
+        below = y + height
+        for place, cell in enumerate(row):
+            box = Box(left + place * step, y, column, height)
+            below = max(below, _cell(items, cell, box, u))
+        y = below
+    return y
+
+
+def _heading(items: list[Write | Put], grid: Grid, room: Box, u: Measures) -> int:
+    if not grid.title:
+        return room.top
+    x, tall = room.left, u(52)
+    for swatch in grid.swatches:
+        wide = max(1, round(swatch.width * tall / swatch.height))
+        items.append(Put(Box(x, room.top, wide, tall), swatch))
+        x += wide + u(10)
+    text = Box(x, room.top, max(u(120), room.left + room.width - x), 0)
+    y = _paragraph(items, grid.title, text, u(18), INK, 2)
+    y = _paragraph(items, grid.note, Box(x, y + u(2), text.width, 0), u(13), QUIET, 2)
+    return max(y, room.top + tall if grid.swatches else 0) + u(14)
+
+
+def _axes(
+    items: list[Write | Put], grid: Grid, start: int, left: int, y: int, column: int, u: Measures
+) -> int:
+    """Write the columns' title and values, and the rows' title at the height of the values."""
+    size = u(15)
+    if grid.columns:
+        y = _paragraph(items, grid.columns.title, Box(left, y, u(2000), 0), u(13), QUIET, 1)
+        y += u(2)
+    below = y
+    if grid.rows:
+        room = Box(start, y, left - start - u(14), 0)
+        below = _paragraph(items, grid.rows.title, room, u(13), QUIET, 2, right=True)
+    if grid.columns:
+        for number, label in enumerate(grid.columns.labels):
+            room = Box(left + number * (column + u(18)), y, column, 0)
+            below = max(below, _paragraph(items, label, room, size, INK, 2))
+    return below + u(6) if below > y else y
+
+
+def _row_label(items: list[Write | Put], text: str, room: Box, u: Measures) -> None:
+    size, wide = u(15), room.width - room.left
+    most = max(1, room.height // line_height(size))
+    count = len(lines(text, wide, size, most))
+    top = room.top + (room.height - count * line_height(size)) // 2
+    _paragraph(items, text, Box(room.left, top, wide, 0), size, INK, most, right=True)
+
+
+def _cell(items: list[Write | Put], cell: Cell, room: Box, u: Measures) -> int:
+    """Put a cell's picture and what stands below it; return where that ends."""
+    if cell.picture:
+        wide, high = _fitted(cell.picture, u.side)
+        items.append(Put(Box(room.left, room.top + room.height - high, wide, high), cell.picture))
+    else:
+        items.append(Put(room, None))
+        pad, size = u(12), u(13)
+        most = max(1, (room.height - 2 * pad) // line_height(size))
+        inside = Box(room.left + pad, room.top + pad, room.width - 2 * pad, 0)
+        _paragraph(items, cell.reason, inside, size, WRONG, most)
+    y = room.top + room.height
+    if not cell.caption:
+        return y
+    y, x, mark = y + u(8), room.left, u(36)
+    if cell.swatch:
+        items.append(Put(Box(x, y, mark, mark), _square(cell.swatch)))
+        x += mark + u(9)
+    wide = room.left + room.width - x
+    most = 1 if cell.note else 2
+    high = line_height(u(15)) * len(lines(cell.caption, wide, u(15), most))
+    high += line_height(u(12)) * len(lines(cell.note, wide, u(12), 2))
+    top = y + max(0, (mark - high) // 2) if cell.swatch else y
+    below = _paragraph(items, cell.caption, Box(x, top, wide, 0), u(15), INK, most)
+    below = _paragraph(items, cell.note, Box(x, below, wide, 0), u(12), QUIET, 2)
+    return max(below, y + mark if cell.swatch else 0)
+
+
+def _square(picture: Image.Image) -> Image.Image:
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def _paragraph(
+    items: list[Write | Put],
+    text: str,
+    room: Box,
+    size: int,
+    colour: str,
+    most: int,
+    right: bool = False,
+) -> int:
+    """Write lines from the top of ``room`` downwards; return where they end."""
+    y = room.top
+    for line in lines(text, room.width, size, most):
+        wide = min(width(line, size), room.width)
+        x = room.left + (room.width - wide if right else 0)
+        items.append(Write(Box(x, y, wide, line_height(size)), line, size, colour))
+        y += line_height(size)
+    return y
+
+
+def draw(sheet: Sheet) -> Image.Image:
+    """Return the sheet as an RGB image."""
+    image = Image.new("RGB", (sheet.width, sheet.height), GROUND)
+    pen = ImageDraw.Draw(image)
+    for item in sheet.items:
+        if isinstance(item, Write):
+            pen.text((item.box.left, item.box.top), item.text, item.colour, font(item.size))
+        else:
+            _put(image, pen, item)
+    return image
+
+
+def _put(image: Image.Image, pen: ImageDraw.ImageDraw, item: Put) -> None:
+    box = item.box
+    right, bottom = box.left + box.width, box.top + box.height
+    frame = (box.left - 1, box.top - 1, right, bottom)
+    if item.picture is None:
+        pen.rectangle(frame, WRONG_GROUND, EDGE)
+        return
+    picture = item.picture
+    if picture.size != (box.width, box.height):
+        picture = picture.resize((box.width, box.height), Image.Resampling.LANCZOS)
+    pen.rectangle(frame, "white", EDGE)
+    image.paste(picture, (box.left, box.top), picture if picture.mode == "RGBA" else None)
+
+
+def mosaic(rows: Sequence[Sequence[tuple[Image.Image, float]]], side: int) -> Image.Image:
+    """Return a square of ``side`` pixels that shows something of every picture.
+
+    Args:
+        rows: equally high; in each, pictures and how much of its width they get, 1 in all.
+        side: in pixels.
+    """
+    image = Image.new("RGB", (side, side), GROUND)
+    for number, row in enumerate(rows):
+        top, bottom = (side * n // len(rows) for n in (number, number + 1))
+        begin = 0.0
+        for picture, share in row:
+            left, right = round(side * begin), round(side * (begin + share))
+            size = max(1, right - left), max(1, bottom - top)
+            image.paste(ImageOps.fit(picture, size, Image.Resampling.LANCZOS), (left, top))
+            begin += share
+    return image
+
+
+def to_png(image: Image.Image, texts: Iterable[tuple[str, str]]) -> bytes:
+    """Return ``image`` as a PNG file that holds ``texts``, each a keyword and what it says."""
+    info = PngImagePlugin.PngInfo()
+    for key, text in texts:
+        info.add_itxt(key, text)
+    buffer = io.BytesIO()
+    image.save(buffer, "png", pnginfo=info, optimize=True)
+    return buffer.getvalue()

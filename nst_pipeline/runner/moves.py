@@ -1,0 +1,304 @@
+"""What becomes of a source after its last job: moved, deleted, or given up with its reason.
+
+The ledger notes the intention first, so that a kill at any point leaves either the source where
+it was or the move complete. A source that changed since it was painted is left alone.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nst_pipeline.digests import file_digest
+from nst_pipeline.errors import OutputError
+from nst_pipeline.files import (
+    TEMPORARY_PREFIX,
+    cannot_write,
+    facts,
+    make_folder,
+    numbered,
+    publish,
+    rename_new,
+    shown,
+    sync_folder,
+)
+from nst_pipeline.jobs.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["move", "delete", "fail"]
+REPORT_SUFFIX = ".error.json"
+
+
+@dataclass(frozen=True)
+class Move:
+    """What is to become of a source.
+
+    Attributes:
+        source: the file.
+        target: where it goes; with ``delete``, where it stands for the last moment.
+        facts: what the file was seen with.
+        kind: what it is about.
+        report: of a failure, JSON.
+    """
+
+    source: Path
+    target: Path
+    facts: str
+    kind: Kind
+    report: str = ""
+
+
+def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | None:
+    """Carry out a move; return where the file is now, or None if it changed and was left.
+
+    Args:
+        ledger: where the intention is noted.
+        move: of the source.
+        along: of what goes with it. All are noted at once, so that after a kill all go on; one
+            whose file changed is left out.
+
+    Raises:
+        OutputError: one could not be moved; it is still there.
+    """
+    if not _is_same(move.source, move.facts):
+        return None
+    left = [move, *(one for one in along if _is_same(one.source, one.facts))]
+    place = None
+    try:
+        left = [_prepared(one) for one in left]
+        with ledger.transaction():
+            for one in left:
+                _intend(ledger, one)
+        place = _carry_out(ledger, left[0])
+        del left[0]
+        while place is not None and left:
+            _carry_out(ledger, left[0])
+            del left[0]
+    except OSError as error:
+        where = left[0].source
+        _forget_those_there(ledger, left)
+        raise OutputError(
+            f"{shown(where)}: cannot be moved away: {error.strerror}; it stays where it is"
+        ) from error
+    _forget_those_there(ledger, left)
+    return place
+
+
+def _forget_those_there(ledger: Ledger, moves: list[Move]) -> None:
+    for one in moves:
+        if os.path.lexists(one.source):
+            _forget(ledger, one)
+
+
+def _prepared(move: Move) -> Move:
+    if move.kind == "delete":
+        return move
+    make_folder(move.target.parent)
+    return _at_free_target(move)
+
+
+def deletion(source: Path, known: str) -> Move:
+    """Return the move that deletes a source."""
+    name = f"{TEMPORARY_PREFIX}gone-{secrets.token_hex(4)}"
+    return Move(source, source.with_name(name), known, "delete")
+
+
+def failure_report(
+    source: Path,
+    reason: str,
+    attempts: int,
+    jobs: list[dict[str, Any]],
+    command: str,
+    sha256: str | None = None,
+) -> str:
+    """Return the text of an .error.json."""
+    report = {
+        "source": shown(source),
+        "sha256": sha256,
+        "reason": reason,
+        "attempts": attempts,
+        "failed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "jobs": jobs,
+        "retry": command,
+    }
+    return json.dumps(report, indent=2)
+
+
+def recover(ledger: Ledger) -> None:
+    """Finish or undo what a kill left half done.
+
+    Raises:
+        OutputError: that is impossible, as on a broken disk.
+    """
+    for move in pending(ledger):
+        try:
+            _recover(ledger, move)
+        except OSError as error:
+            raise cannot_write(move.target, error) from error
+
+
+def _recover(ledger: Ledger, move: Move) -> None:
+    if _is_same(move.source, move.facts):
+        if _is_copy(move.source, move.target):
+            _remove_source(ledger, move)
+        else:
+            _carry_out(ledger, move)
+    elif os.path.lexists(move.target):
+        _finish(ledger, move)
+    elif os.path.lexists(move.source):
+        _forget(ledger, move)  # somebody put a new file there: it is not ours to move
+    else:
+        _complete(ledger, move)
+
+
+def _is_copy(source: Path, target: Path) -> bool:
+    try:
+        return not target.samefile(source) and file_digest(target) == file_digest(source)
+    except OSError:
+        return False
+
+
+def pending(ledger: Ledger) -> list[Move]:
+    """Return the moves that were begun and not completed."""
+    rows = ledger.database.execute("SELECT source, target, facts, kind, report FROM moves")
+    return [
+        Move(Path(os.fsdecode(source)), Path(os.fsdecode(target)), known, kind, report)
+        for source, target, known, kind, report in rows
+    ]
+
+
+def report_path(place: Path) -> Path:
+    """Return where the reason of a failed file stands."""
+    return place.with_name(place.name + REPORT_SUFFIX)
+
+
+def _carry_out(ledger: Ledger, move: Move) -> Path | None:
+    if move.kind == "fail":
+        publish(report_path(move.target), move.report.encode())
+    try:
+        rename_new(move.source, move.target)
+    except FileExistsError:
+        move = _again(ledger, move)
+        return _carry_out(ledger, move)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return _copy_over(ledger, move)
+    return _finish(ledger, move)
+
+
+def _finish(ledger: Ledger, move: Move) -> Path | None:
+    """Look at what was moved: a file that was put in the source's place meanwhile goes back."""
+    if not _is_same(move.target, move.facts, moved=True):
+        if not os.path.lexists(move.source):
+            rename_new(move.target, move.source)
+            if move.kind == "fail":
+                report_path(move.target).unlink(missing_ok=True)
+            _forget(ledger, move)
+            return None
+        if move.kind == "delete":
+            # Never delete what we do not know; give it a name that people and scans see.
+            kept = move.source.with_name(f"kept-{secrets.token_hex(2)}-{move.source.name}"[-200:])
+            rename_new(move.target, kept)
+            _forget(ledger, move)
+            return None
+    if move.kind == "delete":
+        move.target.unlink()
+        sync_folder(move.target.parent)
+    _complete(ledger, move)
+    return move.target
+
+
+def _copy_over(ledger: Ledger, move: Move) -> Path | None:
+    """Move to another file system: a durable copy first, and only then the source goes."""
+    temporary = move.target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}")
+    try:
+        shutil.copy2(move.source, temporary)
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not _is_same(move.source, move.facts) or file_digest(move.source) != file_digest(
+            temporary
+        ):
+            _forget(ledger, move)
+            return None
+        rename_new(temporary, move.target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return _remove_source(ledger, move)
+
+
+def _remove_source(ledger: Ledger, move: Move) -> Path:
+    move.source.unlink()
+    sync_folder(move.source.parent)
+    _complete(ledger, move)
+    return move.target
+
+
+def _is_same(path: Path, known: str, moved: bool = False) -> bool:
+    """Tell whether a file is the one that was seen; a move changes its ctime, or its inode."""
+    try:
+        now = facts(path.lstat()).split()
+    except OSError:
+        return False
+    return now[:2] == known.split()[:2] if moved else now == known.split()
+
+
+def _at_free_target(move: Move) -> Move:
+    number = 1
+    while os.path.lexists(numbered(move.target, number)):
+        number += 1
+    return Move(move.source, numbered(move.target, number), move.facts, move.kind, move.report)
+
+
+def _again(ledger: Ledger, move: Move) -> Move:
+    if move.kind == "fail":
+        report_path(move.target).unlink(missing_ok=True)
+    move = _at_free_target(move)
+    _intend(ledger, move)
+    return move
+
+
+def _intend(ledger: Ledger, move: Move) -> None:
+    ledger.set_fact("clean", "no")
+    ledger.database.execute(
+        "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
+        (os.fsencode(move.source), os.fsencode(move.target), move.facts, move.kind, move.report),
+    )
+
+
+def _complete(ledger: Ledger, move: Move) -> None:
+    with ledger.transaction():
+        if move.kind == "fail":
+            reason = json.loads(move.report)["reason"]
+            record_failure(ledger, move.source, move.target, reason)
+        else:
+            ledger.database.execute(
+                "UPDATE jobs SET state = 'disposed' WHERE source = ? AND state = 'done'",
+                (os.fsencode(move.source),),
+            )
+        _forget(ledger, move)
+
+
+def record_failure(ledger: Ledger, source: Path, place: Path, reason: str) -> None:
+    """Record that a source was given up, and where its file is now."""
+    ledger.database.execute(
+        "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)",
+        (os.fsencode(source), os.fsencode(place), reason, time.time()),
+    )
+
+
+def _forget(ledger: Ledger, move: Move) -> None:
+    ledger.database.execute("DELETE FROM moves WHERE source = ?", (os.fsencode(move.source),))

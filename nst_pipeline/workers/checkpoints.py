@@ -1,0 +1,46 @@
+"""Work in the middle, kept in the state folder until its jobs are done."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from nst_pipeline.digests import digest
+from nst_pipeline.errors import PipelineError
+from nst_pipeline.files import publish, shown
+
+log = logging.getLogger(__name__)
+
+
+def _path(state: Path, keys: Sequence[str]) -> Path:
+    """Return where the checkpoint of the jobs with these keys, painted together, stands."""
+    return state / "checkpoints" / f"{keys[0]}-{digest(list(keys))[:16]}"
+
+
+def keep(state: Path, keys: Sequence[str], data: bytes) -> None:
+    """Keep a checkpoint; one that cannot be written costs time only, and is told."""
+    try:
+        publish(_path(state, keys), data)
+    except PipelineError as error:
+        log.warning("%s; the work goes on without a checkpoint", error)
+
+
+def find(state: Path, keys: Sequence[str]) -> bytes | None:
+    """Return the checkpoint of jobs that are painted together, if there is one."""
+    with contextlib.suppress(OSError):
+        return _path(state, keys).read_bytes()
+    return None
+
+
+def forget(state: Path, key: str) -> None:
+    """Delete what a job need not be resumed from any more."""
+    for path in (state / "checkpoints").glob(f"{key}-*"):
+        path.unlink(missing_ok=True)
+
+
+def forget_all_but(state: Path, keys: set[str]) -> None:
+    """Delete what no job with one of these keys can be resumed from."""
+    for path in (state / "checkpoints").glob("*-*"):
+        if path.name.partition("-")[0] not in keys:
+            path.unlink(missing_ok=True)
+            log.info("%s: removed, its job is not waiting any more", shown(path))

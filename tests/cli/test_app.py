@@ -1,0 +1,305 @@
+"""The program as its users have it: a process, its output and its exit code."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Program, command, picture
+from PIL import Image
+
+TEMPLATE = Path(__file__).parents[2] / "nst_pipeline" / "config" / "pipeline.yaml"
+
+
+def test_run_paints_the_inbox_in_every_style_and_says_so(project: Path, program: Program) -> None:
+    (project / "inbox" / "sub").mkdir()
+    picture(seed=5).save(project / "inbox" / "sub" / "tree.webp")
+    done = program("run")
+    assert done.returncode == 0, done.stderr
+    outputs = sorted(
+        str(p.relative_to(project / "outbox")) for p in project.rglob("outbox/**/*.png")
+    )
+    assert outputs == [
+        "boat-ink.png", "boat-oil.png", "hill-ink.png", "hill-oil.png", "sub/tree-ink.png",
+        "sub/tree-oil.png",
+    ]  # fmt: skip
+    with Image.open(project / "outbox" / "boat-ink.png") as image:
+        assert image.size == (48, 36)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("weights  compact")
+    assert re.match(
+        r"done     inbox/boat.jpg in ink -> outbox/boat-ink.png  [\d.]+ s, loss", lines[1]
+    )
+    assert lines[-1].startswith("6 done, 0 failed, 0 skipped in")
+    (manifest,) = (project / "outbox" / "manifests").iterdir()
+    assert json.loads(manifest.read_text())["totals"]["done"] == 6
+
+
+def test_second_run_does_nothing_says_so_and_does_not_import_torch(
+    project: Path, program: Program
+) -> None:
+    program("run")
+    again = program("run", PYTHONPROFILEIMPORTTIME="1")
+    assert again.returncode == 0
+    assert again.stdout == "nothing to do: 4 jobs are done; --force paints them again\n"
+    assert "| pydantic" in again.stderr and "torch" not in again.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["weights"]])
+def test_help_imports_neither_torch_nor_pydantic_models(
+    arguments: list[str], program: Program
+) -> None:
+    shown = program(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert shown.returncode == 0
+    assert "| typer" in shown.stderr
+    assert "torch" not in shown.stderr and "nst_pipeline.config.pipeline" not in shown.stderr
+
+
+def test_json_prints_the_manifest_and_nothing_else_there(project: Path, program: Program) -> None:
+    done = program("run", "--json")
+    manifest = json.loads(done.stdout)
+    assert manifest["totals"]["done"] == 4
+    (path,) = (project / "outbox" / "manifests").iterdir()
+    assert json.loads(path.read_text())["jobs"] == manifest["jobs"]
+    assert json.loads(program("run", "--json").stdout)["totals"]["skipped"] == 4
+
+
+def test_dry_run_tells_what_would_happen_and_leaves_no_trace(
+    project: Path, program: Program
+) -> None:
+    (project / "inbox" / "bad.jpg").write_text("hello")
+    told = program("run", "--dry-run")
+    assert told.returncode == 0
+    assert f"paint  {project}/inbox/boat.jpg in ink: {project}/outbox/boat-ink.png" in told.stdout
+    assert re.search(r"fail   .*bad.jpg in oil: .*not an image", told.stdout)
+    assert "would paint 4, skip 0, fail 2" in told.stdout
+    assert not (project / "outbox").exists() and not (project / "state").exists()
+    program("run")
+    assert "would paint 0, skip 4, fail 2" in program("run", "--dry-run").stdout
+    assert "would paint 4, skip 0, fail 2" in program("run", "--dry-run", "--force").stdout
+
+
+def test_one_bad_file_fails_alone_with_exit_1(project: Path, program: Program) -> None:
+    whole = (project / "inbox" / "boat.jpg").read_bytes()
+    (project / "inbox" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (project / "inbox" / "folder.png").mkdir()
+    done = program("run")
+    assert done.returncode == 1
+    assert re.search(r"failed   .*cut.jpg: damaged or cut short", done.stdout)
+    assert re.search(r"failed   .*folder.png: a folder", done.stdout)
+    assert "4 done, 4 failed" in done.stdout
+
+
+def test_pictures_and_a_style_are_enough_without_a_config_file(
+    tmp_path: Path, program: Program
+) -> None:
+    picture(seed=1).save(tmp_path / "photo.jpg")
+    picture(seed=2).save(tmp_path / "style.jpg")
+    arguments = ["run", "photo.jpg", "-s", "style.jpg", "--outbox", "out", "--size", 48,
+                 "--iterations", 2, "--weights", "compact", "--device", "cpu"]  # fmt: skip
+    assert program(*arguments).returncode == 0
+    assert (tmp_path / "out" / "photo-style.png").is_file()
+    assert program(*arguments).stdout.startswith("nothing to do")
+    assert program("run", ".", *arguments[2:]).stdout.startswith("nothing to do")
+
+
+def test_styles_and_folders_can_be_chosen_on_the_command_line(
+    project: Path, program: Program
+) -> None:
+    picture(seed=7).save(project / "pen.png")
+    done = program("run", "-s", "ink", "-s", "pen.png", "--outbox", "other", "--iterations", 1)
+    assert done.returncode == 0
+    names = sorted(path.name for path in (project / "other").glob("*.png"))
+    assert names == ["boat-ink.png", "boat-pen.png", "hill-ink.png", "hill-pen.png"]
+    manifest = json.loads(next((project / "other" / "manifests").iterdir()).read_text())
+    assert manifest["config"]["styles"]["ink"]["recipe"]["iterations"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "--no-such-option"], 64, "no-such-option"),
+        (["run", "--size", "3"], 64, "--size"),
+        (["run", "-s", "inc"], 64, "did you mean 'ink'"),
+        (["run", "gone.jpg"], 64, "gone.jpg"),
+        (["run", "--device", "gpu"], 64, "'gpu' is no device"),
+        (["run", "--outbox", "inbox/out"], 64, "lies in the inbox"),
+        (["run", "-c", "gone.yaml"], 78, "gone.yaml"),
+        (["run", "--inbox", "gone"], 78, "no such folder"),
+        (["run", "--device", "cuda:7"], 69, "cuda:7"),
+        (["run", "--weights", "gone.pth"], 69, "gone.pth"),
+        (["run", "--outbox", "pipeline.yaml"], 73, "permissions"),
+    ],
+)
+def test_exit_codes_tell_what_was_wrong(
+    arguments: list[str], code: int, said: str, project: Path, program: Program
+) -> None:
+    done = program(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_wrong_config_is_told_whole_with_exit_78(project: Path, program: Program) -> None:
+    path = project / "pipeline.yaml"
+    path.write_text(path.read_text() + "devise: cpu\noutput: {format: bmp}\n")
+    for name in ("run", "check"):
+        done = program(name)
+        assert done.returncode == 78
+        assert "pipeline.yaml:8: devise: unknown key; did you mean 'device'?" in done.stderr
+        assert "pipeline.yaml:9: output.format" in done.stderr
+
+
+def test_without_a_config_file_the_way_on_is_shown(tmp_path: Path, program: Program) -> None:
+    done = program("run")
+    assert done.returncode == 64
+    assert "nst-pipeline run photo.jpg -s style.jpg" in done.stderr
+
+
+def test_check_shows_what_a_run_would_use(project: Path, program: Program) -> None:
+    shown = program("check")
+    assert shown.returncode == 0
+    for said in (
+        "device     cpu: ",
+        "precision  ",
+        "weights    compact: ",
+        f"inbox      {project}/inbox: readable",
+        f"outbox     {project}/outbox: will be made",
+        "styles     ink, oil",
+        "jobs       4 to paint, 0 done already, 0 cannot be painted",
+    ):
+        assert said in shown.stdout
+    assert not (project / "state").exists()
+
+
+def test_check_tells_every_problem_of_folders_device_and_weights_at_once(
+    project: Path, program: Program
+) -> None:
+    path = project / "pipeline.yaml"
+    text = path.read_text().replace("device: cpu", "device: cuda:7")
+    path.write_text(text.replace("compact", "gone.pth") + "inbox: gone\noutbox: pipeline.yaml/x\n")
+    shown = program("check")
+    assert shown.returncode == 69
+    for said in ("cuda:7", "gone: no such folder; create it", "cannot be made", "gone"):
+        assert said in shown.stdout
+
+
+def test_init_writes_a_pipeline_that_runs_and_overwrites_nothing(
+    tmp_path: Path, program: Program
+) -> None:
+    assert program("init", "new").returncode == 0
+    assert (tmp_path / "new" / "pipeline.yaml").read_text() == TEMPLATE.read_text()
+    assert program("check", "-c", "new/pipeline.yaml").returncode == 0
+    picture().save(tmp_path / "new" / "inbox" / "boat.jpg")
+    done = program("run", "-c", "new/pipeline.yaml", "--size", 32, "--iterations", 1)
+    assert "3 done, 0 failed" in done.stdout
+    (tmp_path / "new" / "pipeline.yaml").write_text("mine")
+    again = program("init", "new")
+    assert again.returncode == 73 and "left as it is" in again.stderr
+    assert (tmp_path / "new" / "pipeline.yaml").read_text() == "mine"
+
+
+def test_a_terminal_gets_a_progress_display(project: Path) -> None:
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        command("run"),
+        cwd=project,
+        stdout=secondary,
+        stderr=secondary,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(secondary)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(primary, 4096)
+        except OSError:
+            break
+    os.close(primary)
+    assert process.wait() == 0
+    assert b"of 4 jobs" in shown and b"boat.jpg in ink" in shown and b"\x1b[" in shown
+
+
+def test_a_kill_at_any_moment_leaves_whole_files_and_the_next_run_does_the_rest(
+    project: Path, program: Program
+) -> None:
+    process = subprocess.Popen(command("run"), cwd=project, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("done"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    for path in (project / "outbox").glob("*.png"):
+        with Image.open(path) as image:
+            image.load()
+    (manifest,) = (project / "outbox" / "manifests").glob("*.json")
+    assert json.loads(manifest.read_text())["run"]["status"] == "running"
+    rest = json.loads(program("run", "--json").stdout)["totals"]
+    assert rest["done"] in (2, 3) and rest["done"] + rest["skipped"] == 4
+    assert len(list((project / "outbox").glob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_in_good_order(number: signal.Signals, project: Path) -> None:
+    slow = project / "pipeline.yaml"
+    slow.write_text(slow.read_text().replace("iterations: 3", "iterations: 100000"))
+    process = subprocess.Popen(
+        command("run"), cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline().startswith("weights")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=100)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    (manifest,) = (project / "outbox" / "manifests").iterdir()
+    assert json.loads(manifest.read_text())["run"]["status"] == "stopped"
+
+
+def test_names_that_are_not_utf_8_are_painted_and_shown(project: Path, program: Program) -> None:
+    for path in (project / "inbox").iterdir():
+        path.unlink()
+    name = os.fsdecode(b"caf\xe9.png")
+    picture().save(os.fsencode(project / "inbox" / name), "PNG")
+    done = program("run", "-s", "ink", LC_ALL="C")
+    assert done.returncode == 0 and "caf\\xe9.png in ink" in done.stdout
+    assert os.fsencode(project / "outbox") + b"/caf\xe9-ink.png" in map(
+        os.fsencode, (project / "outbox").iterdir()
+    )
+
+
+@pytest.fixture
+def tiny_disk(project: Path) -> Iterator[Path]:
+    """The outbox on a file system of 64 KiB."""
+    outbox = project / "outbox"
+    outbox.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", outbox], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield outbox
+    subprocess.run(["umount", outbox], check=True)
+
+
+def test_a_full_disk_ends_with_exit_74_and_nothing_half_written(
+    project: Path, tiny_disk: Path, program: Program
+) -> None:
+    with (project / "pipeline.yaml").open("a") as settings:
+        settings.write("limits: {min_free_bytes: 0}\n")
+    done = program("run", "--size", 256, "--iterations", 1)
+    assert done.returncode == 74
+    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    for path in tiny_disk.glob("*.png"):
+        with Image.open(path) as image:
+            image.load()
+    assert not list(tiny_disk.glob(".nst-*"))

@@ -1,0 +1,224 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import picture
+from pydantic import BaseModel
+
+from nst_pipeline.config.pipeline import Config, Limits, load
+from nst_pipeline.config.recipe import Recipe
+from nst_pipeline.config.settings import OutputSettings, StyleSettings
+from nst_pipeline.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "nst_pipeline" / "config" / "pipeline.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    picture().save(tmp_path / "ink.png")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -> None:
+    told = problems(
+        folder,
+        "inbx: here\n"
+        "styles:\n"
+        "  ink: ink.png\n"
+        "  oil: nothing.jpg\n"
+        "  pen: {image: ink.png, recipe: {iteration: 3}}\n"
+        "recipe:\n"
+        "  name: gaty\n"
+        "  style_layers: [relu1_9]\n"
+        "  size: 4\n"
+        "output: {format: pnh}\n"
+        "limits:\n"
+        "  max_bytes: 1\n"
+        "  max_bytes: many\n"
+        "device: gpu\n",
+    )
+    expected = [
+        "1: inbx: unknown key; did you mean 'inbox'?",
+        f"4: styles.oil.image: {folder}/nothing.jpg: no such file",
+        "5: styles.pen.recipe.iteration: unknown key; did you mean 'iterations'?",
+        "7: recipe.name: is 'gaty'; should be 'gatys', 'painterly', 'sketch', 'photo-colors' "
+        "or 'tutorial'",
+        "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
+        "9: recipe.size: is 4; input should be greater than or equal to 32, "
+        "or should be 'original'",
+        "10: output.format: is 'pnh'; should be 'png', 'jpeg', 'webp', 'tiff' or 'avif'",
+        "13: limits.max_bytes: stands twice",
+        "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
+        "as an integer",
+        "14: device: 'gpu' is no device; give auto, cpu, cuda or cuda:N",
+    ]
+    assert sorted(told) == sorted(expected)
+
+
+def test_relative_paths_are_relative_to_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, "inbox: in\nweights: w.pth\nstyles: {ink: ink.png}\n")
+    monkeypatch.chdir("/")
+    config = load(path)
+    assert config.inbox == folder / "in"
+    assert config.outbox == folder / "outbox"
+    assert config.styles["ink"].image == folder / "ink.png"
+    assert config.weights == str(folder / "w.pth")
+
+
+def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
+    config = load(write(folder, "recipe: tutorial\nstyles: {ink: {image: ink.png, recipe: gatys}}"))
+    assert config.recipe.name == "tutorial"
+    assert config.style_recipe("ink", "imagenet") == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "holds no settings"),
+        ("styles: [", "not YAML"),
+        ("inbox: in", "1: styles: missing"),
+        ("styles: {}", "styles"),
+        ("styles: {a/b: ink.png}", "cannot be a style's name"),
+        ("inbox: .\nstyles: {ink: ink.png}", "lies in the inbox"),
+        ("styles: {ink: ink.png}\noutput: {name: x}", r"put {content} into it"),
+        ("styles: {ink: ink.png}\noutput: {name: '{contents}'}", r"unknown field {contents}"),
+        ("styles: {ink: ink.png}\noutput: {name: '../{content}'}", "must stay in the outbox"),
+        ("styles: {ink: ink.png}\noutput: {name: '{content'}", "name"),
+        ("styles: {a: ink.png, b: ink.png}\noutput: {name: '{content}'}", "put {style} into it"),
+        (
+            "styles: {ink: ink.png}\noutput: {format: webp, bit_depth: 16}",
+            "2: output.bit_depth: 16 bits do not fit into webp; set format to png or tiff",
+        ),
+        ("styles: {ink: ink.png}\noutput: {subsampling: 4:1:1}", "is '4:1:1'; should be '4:4:4'"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(folder: Path, text: str, complaint: str) -> None:
+    assert re.search(complaint, "\n".join(problems(folder, text)))
+
+
+def test_on_and_off_may_be_written_without_quotes(folder: Path) -> None:
+    text = "styles: {ink: ink.png}\ntile: on\nwatch: {polling: off}"
+    config = load(write(folder, text))
+    assert (config.tile, config.watch.polling) == ("on", "off")
+
+
+def test_a_style_is_an_image_a_blend_or_regions(folder: Path) -> None:
+    picture().save(folder / "oil.png")
+    ink, oil = folder / "ink.png", folder / "oil.png"
+    config = load(
+        write(
+            folder,
+            "styles:\n"
+            "  plain: ink.png\n"
+            "  also: {image: ink.png}\n"
+            "  blend: {images: {ink.png: 3, oil.png: 1}}\n"
+            "  equal: {images: [ink.png, oil.png]}\n"
+            "  land: {regions: {Sky: ink.png, ground: {images: [ink.png, oil.png]}}}\n",
+        )
+    )
+    sources = {name: style.sources() for name, style in config.styles.items()}
+    assert sources == {
+        "plain": {"": ((ink, 1.0),)},
+        "also": {"": ((ink, 1.0),)},
+        "blend": {"": ((ink, 0.75), (oil, 0.25))},
+        "equal": {"": ((ink, 0.5), (oil, 0.5))},
+        "land": {"sky": ((ink, 1.0),), "ground": ((ink, 0.5), (oil, 0.5))},
+    }
+    assert config.styles["land"].paths() == (ink, oil)
+
+
+def test_mistakes_in_styles_of_several_images_are_told_with_their_lines(folder: Path) -> None:
+    told = problems(
+        folder,
+        "styles:\n"
+        "  none: {recipe: gatys}\n"
+        "  two:\n"
+        "    image: ink.png\n"
+        "    images: [ink.png]\n"
+        "  gone:\n"
+        "    images:\n"
+        "      ink.png: 1\n"
+        "      nothing.png: 2\n"
+        "  zero:\n"
+        "    images:\n"
+        "      ink.png: 0\n"
+        "  empty: {images: {}}\n"
+        "  land:\n"
+        "    regions:\n"
+        "      a.b: ink.png\n"
+        "      sky:\n"
+        "        imags: [ink.png]\n",
+    )
+    expected = [
+        "2: styles.none: needs exactly one of image, images, regions; has none",
+        "3: styles.two: needs exactly one of image, images, regions; has image and images",
+        f"9: styles.gone.images.nothing.png: {folder}/nothing.png: no such file",
+        "12: styles.zero.images.ink.png: is 0; input should be greater than 0",
+        "13: styles.empty.images: is {}; value should have at least 1 item after validation, not 0",
+        "16: styles.land.regions.a.b: 'a.b' cannot be a region's name: it is part of "
+        "photo.mask.NAME.png",
+        "18: styles.land.regions.sky.imags: unknown key; did you mean 'images'?",
+    ]
+    assert sorted(told) == sorted(expected)
+
+
+@pytest.mark.parametrize("written", ["4:2:0", "'4:2:0'"])
+def test_subsampling_is_no_number_of_base_60(folder: Path, written: str) -> None:
+    config = load(write(folder, f"styles: {{ink: ink.png}}\noutput: {{subsampling: {written}}}"))
+    assert config.output.subsampling == "4:2:0"
+
+
+def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nst-pipeline init"):
+        load(tmp_path / "pipeline.yaml")
+
+
+def test_the_sample_pipeline_is_the_template_with_the_paths_of_the_samples() -> None:
+    template = TEMPLATE.read_text()
+    sample = template.replace("inbox: inbox     ", "inbox: nst_pipeline/samples/contents")
+    sample = sample.replace("styles/", "nst_pipeline/samples/styles/")
+    assert (ROOT / "pipeline.yaml").read_text() == sample
+    assert load(ROOT / "pipeline.yaml").inbox == ROOT / "nst_pipeline" / "samples" / "contents"
+
+
+def test_the_template_shows_every_key_there_is() -> None:
+    shown = set(re.findall(r"(?:^[ #]*|[{,] *)(\w+):", TEMPLATE.read_text(), re.MULTILINE))
+    models: list[type[BaseModel]] = [Config, StyleSettings, OutputSettings, Limits, Recipe]
+    missing = {field for model in models for field in model.model_fields} - shown
+    assert not missing
+
+
+def test_the_defaults_that_the_template_shows_are_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "styles").mkdir()
+    for name in ("brushwork", "mosaic", "woodcut"):
+        picture().save(tmp_path / "styles" / f"{name}.jpg")
+    text = TEMPLATE.read_text()
+    # Uncomment every `# key: value`, which must then still be the same configuration.
+    uncommented = re.sub(r"^( *)# ?( *)(\w+: *\S|\w+:$)", r"\1\2\3", text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# +(\"\*)", r"  \1", uncommented, flags=re.MULTILINE)
+    assert uncommented != text
+    before = load(write(tmp_path, text))
+    after = load(write(tmp_path, uncommented))
+    assert yaml.safe_load(uncommented).keys() == Config.model_fields.keys()
+    names = before.styles
+    assert before.model_dump(exclude={"recipe"}) == after.model_dump(exclude={"recipe"})
+    for name in names:
+        shown, real = (c.style_recipe(name, "imagenet").model_dump() for c in (after, before))
+        assert shown == real

@@ -1,0 +1,624 @@
+"""The daemon as a real process with real files; only the painting is left out."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import (
+    Watch,
+    configure,
+    draw,
+    make_home,
+    manifests,
+    outputs,
+    painted,
+    program,
+    states,
+    wait_until,
+)
+
+from nst_pipeline.manifest.model import Manifest
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "home")
+
+
+# Seeing files
+
+
+def test_what_is_there_at_the_start_and_what_arrives_later_is_painted(home: Path) -> None:
+    draw(home / "inbox/early.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("early-s.png")
+        draw(home / "inbox/late.png", 2)
+        watch.until_outputs("early-s.png", "late-s.png")
+        assert watch.stop() == 0
+    assert states(home) == {"early.png": "done", "late.png": "done"}
+
+
+def test_folders_that_are_made_or_moved_in_are_searched_and_kept_in_the_outbox(home: Path) -> None:
+    (home / "elsewhere/deep").mkdir(parents=True)
+    draw(home / "elsewhere/deep/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_idle()
+        (home / "inbox/made").mkdir()
+        draw(home / "inbox/made/b.png", 2)
+        (home / "elsewhere").rename(home / "inbox/moved")
+        watch.until_outputs("made/b-s.png", "moved/deep/a-s.png")
+
+
+def test_files_renamed_in_and_linked_in_are_seen(home: Path) -> None:
+    draw(home / "one.png", 1)
+    draw(home / "two.png", 2)
+    draw(home / "inbox/three.part", 3)
+    with Watch(home) as watch:
+        watch.until_idle()
+        (home / "one.png").rename(home / "inbox/one.png")
+        (home / "inbox/two.png").hardlink_to(home / "two.png")
+        (home / "inbox/three.part").rename(home / "inbox/three.png")
+        watch.until_outputs("one-s.png", "three-s.png", "two-s.png")
+
+
+def test_a_file_that_is_written_in_pieces_is_painted_once_and_whole(home: Path) -> None:
+    draw(home / "whole.png", 1)
+    configure(home, watch={"grace_seconds": 60})
+    data = (home / "whole.png").read_bytes()
+    third = len(data) // 3
+    with Watch(home) as watch:
+        watch.until_idle()
+        # Reopened for each piece, and left alone for several settle times between them.
+        for end in (third, 2 * third, len(data)):
+            with (home / "inbox/slow.png").open("ab") as file:
+                file.write(data[end - third if end < len(data) else 2 * third : end])
+            begun = time.monotonic()
+            wait_until(lambda begun=begun: time.monotonic() - begun > 0.25)  # type: ignore[misc]
+        watch.until_outputs("slow-s.png")
+        watch.until_idle()
+    assert painted(home) == ["slow.png"]
+    assert not (home / "failed").exists()
+
+
+def test_what_is_empty_or_zeros_at_first_may_become_a_picture(home: Path) -> None:
+    configure(home, watch={"grace_seconds": 60})
+    (home / "inbox/empty.png").touch()
+    (home / "inbox/zeros.png").write_bytes(bytes(5000))
+    with Watch(home) as watch:
+        watch.until_idle()  # long after they were settled
+        draw(home / "inbox/good.png", 1)
+        watch.until_outputs("good-s.png")
+        draw(home / "inbox/empty.png", 2)
+        draw(home / "inbox/zeros.png", 3)
+        watch.until_outputs("empty-s.png", "good-s.png", "zeros-s.png")
+    assert not (home / "failed").exists()
+
+
+def test_a_file_that_a_writer_holds_open_is_left_alone(home: Path) -> None:
+    draw(home / "whole.png", 1)
+    with Watch(home) as watch, (home / "inbox/open.png").open("wb", buffering=0) as file:
+        file.write((home / "whole.png").read_bytes())
+        wait_until(lambda: watch.status()["arriving"] == 1)
+        draw(home / "inbox/other.png", 2)
+        watch.until_outputs("other-s.png")
+        assert painted(home) == ["other.png"]
+        file.close()
+        watch.until_outputs("open-s.png", "other-s.png")
+
+
+def test_names_that_are_no_text_are_painted_and_disposed_of(home: Path) -> None:
+    configure(home, on_success="move")
+    name = b"caf\xe9.png"
+    draw(os.fsencode(home / "inbox") + b"/" + name, 1)
+    with Watch(home) as watch:
+        wait_until(lambda: (home / "processed").is_dir() and any((home / "processed").iterdir()))
+        watch.until_idle()
+    assert [os.fsencode(path.name) for path in (home / "processed").iterdir()] == [name]
+    assert (home / "outbox" / os.fsdecode(b"caf\xe9-s.png")).is_file()
+
+
+def test_no_file_is_missed_while_the_process_is_stopped(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", watch={"settle_seconds": 3600})
+    with Watch(home) as watch:
+        watch.until_idle()
+        watch.send(signal.SIGSTOP)
+        for number in range(20_000):
+            (home / f"inbox/{number}.png").touch()
+        watch.send(signal.SIGCONT)
+        wait_until(lambda: watch.status()["arriving"] == 20_000)
+
+
+def test_an_inbox_that_goes_away_is_waited_for_and_watched_again(home: Path) -> None:
+    with Watch(home) as watch:
+        watch.until_idle()
+        (home / "inbox").rename(home / "away")
+        watch.send(signal.SIGUSR1)
+        watch.until_state("waiting")
+        draw(home / "away/a.png", 1)
+        (home / "away").rename(home / "inbox")
+        watch.until_outputs("a-s.png")
+        draw(home / "inbox/b.png", 2)  # seen by an event: a rescan is minutes away
+        watch.until_outputs("a-s.png", "b-s.png")
+
+
+def test_an_inbox_that_is_unmounted_is_not_taken_for_an_empty_one(home: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "tmpfs", home / "inbox"]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    with Watch(home) as watch:
+        watch.until_idle()
+        subprocess.run(["umount", home / "inbox"], check=True)
+        watch.send(signal.SIGUSR1)
+        watch.until_state("waiting")  # though an empty folder shows through
+        assert (home / "inbox").is_dir()
+        subprocess.run(mount, check=True)
+        try:
+            draw(home / "inbox/a.png", 1)
+            watch.send(signal.SIGUSR1)
+            watch.until_outputs("a-s.png")
+            assert watch.stop() == 0
+        finally:
+            subprocess.run(["umount", "--lazy", home / "inbox"], check=True)
+
+
+def test_without_events_the_inbox_is_read_again_and_again(home: Path) -> None:
+    configure(home, watch={"polling": "on", "poll_seconds": 0.2})
+    with Watch(home) as watch:
+        watch.until_idle()
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
+
+
+# What becomes of sources and names
+
+
+@pytest.mark.parametrize(
+    ("policy", "inbox", "processed"), [("keep", 1, 0), ("move", 0, 1), ("delete", 0, 0)]
+)
+def test_a_painted_source_is_kept_moved_or_deleted(
+    home: Path, policy: str, inbox: int, processed: int
+) -> None:
+    configure(home, on_success=policy)
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("sub/a-s.png")
+        watch.until_idle()
+    assert len(list((home / "inbox/sub").iterdir())) == inbox
+    assert (home / "processed/sub/a.png").exists() == bool(processed)
+    assert states(home) == {"a.png": "done" if policy == "keep" else "disposed"}
+
+
+def test_the_same_bytes_under_another_name_are_painted_once(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        shutil.copy(home / "inbox/a.png", home / "inbox/b.png")
+        watch.until_outputs("a-s.png", "b-s.png")
+        watch.until_idle()
+        assert watch.stop() == 0
+    assert painted(home) == ["a.png"]
+    assert manifests(home)[-1]["totals"]["duplicates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "on_success", "expected", "failed"),
+    [
+        ("auto", "keep", ["a-s.png"], 0),
+        ("auto", "move", ["a-s-2.png", "a-s.png"], 0),
+        ("replace", "move", ["a-s.png"], 0),
+        ("fail", "move", ["a-s.png"], 1),
+    ],
+)
+def test_new_bytes_under_an_old_name_are_new_work(
+    home: Path, policy: str, on_success: str, expected: list[str], failed: int
+) -> None:
+    configure(home, on_conflict=policy, on_success=on_success)
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        first = (home / "outbox/a-s.png").read_bytes()
+        draw(home / "inbox/a.png", 2)
+        wait_until(lambda: len(painted(home)) == 2)
+        wait_until(lambda: "running" not in states(home).values())
+        watch.until_idle()
+    assert outputs(home) == expected
+    assert ((home / "outbox/a-s.png").read_bytes() == first) == (policy != "replace" and
+                                                                on_success == "move")  # fmt: skip
+    assert (home / "failed/a.png").exists() == bool(failed)
+
+
+# Failures
+
+
+def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
+    (home / "inbox/sub").mkdir()
+    (home / "inbox/sub/bad.jpg").write_text("hello")
+    draw(home / "inbox/good.png", 1)
+    with Watch(home) as watch:
+        wait_until((home / "failed/sub/bad.jpg").exists)
+        watch.until_outputs("good-s.png")
+        watch.until_idle()
+        assert watch.status()["failed"] == 1
+    report = json.loads((home / "failed/sub/bad.jpg.error.json").read_text())
+    assert "known format" in report["reason"]
+    assert report["retry"] == "nst-pipeline retry sub/bad.jpg"
+    assert not (home / "inbox/sub/bad.jpg").exists()
+
+
+def test_a_failed_file_that_stays_is_not_looked_at_again_until_retried(home: Path) -> None:
+    configure(home, on_failure="keep")
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        draw(home / "inbox/b.png", 2)
+        watch.until_outputs("b-s.png")
+        (home / "orders/a.png").unlink()
+        assert states(home)["a.png"] == "failed"
+        assert program(home, "retry", "a.png").returncode == 0
+        watch.until_outputs("a-s.png", "b-s.png")
+        wait_until(lambda: watch.status()["failed"] == 0)
+
+
+def test_what_may_pass_is_tried_again_and_given_up_after_max_attempts(home: Path) -> None:
+    draw(home / "inbox/soon.png", 1)
+    draw(home / "inbox/never.png", 2)
+    (home / "orders/soon.png").write_text("pass")
+    (home / "orders/never.png").write_text("pass")
+    with Watch(home) as watch:
+        wait_until(lambda: "out of" in str(states(home)) or "queued" in states(home).values())
+        (home / "orders/soon.png").unlink()
+        watch.until_outputs("soon-s.png")
+        wait_until((home / "failed/never.png").exists)
+        watch.until_idle()
+    report = json.loads((home / "failed/never.png.error.json").read_text())
+    assert report["attempts"] == 3 and report["reason"] == "never.png: told to pass"
+
+
+def test_retry_puts_failed_files_back(home: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(home / "inbox" / name, ord(name[0]))
+        (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until((home / "failed/a.png").exists)
+        wait_until((home / "failed/b.png").exists)
+        for name in ("a.png", "b.png"):
+            (home / "orders" / name).unlink()
+        watch.until_idle()
+        assert program(home, "retry", "--all-failed").returncode == 0
+        watch.until_outputs("a-s.png", "b-s.png")
+    assert not list((home / "failed").iterdir())
+
+
+def test_an_input_that_kills_the_process_is_quarantined_and_the_others_come_first(
+    home: Path,
+) -> None:
+    draw(home / "inbox/poison.png", 1)
+    (home / "orders/poison.png").write_text("die")
+    for _ in range(3):
+        with Watch(home) as watch:
+            assert watch.process.wait(60) == -signal.SIGKILL
+        if not outputs(home):
+            draw(home / "inbox/good.png", 2)
+    assert outputs(home) == ["good-s.png"]
+    with Watch(home) as watch:
+        wait_until((home / "failed/poison.png").exists)
+        watch.until_idle()
+        assert watch.stop() == 0
+    report = json.loads((home / "failed/poison.png.error.json").read_text())
+    assert "3 times" in report["reason"] and report["attempts"] == 3
+
+
+def test_a_lost_device_ends_the_daemon_for_its_supervisor_to_restart(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("lost")
+    with Watch(home) as watch:
+        assert watch.process.wait(60) == 71
+    assert states(home) == {"a.png": "queued"}
+    (home / "orders/a.png").unlink()
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """The outbox on a file system of 1 MiB."""
+    (home / "outbox").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", home / "outbox"]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    yield home / "outbox"
+    subprocess.run(["umount", "--lazy", home / "outbox"], check=True)
+
+
+@pytest.mark.parametrize("min_free_bytes", [0, 100_000])
+def test_a_full_disk_is_waited_for(home: Path, small_disk: Path, min_free_bytes: int) -> None:
+    configure(home, limits={"min_free_bytes": min_free_bytes})
+    (small_disk / "ballast").write_bytes(bytes(1024**2 - 4_096))
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_state("waiting")
+        assert not (small_disk / "a-s.png").exists()
+        (small_disk / "ballast").unlink()
+        watch.send(signal.SIGUSR1)
+        watch.until_outputs("a-s.png")
+    assert not (home / "failed").exists()
+
+
+# Control
+
+
+def test_a_stop_lets_the_job_at_work_finish(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    for name in ("a.png", "b.png"):
+        (home / "orders" / name).write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        watch.send(signal.SIGTERM)
+        (home / "orders/a.png").unlink()
+        assert watch.process.wait(60) == 0
+    assert outputs(home) == ["a-s.png"]
+    assert "running" not in states(home).values()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_job_that_takes_too_long_goes_back_to_the_queue(home: Path, signals: int) -> None:
+    configure(home, watch={"stop_seconds": 0.2 if signals == 1 else 300})
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        watch.send(signal.SIGTERM)
+        if signals == 2:
+            watch.until_state("stopping")
+            watch.send(signal.SIGTERM)
+        assert watch.process.wait(60) == 0
+    assert states(home) == {"a.png": "queued"} and not outputs(home)
+    assert manifests(home)[-1]["run"]["status"] in ("finished", "stopped")
+    (home / "orders/a.png").unlink()
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+
+
+def test_new_settings_are_taken_up_and_wrong_ones_are_not(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        good = (home / "pipeline.yaml").read_text()
+        (home / "pipeline.yaml").write_text("styles: {}\nno_such_key: 1\n")
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: "no_such_key" in watch.log.read_text())
+        (home / "pipeline.yaml").write_text(good)
+        draw(home / "inbox/b.png", 2)
+        watch.until_outputs("a-s.png", "b-s.png")
+        configure(home, styles={"s": "style.png", "t": "style2.png"})
+        watch.send(signal.SIGHUP)
+        watch.until_outputs("a-s.png", "a-t.png", "b-s.png", "b-t.png")
+
+
+def test_a_pause_lasts_until_resume_also_over_a_restart(home: Path) -> None:
+    with Watch(home) as watch:
+        watch.until_idle()
+        assert program(home, "pause").returncode == 0
+        watch.until_state("paused")
+        draw(home / "inbox/a.png", 1)
+        assert watch.stop() == 0
+    with Watch(home) as watch:
+        watch.until_state("paused")
+        assert not outputs(home)
+        assert program(home, "resume").returncode == 0
+        watch.until_outputs("a-s.png")
+
+
+def test_cancel_stops_the_job_at_work_and_retry_brings_it_back(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        assert program(home, "cancel", "a.png").returncode == 0
+        watch.until_idle()
+        assert states(home) == {"a.png": "cancelled"} and (home / "inbox/a.png").exists()
+        (home / "orders/a.png").unlink()
+        assert program(home, "retry", "a.png").returncode == 0
+        watch.until_outputs("a-s.png")
+
+
+def test_urgent_comes_first_then_the_oldest(home: Path) -> None:
+    draw(home / "inbox/first.png", 1)
+    (home / "orders/first.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        for number, name in enumerate(("z.png", "y.png", "urgent/x.png")):
+            (home / "inbox" / name).parent.mkdir(exist_ok=True)
+            draw(home / "inbox" / name, 10 + number)
+        wait_until(lambda: time.time() - (home / "inbox/urgent/x.png").stat().st_ctime > 0.3)
+        (home / "orders/first.png").unlink()
+        watch.until_outputs("first-s.png", "urgent/x-s.png", "y-s.png", "z-s.png")
+    assert painted(home) == ["first.png", "x.png", "z.png", "y.png"]
+
+
+def test_a_second_instance_says_who_holds_the_folder_and_exits_75_or_waits(home: Path) -> None:
+    with Watch(home) as watch:
+        watch.until_idle()
+        for arguments in (["watch"], ["run"]):
+            done = program(home, *arguments)
+            assert done.returncode == 75
+            assert f"process {watch.process.pid}" in done.stderr
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
+        with Watch(home, "--wait") as second:
+            assert watch.stop() == 0
+            draw(home / "inbox/b.png", 2)
+            second.until_outputs("a-s.png", "b-s.png")
+
+
+# Reports
+
+
+def test_status_tells_the_job_at_work_and_that_nobody_works(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        done = program(home, "status")
+        assert done.returncode == 0
+        assert "job        a.png in s: iteration" in done.stdout and "alive" in done.stdout
+        plain = json.loads(program(home, "status", "--json").stdout)
+        assert plain["alive"] and plain["queue"] == 1 and plain["current"]["loss"] == 2.0
+    done = program(home, "status")
+    assert "not running" in done.stdout
+
+
+def test_the_manifest_of_a_batch_is_rebuilt_after_a_kill(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        (home / "orders/c.png").write_text("slow")
+        # Stopped until both are settled, so that it finds them at once: one batch.
+        watch.send(signal.SIGSTOP)
+        draw(home / "inbox/b.png", 2)
+        draw(home / "inbox/c.png", 3)
+        last = home / "inbox/c.png"
+        wait_until(lambda: time.time() - last.stat().st_ctime > 0.2)  # settled
+        watch.send(signal.SIGCONT)
+        wait_until(lambda: manifests(home)[-1]["jobs"][0]["content"]["path"].endswith("b.png"))
+        watch.until_painting()
+        watch.process.kill()
+    path = home / "outbox/manifests" / f"{manifests(home)[-1]['run']['id']}.json"
+    path.unlink()
+    (home / "orders/c.png").unlink()
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png", "b-s.png", "c-s.png")
+        watch.until_idle()
+    rebuilt = Manifest.model_validate_json(path.read_bytes())
+    assert rebuilt.run.status == "stopped" and rebuilt.totals.done == 1
+    assert rebuilt.jobs[0].content.path.endswith("b.png")
+
+
+def test_logs_are_json_where_asked_and_name_the_job(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Watch(home, "--log-format", "json") as watch:
+        watch.until_outputs("a-s.png")
+        assert watch.stop() == 0
+        lines = [json.loads(line) for line in watch.log.read_text().splitlines()]
+    (done,) = [line for line in lines if line["message"].startswith("done")]
+    assert done["content"].endswith("a.png") and done["style"] == "s" and len(done["job"]) == 12
+
+
+def test_lines_for_the_journal_carry_their_priority(home: Path) -> None:
+    (home / "inbox/bad.png").write_text("hello")
+    with Watch(home, "--log-format", "journald") as watch:
+        wait_until((home / "failed/bad.png").exists)
+        assert watch.stop() == 0
+    lines = watch.log.read_text().splitlines()
+    assert all(line.startswith("<") for line in lines)
+    assert any(line.startswith("<3>") and "bad.png" in line for line in lines)
+
+
+def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configure(home, metrics={"textfile": str(home / "m/nst.prom"), "http": port})
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        served = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+        assert watch.stop() == 0
+    written = (home / "m/nst.prom").read_text()
+    for text in (served, written):
+        assert 'nst_pipeline_jobs_total{outcome="done"} 1.0' in text
+        assert 'nst_pipeline_stage_seconds_count{stage="paint"} 1.0' in text
+
+
+def test_systemd_is_told_of_readiness_progress_reloads_and_the_end(home: Path) -> None:
+    path = str(home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(60)
+        told: list[str] = []
+
+        def until(text: str) -> None:
+            while not any(text in message for message in told):
+                told.append(manager.recv(4096).decode())
+
+        draw(home / "inbox/a.png", 1)
+        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000") as watch:
+            until("READY=1")
+            until("STATUS=painting: a.png in s")
+            until("WATCHDOG=1")
+            until("STATUS=idle")
+            watch.send(signal.SIGHUP)
+            until("RELOADING=1")
+            watch.send(signal.SIGTERM)
+            until("STOPPING=1")
+
+
+def test_the_watchdog_hears_nothing_of_a_job_that_makes_no_progress(home: Path) -> None:
+    path = str(home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        draw(home / "inbox/a.png", 1)
+        (home / "orders/a.png").write_text("slow")
+        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000") as watch:
+            watch.until_painting()
+            manager.setblocking(False)
+            watch.send(signal.SIGSTOP)  # as good as a step that hangs
+
+            def drained() -> bool:
+                try:
+                    while True:
+                        manager.recv(4096)
+                except BlockingIOError:
+                    return True
+
+            wait_until(drained)
+            wait_until(drained)
+            with pytest.raises(BlockingIOError):
+                manager.recv(4096)
+
+
+# Kills
+
+
+def test_random_kills_lose_nothing_and_paint_nothing_twice(home: Path) -> None:
+    configure(home, on_success="move", watch={"max_attempts": 1000, "settle_seconds": 0})
+    names = [f"{number:02d}.png" for number in range(30)]
+    for number, name in enumerate(names):
+        draw(home / "inbox" / name, number)
+    source = random.Random(1)
+    for _ in range(8):
+        with Watch(home) as watch:
+            target = len(painted(home)) + source.randrange(1, 4)
+            wait_until(lambda target=target: len(painted(home)) >= min(target, 30))  # type: ignore[misc]
+            watch.process.kill()
+        done = {name for name, state in states(home).items() if state in ("done", "disposed")}
+        missing = {name for name in names if not (home / "inbox" / name).exists()}
+        assert missing <= done
+    with Watch(home) as watch:
+        wait_until(lambda: list(states(home).values()) == ["disposed"] * 30)
+        watch.until_idle()
+        assert watch.stop() == 0
+    assert outputs(home) == sorted(f"{name[:2]}-s.png" for name in names)
+    assert set(states(home).values()) == {"disposed"}
+    assert len(list((home / "processed").iterdir())) == 30
+    # At most the one job that was at work at each kill was begun again.
+    assert len(painted(home)) <= 30 + 8

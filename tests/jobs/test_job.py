@@ -1,0 +1,149 @@
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+
+from nst_pipeline.config.recipe import Recipe
+from nst_pipeline.config.settings import OutputSettings
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.inbox.reading import Found
+from nst_pipeline.jobs.job import Content, Job, Style, plan
+
+WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
+IN, OUT = Path("/in"), Path("/out")
+
+
+def content(name: str, sha256: str = "c", root: Path = IN) -> Content:
+    path = root / name
+    return Content(Found(path, PurePath(name).parent, root), sha256)
+
+
+def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
+    return Style(name, {"": ((Path(f"/styles/{name}.png"), sha256, 1.0),)}, Recipe(**recipe))
+
+
+def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
+    planned = list(plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
+    jobs = [item.job() for item in planned]
+    assert [job.key for job in jobs] == [item.key for item in planned]
+    return [str(job.output.relative_to(OUT)) for job in jobs]
+
+
+JOB = Job(content("a.jpg"), style("ink"), WEIGHTS, "auto", OutputSettings(), OUT / "a-ink.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": content("a.jpg", "other")},
+        {"style": style("ink", "other")},
+        {"style": style("ink", size=64)},
+        {"weights": replace(WEIGHTS, sha256="other")},
+        {"precision": "fp32"},
+        {"encoding": OutputSettings(format="webp")},
+        {"encoding": OutputSettings(quality=9)},
+        {"encoding": OutputSettings(keep_exif=True)},
+    ],
+)
+def test_whatever_decides_the_output_changes_the_key(change: dict[str, Any]) -> None:
+    assert replace(JOB, **change).key != JOB.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": content("other.jpg")},
+        {"style": replace(style("ink"), sources={"": ((Path("/moved.png"), "s", 1.0),)})},
+        {"style": replace(style("ink"), name="pen")},
+        {"encoding": OutputSettings(name="x{content}")},
+        {"weights": replace(WEIGHTS, id="a copy", path=Path("/moved"))},
+        {"output": OUT / "other.png"},
+    ],
+)
+def test_names_and_places_do_not_change_the_key(change: dict[str, Any]) -> None:
+    assert replace(JOB, **change).key == JOB.key
+
+
+def test_every_output_setting_is_known_to_matter_or_not() -> None:
+    beside = {"name", "snapshots", "making"}
+    assert set(OutputSettings().pixels()) == set(OutputSettings.model_fields) - beside
+
+
+def test_all_styles_of_a_content_come_before_the_next_content() -> None:
+    names = outputs([content("a.jpg"), content("b.jpg")], [style("ink"), style("oil")])
+    assert names == ["a-ink.png", "a-oil.png", "b-ink.png", "b-oil.png"]
+
+
+def test_the_relative_folder_is_kept() -> None:
+    assert outputs([content("x.jpg"), content("sub/x.jpg")], [style("ink")]) == [
+        "x-ink.png",
+        "sub/x-ink.png",
+    ]
+
+
+def test_two_contents_of_one_stem_keep_their_suffix() -> None:
+    assert outputs([content("x.jpg"), content("x.png"), content("y.png")], [style("ink")]) == [
+        "x.jpg-ink.png",
+        "x.png-ink.png",
+        "y-ink.png",
+    ]
+
+
+def test_two_contents_of_one_name_from_different_places_keep_their_folders() -> None:
+    contents = [content("x.jpg", root=Path("/a")), content("x.jpg", root=Path("/b"))]
+    assert outputs(contents, [style("ink")]) == ["a/x-ink.png", "b/x-ink.png"]
+
+
+def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="both be written to /out/x.png"):
+        outputs([content("x.jpg")], [style("ink"), style("oil")], name="{content}")
+
+
+def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
+    with pytest.raises(ConfigError, match="would overwrite an input"):
+        list(
+            plan(
+                [content("x.jpg"), content("x-ink.png")],
+                [style("ink")],
+                IN,
+                OutputSettings(),
+                WEIGHTS,
+                "",
+            )
+        )
+
+
+def test_metadata_name_style_recipe_and_weights_but_no_path() -> None:
+    job = replace(JOB, weights=replace(WEIGHTS, id="/home/me/mine.pth"))
+    made_by = job.made_by()
+    assert made_by["style"] == "ink" and made_by["recipe"]["size"] == 512
+    assert made_by["weights"] == "mine.pth" and made_by["weights_sha256"] == "w"
+    assert "/" not in str(made_by)
+
+
+def blend(*sources: tuple[str, float], region: str = "") -> Style:
+    images = tuple((Path(f"/styles/{sha256}.png"), sha256, share) for sha256, share in sources)
+    return Style("ink", {region: images}, Recipe())
+
+
+def test_a_plain_style_has_its_images_digest_and_every_other_its_own() -> None:
+    assert blend(("s", 1.0)).sha256 == "s"
+    styles = [
+        blend(("s", 1.0)),
+        blend(("s", 1.0), region="sky"),
+        blend(("s", 0.5), ("t", 0.5)),
+        blend(("s", 0.4), ("t", 0.6)),
+        blend(("s", 0.5), ("u", 0.5)),
+        blend(("s", 0.5), ("t", 0.5), region="sky"),
+    ]
+    assert len({one.sha256 for one in styles}) == len(styles)
+    assert blend(("t", 0.5), ("s", 0.5)).sha256 == blend(("s", 0.5), ("t", 0.5)).sha256
+
+
+def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
+    images = ((OUT / "b.png", "s", 0.5), (OUT / "a-ink.png", "t", 0.5))
+    land = Style("ink", {"sky": images}, Recipe())
+    with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
+        list(plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))

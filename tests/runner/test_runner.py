@@ -1,0 +1,341 @@
+"""The runner with an executor that paints nothing, so that only its own behaviour shows."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import picture
+from jsonschema import Draft202012Validator
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, Painting
+from nst_pipeline.manifest.model import JobRecord, Recorder, schema
+from nst_pipeline.runner import runner
+from nst_pipeline.runner.runner import Plan, run_once
+from nst_pipeline.workers.protocol import Task
+
+SCHEMA = Path(__file__).parents[2] / "nst_pipeline" / "manifest" / "manifest.schema.json"
+
+
+class FakeExecutor:
+    """Gives each job a few bytes, or what ``fates`` says under the content's stem."""
+
+    def __init__(self, fates: dict[str, Any] | None = None) -> None:
+        self.fates = fates or {}
+        self.tasks: list[Task] = []
+        self.painted: list[Job] = []
+        self.together: list[list[str]] = []
+
+    def __call__(self, *_: object) -> "FakeExecutor":
+        return self
+
+    @property
+    def capacity(self) -> int:
+        return 2 - len(self.tasks)
+
+    def submit(self, task: Task) -> None:
+        assert self.capacity
+        self.tasks.append(task)
+        self.together.append([task.content.path.stem for task in self.tasks])
+
+    def poll(self) -> Iterator[Outcome]:
+        task = self.tasks.pop(0)
+        for job in task.jobs:
+            fate = self.fates.get(job.content.path.stem)
+            if isinstance(fate, BaseException):
+                raise fate
+            self.painted.append(job)
+            yield Outcome(job, fate or _painting(job))
+
+    def drain(self) -> Iterator[Outcome]:
+        while self.tasks:
+            yield from self.poll()
+
+    def machine(self) -> Machine:
+        return Machine("fake", "fp32", 3, 4)
+
+    def close(self) -> None:
+        self.tasks.clear()
+
+
+def _painting(job: Job) -> Painting:
+    losses = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
+    buffer = io.BytesIO()
+    tag = PngInfo()
+    tag.add_text("title", f"{job.content.path.name} in {job.style.name}")
+    picture(8, 8).save(buffer, "PNG", pnginfo=tag)
+    return Painting(buffer.getvalue(), (36, 48), (48, 64), 3, "iterations", losses, losses, 0.5)
+
+
+class Listener:
+    """Remembers what it was told, and checks that the manifest on disk is always whole."""
+
+    def __init__(self, outbox: Path) -> None:
+        self.outbox = outbox
+        self.plans: list[Plan] = []
+        self.records: list[JobRecord] = []
+
+    def planned(self, plan: Plan) -> None:
+        self.plans.append(plan)
+
+    def stepped(self, job: Job, done: int, loss: float) -> None:
+        pass
+
+    def finished(self, record: JobRecord) -> None:
+        self.records.append(record)
+        (path,) = (self.outbox / "manifests").iterdir()
+        manifest = json.loads(path.read_text())
+        assert manifest["run"]["status"] == "running"
+        assert len(manifest["jobs"]) == len(self.records)
+
+
+@pytest.fixture
+def config(project: Path) -> Config:
+    return load(project / "pipeline.yaml")
+
+
+def run(config: Config, executor: FakeExecutor | None = None, **options: Any) -> Recorder:
+    return run_once(config, executor or FakeExecutor(), Listener(config.outbox), **options)
+
+
+def painted(config: Config, **options: Any) -> list[str]:
+    """Run, and return which outputs were painted."""
+    executor = FakeExecutor()
+    run_once(config, executor, _Silent(), **options)
+    return sorted(job.output.name for job in executor.painted)
+
+
+class _Silent(Listener):
+    def __init__(self) -> None:
+        pass
+
+    def planned(self, plan: Plan) -> None:
+        pass
+
+    def finished(self, record: JobRecord) -> None:
+        pass
+
+
+ALL = ["boat-ink.png", "boat-oil.png", "hill-ink.png", "hill-oil.png"]
+
+
+def test_every_content_gets_every_style_and_the_manifest_is_whole_after_each_job(
+    config: Config,
+) -> None:
+    manifest = run(config).manifest()
+    assert sorted(path.name for path in config.outbox.glob("*.png")) == ALL
+    with Image.open(config.outbox / "hill-oil.png") as output:
+        assert output.info["title"] == "hill.png in oil"
+    assert manifest.totals.done == 4 and manifest.run.status == "finished"
+
+
+def test_the_manifest_follows_the_schema_that_is_shipped(config: Config) -> None:
+    (config.inbox / "bad.jpg").write_text("hello")
+    run(config, FakeExecutor({"hill": Failure("no paint", "Traceback ...")}))
+    painted(config)
+    shipped = json.loads(SCHEMA.read_text())
+    assert shipped == schema()
+    validator = Draft202012Validator(shipped)
+    paths = list((config.outbox / "manifests").iterdir())
+    assert len(paths) == 2
+    for path in paths:
+        validator.validate(json.loads(path.read_text()))
+
+
+def test_the_manifest_tells_how_each_output_was_made(config: Config) -> None:
+    recorder = run(config)
+    manifest = json.loads(recorder.path.read_text())
+    assert list(manifest) == ["run", "program", "device", "weights", "config", "jobs", "totals"]
+    assert manifest["device"] == {"name": "fake", "precision": "fp32"}
+    assert manifest["weights"]["id"] == "compact" and len(manifest["weights"]["sha256"]) == 64
+    assert manifest["program"]["libraries"].keys() >= {"torch", "torchvision", "pillow"}
+    assert manifest["config"]["styles"]["ink"]["recipe"]["iterations"] == 3
+    assert manifest["totals"]["cache_hits"] == 3 and manifest["totals"]["cache_misses"] == 4
+    job = manifest["jobs"][0]
+    assert job["status"] == "done" and job["content"]["path"].endswith("boat.jpg")
+    assert job["content"]["size"] == [48, 64] and job["output"]["size"] == [36, 48]
+    assert job["losses"]["end"]["total"] == 3.0 and job["stop_reason"] == "iterations"
+
+
+def test_a_job_that_fails_stops_no_other(config: Config) -> None:
+    executor = FakeExecutor({"boat": Failure("no paint", "Traceback ...")})
+    totals = run(config, executor).manifest().totals
+    assert (totals.done, totals.failed) == (2, 2)
+    assert painted(config) == ["boat-ink.png", "boat-oil.png"]
+
+
+def test_files_that_are_no_images_fail_with_their_reason_and_the_others_are_painted(
+    config: Config,
+) -> None:
+    (config.inbox / "bad.jpg").write_text("hello")
+    (config.inbox / "cut.png").write_bytes((config.inbox / "hill.png").read_bytes()[:0])
+    manifest = run(config).manifest()
+    failed = {Path(j.content.path).name: j.error for j in manifest.jobs if j.status == "failed"}
+    assert failed.keys() == {"bad.jpg", "cut.png"}
+    assert "known format" in failed["bad.jpg"].reason and "empty" in failed["cut.png"].reason
+    assert manifest.totals.done == 4
+
+
+def test_a_second_run_paints_nothing_and_writes_no_manifest(config: Config) -> None:
+    assert painted(config) == ALL
+    before = list((config.outbox / "manifests").iterdir())
+
+    def must_not_be_made(*_: object) -> FakeExecutor:
+        raise AssertionError("an executor was made")
+
+    manifest = run_once(config, must_not_be_made, _Silent()).manifest()
+    assert manifest.totals.skipped == 4 and manifest.device is None
+    assert {job.output.sha256 is not None for job in manifest.jobs if job.output} == {True}
+    assert list((config.outbox / "manifests").iterdir()) == before
+
+
+def test_very_many_skipped_jobs_are_counted_and_not_listed(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted(config)
+    monkeypatch.setattr(runner, "LISTED_SKIPPED", 3)
+    manifest = run_once(config, FakeExecutor(), _Silent()).manifest()
+    assert manifest.totals.skipped == manifest.totals.jobs == 4 and not manifest.jobs
+
+
+def test_the_next_content_is_handed_over_while_one_is_painted(config: Config) -> None:
+    executor = FakeExecutor()
+    run(config, executor)
+    assert executor.together == [["boat"], ["boat", "hill"]]
+
+
+def test_what_was_begun_before_is_painted_alone(config: Config) -> None:
+    run(config, FakeExecutor({"boat": Failure("no paint")}))
+    (config.outbox / "hill-oil.png").unlink()
+    executor = FakeExecutor()
+    run_once(config, executor, _Silent())
+    assert executor.together == [["boat"], ["hill"]]
+
+
+def test_the_same_bytes_side_by_side_are_painted_once(config: Config) -> None:
+    (config.inbox / "boat2.jpg").write_bytes((config.inbox / "boat.jpg").read_bytes())
+    executor = FakeExecutor()
+    totals = run(config, executor).manifest().totals
+    assert (totals.done, totals.duplicates) == (6, 2) and len(executor.painted) == 4
+
+
+def test_force_paints_everything_again(config: Config) -> None:
+    painted(config)
+    assert painted(config, force=True) == ALL
+
+
+def test_an_output_that_was_deleted_is_made_again(config: Config) -> None:
+    painted(config)
+    (config.outbox / "boat-oil.png").unlink()
+    assert painted(config) == ["boat-oil.png"]
+
+
+def test_only_what_changed_is_painted_again(config: Config) -> None:
+    painted(config)
+    picture(seed=9).save(config.inbox / "boat.jpg")
+    assert painted(config) == ["boat-ink.png", "boat-oil.png"]
+    picture(seed=9).save(config.styles["oil"].image)
+    assert painted(config) == ["boat-oil.png", "hill-oil.png"]
+    styles = dict(config.styles)
+    recipe = styles["ink"].recipe.model_copy(update={"iterations": 4})
+    styles["ink"] = styles["ink"].model_copy(update={"recipe": recipe})
+    assert painted(config.model_copy(update={"styles": styles})) == ["boat-ink.png", "hill-ink.png"]
+
+
+def test_every_image_of_a_style_counts_and_is_told_in_the_manifest(config: Config) -> None:
+    ink, oil = (config.styles[name].image for name in ("ink", "oil"))
+    regions = {"sky": {"image": ink}, "ground": {"images": {str(ink): 1, str(oil): 3}}}
+    land = StyleSettings.model_validate({"regions": regions})
+    config = config.model_copy(update={"styles": {"land": land}})
+    told = run(config).manifest().jobs[0].style.images
+    assert [(one.region, Path(one.path).name, one.weight) for one in told] == [
+        ("sky", "ink.png", 1.0),
+        ("ground", "ink.png", 0.25),
+        ("ground", "oil.png", 0.75),
+    ]
+    assert painted(config) == []
+    picture(seed=9).save(oil)
+    assert painted(config) == ["boat-land.png", "hill-land.png"]
+    oil.write_text("hello")
+    with pytest.raises(ConfigError, match=r"^styles\.land: .*oil\.png: not an image"):
+        run(config)
+
+
+def test_a_touched_file_with_the_same_bytes_is_not_painted_again(config: Config) -> None:
+    painted(config)
+    (config.inbox / "boat.jpg").touch()
+    assert painted(config) == []
+
+
+def test_other_weights_paint_everything_again(config: Config, project: Path) -> None:
+    painted(config)
+    weights = project / "other.safetensors"
+    weights.write_bytes(b"other weights")
+    assert painted(config.model_copy(update={"weights": str(weights)})) == ALL
+
+
+def test_paths_are_painted_in_place_of_the_inbox(config: Config) -> None:
+    assert painted(config, paths=[config.inbox / "hill.png"]) == ["hill-ink.png", "hill-oil.png"]
+
+
+def test_inputs_are_left_as_they_are(config: Config) -> None:
+    files = [*config.inbox.iterdir(), *(style.image for style in config.styles.values())]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    run(config)
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_missing_inbox_and_a_style_that_is_no_image_are_config_errors(config: Config) -> None:
+    config.styles["oil"].image.write_text("hello")
+    config.styles["ink"].image.write_text("hello")
+    with pytest.raises(ConfigError) as caught:
+        run(config)
+    assert [p.partition(":")[0] for p in caught.value.problems] == ["styles.ink", "styles.oil"]
+    with pytest.raises(ConfigError, match="no such folder"):
+        run(config.model_copy(update={"inbox": config.inbox / "gone"}))
+
+
+def test_an_outbox_that_cannot_be_written_stops_the_run_before_any_work(config: Config) -> None:
+    config.outbox.touch()
+    executor = FakeExecutor()
+    with pytest.raises(CannotCreateError, match="permissions"):
+        run(config, executor)
+    assert not executor.painted
+
+
+def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nst_pipeline.runner import publishing
+
+    write = publishing.write_temporary
+
+    def full(path: Path, data: bytes) -> Path:
+        if path.name == "boat-oil.png":
+            raise OutputError(f"{path}: No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(publishing, "write_temporary", full)
+    with pytest.raises(OutputError):
+        run_once(config, FakeExecutor(), _Silent())
+    (path,) = (config.outbox / "manifests").iterdir()
+    manifest = json.loads(path.read_text())
+    assert manifest["run"]["status"] == "stopped"
+    assert [job["status"] for job in manifest["jobs"]] == ["done", "failed"]
+
+
+def test_an_interrupt_leaves_the_record_of_what_was_done(config: Config) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_once(config, FakeExecutor({"hill": KeyboardInterrupt()}), _Silent())
+    (path,) = (config.outbox / "manifests").iterdir()
+    manifest = json.loads(path.read_text())
+    assert manifest["run"]["status"] == "stopped" and manifest["totals"]["done"] == 2
+    assert painted(config) == ["hill-ink.png", "hill-oil.png"]

@@ -1,0 +1,53 @@
+"""The bench runs, and its rows are well formed."""
+
+import json
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
+from pathlib import Path
+
+BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH), *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_every_comparison_gives_rows() -> None:
+    options = "--quick", "--json", "--rounds", "1", "--iterations", "1", "--sizes", "48"
+    done = bench("evaluation", "transfer", "optimiser", *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["machine"]["threads"] == 1
+    for row in found["rows"]["evaluation"]:
+        assert 0 < row["low"] <= row["ratio"] <= row["high"]
+        assert row["tutorial ms"] > 0 and row["engine ms"] > 0
+        assert (row["size"], row["rounds"]) == (48, 1)
+    compared = [row["compared"] for row in found["rows"]["transfer"]]
+    assert compared[-1] == "one size : coarse to fine" and len(compared) == 4
+    assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
+
+
+def test_a_document_gets_a_table_with_the_command_and_the_machine() -> None:
+    loader = SourceFileLoader("bench", str(BENCH))
+    module = module_from_spec(ModuleSpec("bench", loader, origin=str(BENCH)))
+    module.__file__ = str(BENCH)
+    loader.exec_module(module)
+    rows = [{"size": 256, "ratio": 6.1234}, {"size": 1024, "peak MB": 1234.5}]
+    lines = module.markdown("evaluation", rows, "scripts/bench evaluation", "cpu").splitlines()
+    assert lines[0] == "## evaluation"
+    assert "`scripts/bench evaluation`" in lines and "cpu" in lines
+    assert lines[-4:] == [
+        "| size | ratio | peak MB |",
+        "| --- | --- | --- |",
+        "| 256 | 6.12 |  |",
+        "| 1024 |  | 1234 |",
+    ]
+
+
+def test_a_benchmark_that_is_not_known_is_told() -> None:
+    done = bench("speed")
+    assert done.returncode == 2 and "evaluation" in done.stderr

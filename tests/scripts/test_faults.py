@@ -1,0 +1,47 @@
+"""A sample of what scripts/faults does in full: a run broken at the calls that matter most."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAULTS = Path(__file__).parents[2] / "scripts" / "faults"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace (apt-get install strace)"
+)
+
+
+@pytest.mark.parametrize(
+    ("policies", "calls", "sample"),
+    [("move", "rename,renameat2,link", 1), ("delete", "fdatasync", 8), ("delete", "unlink", 5)],
+)
+def test_a_run_that_is_killed_at_a_call_loses_nothing(
+    policies: str, calls: str, sample: int
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, str(FAULTS), "--no-errors", "--policies", policies,
+            "--calls", calls, "--sample", str(sample),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("0 problems\n")
+
+
+def test_a_disk_that_fails_or_fills_loses_nothing() -> None:
+    done = subprocess.run(
+        [
+            sys.executable, str(FAULTS), "--policies", "move", "--calls", "fsync",
+            "--sample", "7",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,278 @@
+"""What the tests of the daemon share: a place to work in, an executor that paints nothing.
+
+As a program, this is nst-pipeline with that executor.
+"""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.errors import DeviceLostError, ImageError
+from nst_pipeline.files import shown
+from nst_pipeline.images.decoding import decode, to_depth
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, Painting
+from nst_pipeline.jobs.planning import Plan
+from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.workers.protocol import Task
+
+LOSSES = {"content": 1.0, "style": 1.0, "tv": 0.0, "total": 2.0}
+PATIENCE_SECONDS = 30.0
+
+
+class FakeExecutor:
+    """Gives each content back as its own result; fails, waits or dies when told to.
+
+    What it is to do with a content stands in ``orders/NAME``: ``fail``, ``input`` (is no
+    picture), ``pass`` (may pass), ``die`` (SIGKILL), ``lost`` (the device is), or ``slow``
+    (steps until the order is taken away). What it painted stands in ``painted.log``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: object,
+        on_step: Callable[[Job, int, float], None],
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_step, self._check = on_step, check
+        self._tasks: deque[Task] = deque()
+        self._home = config.inbox.parent
+
+    @property
+    def capacity(self) -> int:
+        return 0 if self._tasks else 1
+
+    def submit(self, task: Task) -> None:
+        self._tasks.append(task)
+
+    def poll(self) -> Iterator[Outcome]:
+        task = self._tasks.popleft()
+        for job in task.jobs:
+            yield Outcome(job, self._paint(task, job))
+
+    def drain(self) -> Iterator[Outcome]:
+        while self._tasks:
+            yield from self.poll()
+
+    def machine(self) -> Machine:
+        return Machine("fake", "fp32", 1, 1)
+
+    def close(self) -> None:
+        self._tasks.clear()
+
+    def _paint(self, task: Task, job: Job) -> Painting | Failure:
+        name = task.content.path.name
+        order = self._home / "orders" / name
+        what = order.read_text() if order.exists() else ""
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "lost":
+            raise DeviceLostError("device: fake: lost")
+        kinds: dict[str, Any] = {"fail": "job", "input": "input", "pass": "passing"}
+        if what in kinds:
+            return Failure(f"{name}: told to {what}", kind=kinds[what])
+        step = 1
+        self._on_step(job, step, 2.0)
+        while what == "slow" and order.exists():
+            threading.Event().wait(0.01)
+            step += 1
+            if self._check:
+                self._check()
+            self._on_step(job, step, 2.0)
+        assert task.copy is not None
+        try:
+            pixels = decode(task.copy.read_bytes(), name, 10**6).pixels
+        except ImageError as error:
+            return Failure(str(error), kind="input")
+        buffer = io.BytesIO()
+        Image.fromarray(to_depth(pixels, 8)).save(buffer, "PNG")
+        size = pixels.shape[:2]
+        with (self._home / "painted.log").open("a") as log:
+            log.write(f"{shown(name)} {job.style.name}\n")
+        return Painting(buffer.getvalue(), size, size, step, "iterations", LOSSES, LOSSES, 0.01)
+
+
+class Silent:
+    """A listener that only remembers the records."""
+
+    def __init__(self) -> None:
+        self.records: list[JobRecord] = []
+
+    def planned(self, plan: Plan) -> None:
+        pass
+
+    def stepped(self, job: Job, done: int, loss: float) -> None:
+        pass
+
+    def finished(self, record: JobRecord) -> None:
+        self.records.append(record)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for a condition; fail if it does not come about in good time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s in vain")
+        threading.Event().wait(0.02)
+
+
+def draw(path: Path | bytes, seed: int = 0) -> None:
+    """Write a small picture, another for each seed."""
+    image = Image.frombytes("RGB", (8, 6), random.Random(seed).randbytes(144))
+    buffer = io.BytesIO()
+    image.resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    with open(path, "wb") as file:  # noqa: PTH123 - the name may be no text
+        file.write(buffer.getvalue())
+
+
+def settings_text(**changes: Any) -> str:
+    """Return a pipeline.yaml that waits for nothing long."""
+    settings: dict[str, Any] = {
+        "styles": {"s": "style.png"},
+        "recipe": {"size": 32, "iterations": 2},
+        "weights": "compact",
+        "device": "cpu",
+        "limits": {"min_free_bytes": 0},
+        "watch": {"settle_seconds": 0.1, "grace_seconds": 0.3, "rescan_seconds": 300,
+                  "retry_seconds": 0.2, "stop_seconds": 30},
+    }  # fmt: skip
+    for key, value in changes.items():
+        settings[key] = settings[key] | value if isinstance(settings.get(key), dict) else value
+    return json.dumps(settings)
+
+
+def make_home(home: Path, **changes: Any) -> Path:
+    """Make an empty inbox, two style images, and settings; return the folder."""
+    (home / "inbox").mkdir(parents=True)
+    (home / "orders").mkdir()
+    draw(home / "style.png", 1000)
+    draw(home / "style2.png", 1001)
+    configure(home, **changes)
+    return home
+
+
+def configure(home: Path, **changes: Any) -> Config:
+    """Write the settings anew, and return them."""
+    (home / "pipeline.yaml").write_text(settings_text(**changes))
+    return load(home / "pipeline.yaml")
+
+
+def states(home: Path) -> dict[str, str]:
+    """Return the state of each job of the ledger, by its content's name."""
+    ledger = Ledger.to_read(home / "state" / "ledger.sqlite")
+    if ledger is None:
+        return {}
+    with ledger:
+        return {entry.source.name: entry.state for entry in ledger.entries()}
+
+
+def painted(home: Path) -> list[str]:
+    """Return the names of the contents that were painted, each time one was."""
+    path = home / "painted.log"
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def outputs(home: Path) -> list[str]:
+    """Return the outbox's pictures, relative to it; also those with hidden names."""
+    outbox = home / "outbox"
+    found = (path.relative_to(outbox) for path in outbox.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != "manifests")
+
+
+def manifests(home: Path) -> list[dict[str, Any]]:
+    """Return the manifests, the oldest first."""
+    paths = (home / "outbox/manifests").glob("*.json")
+    return sorted(
+        map(json.loads, (p.read_text() for p in paths)), key=lambda m: m["run"]["started"]
+    )
+
+
+def command(*arguments: object) -> list[str]:
+    """Return what starts nst-pipeline with an executor that paints nothing."""
+    return [sys.executable, __file__, *map(str, arguments)]
+
+
+def program(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=home, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+class Watch:
+    """`nst-pipeline watch` as a process; use it as a context manager."""
+
+    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+        self.home, self._arguments, self._environment = home, arguments, environment
+        self.log = home / "watch.log"
+
+    def __enter__(self) -> Self:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command("watch", *self._arguments), cwd=self.home, stdout=log, stderr=log,
+                env={**os.environ, **self._environment},
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait()
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` prints, without starting a process for it."""
+        from nst_pipeline.daemon.status import read_status
+
+        return read_status(load(self.home / "pipeline.yaml")).to_plain()
+
+    def until_idle(self) -> None:
+        """Wait until nothing is left to do."""
+        wait_until(lambda: self.status()["state"] == "idle")
+
+    def until_state(self, state: str) -> None:
+        wait_until(lambda: self.status()["state"] == state)
+
+    def until_painting(self) -> None:
+        wait_until(lambda: self.status()["current"])
+
+    def until_outputs(self, *names: str) -> None:
+        """Wait until the outbox holds exactly these pictures."""
+        wait_until(lambda: outputs(self.home) == sorted(names))
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit status."""
+        self.send(signal.SIGTERM)
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+def main() -> None:
+    """Run nst-pipeline with the executor that paints nothing."""
+    import nst_pipeline.cli
+    import nst_pipeline.workers.local
+
+    nst_pipeline.workers.local.LocalExecutor = FakeExecutor  # type: ignore[misc, assignment]
+    nst_pipeline.cli.main()
+
+
+if __name__ == "__main__":
+    main()

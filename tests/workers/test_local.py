@@ -1,0 +1,223 @@
+"""The local executor: what is painted in the engine's thread, and what the caller sees of it."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.weights import resolve
+from nst_pipeline.engine import Result, Watcher, transfer
+from nst_pipeline.engine.batch import Batch
+from nst_pipeline.engine.scene import Scene, make_scene
+from nst_pipeline.errors import Abandoned, UnavailableError
+from nst_pipeline.images.decoding import Decoded, decode
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.outcome import Failure, Outcome, Painting
+from nst_pipeline.jobs.planning import make_plan
+from nst_pipeline.workers.local import LocalExecutor
+from nst_pipeline.workers.protocol import Task
+
+
+@pytest.fixture
+def config(project: Path) -> Config:
+    return load(project / "pipeline.yaml")
+
+
+def tasks(config: Config) -> list[Task]:
+    """Return a task for each of the two contents, with both styles."""
+    with Ledger(None) as ledger:
+        todo = make_plan(config, ledger).todo
+    return [Task(jobs[0].content, tuple(jobs)) for jobs in (todo[:2], todo[2:])]
+
+
+def executor(
+    config: Config,
+    on_step: Callable[[Job, int, float], None] = lambda *_: None,
+    check: Callable[[], None] | None = None,
+) -> LocalExecutor:
+    return LocalExecutor(config, resolve(config.weights), on_step, check)
+
+
+def names(outcomes: list[Outcome]) -> list[str]:
+    return [f"{o.job.content.path.stem}-{o.job.style.name}" for o in outcomes]
+
+
+def engine_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "engine"]
+
+
+def endless(config: Config) -> Config:
+    """Return the settings with recipes that nobody waits for."""
+    recipe = config.styles["ink"].recipe.model_copy(update={"iterations": 100_000})
+    styles = {n: s.model_copy(update={"recipe": recipe}) for n, s in config.styles.items()}
+    return config.model_copy(update={"styles": styles})
+
+
+ALL = ["boat-ink", "boat-oil", "hill-ink", "hill-oil"]
+
+
+def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
+    callers: set[threading.Thread] = set()
+    local = executor(
+        config,
+        lambda *_: callers.add(threading.current_thread()),
+        lambda: callers.add(threading.current_thread()),
+    )
+    for task in tasks(config):
+        assert local.capacity
+        local.submit(task)
+    assert not local.capacity and local.machine() is None
+    outcomes = list(local.drain())
+    assert names(outcomes) == ALL and local.capacity == 2
+    assert all(isinstance(outcome.outcome, Painting) for outcome in outcomes)
+    assert callers == {threading.current_thread()}
+    machine = local.machine()
+    assert machine is not None and machine.cache_misses == 2
+    local.close()
+    assert not engine_threads()
+
+
+def test_an_abandoned_task_is_ended_and_the_next_is_painted(config: Config) -> None:
+    first, _ = tasks(endless(config))
+    _, second = tasks(config)
+
+    def on_step(job: Job, *_: object) -> None:
+        if job.content == first.content:
+            raise Abandoned
+
+    local = executor(config, on_step)
+    local.submit(first)
+    local.submit(second)
+    outcomes = list(local.drain())
+    local.close()
+    assert names(outcomes) == ALL
+    assert [outcome.outcome is None for outcome in outcomes] == [True, True, False, False]
+
+
+def test_closing_ends_what_is_at_work(config: Config) -> None:
+    task, _ = tasks(endless(config))
+
+    class Enough(Exception):
+        pass
+
+    def on_step(*_: object) -> None:
+        raise Enough
+
+    local = executor(config, on_step)
+    local.submit(task)
+    with pytest.raises(Enough):
+        list(local.poll())
+    assert engine_threads()
+    local.close()
+    assert not engine_threads() and local.capacity == 2
+
+
+def test_a_content_that_is_no_picture_any_more_fails_and_the_next_is_painted(
+    config: Config,
+) -> None:
+    first, second = tasks(config)
+    first.content.path.write_text("hello")
+    local = executor(config)
+    local.submit(first)
+    local.submit(second)
+    outcomes = list(local.drain())
+    local.close()
+    assert names(outcomes) == ALL
+    assert {o.outcome.kind for o in outcomes if isinstance(o.outcome, Failure)} == {"input"}
+    assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, False, True, True]
+
+
+def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) -> None:
+    todo = tasks(config)
+    config.styles["ink"].image.write_text("hello")
+    limits = config.limits.model_copy(update={"batch": 2})
+    local = executor(config.model_copy(update={"limits": limits}))
+    local.submit(todo[0])
+    outcomes = list(local.drain())
+    local.close()
+    assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, True]
+
+
+def test_a_style_is_read_and_prepared_for_the_first_content_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def decoded(data: bytes, name: str, max_pixels: int) -> Decoded:
+        read.append(Path(name).stem)
+        return decode(data, name, max_pixels)
+
+    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
+    monkeypatch.setattr("nst_pipeline.workers.local.STYLES_KEPT", 1)
+    first, second = tasks(config)
+    local = executor(config)
+    local.submit(first)
+    outcomes = list(local.drain())
+    assert {"boat", "ink", "oil"} == set(read)
+    read.clear()
+    local.submit(second)
+    outcomes += local.drain()
+    local.close()
+    assert read == ["hill"]
+    assert all(isinstance(outcome.outcome, Painting) for outcome in outcomes)
+
+
+def test_a_content_is_looked_at_once_for_all_its_styles(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes: list[object] = []
+
+    def scene(*given: Any) -> Scene:
+        scenes.append(given)
+        return make_scene(*given)
+
+    monkeypatch.setattr(transfer, "make_scene", scene)
+    local = executor(config)
+    for task in tasks(config):
+        local.submit(task)
+    assert names(list(local.drain())) == ALL and len(scenes) == 2
+    local.close()
+
+
+@pytest.mark.parametrize(("batch", "fails"), [(1, {1}), (2, {0, 1}), (3, {0, 1, 2})])
+def test_what_goes_wrong_fails_what_is_painted_together_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch, batch: int, fails: set[int]
+) -> None:
+    limits = config.limits.model_copy(update={"batch": batch})
+    styles = {f"s{number}": config.styles["ink"] for number in range(4)}
+    config = config.model_copy(update={"styles": styles, "limits": limits})
+    failed: list[range] = []
+    paint = Batch.paint
+
+    def painted(self: Batch, watcher: Watcher) -> list[Result]:
+        if 1 in self.indices and not failed:
+            failed.append(self.indices)
+            raise ValueError("no luck")
+        return paint(self, watcher)
+
+    monkeypatch.setattr(Batch, "paint", painted)
+    told: set[str] = set()
+    local = executor(config, lambda job, *_: told.add(job.style.name))
+    with Ledger(None) as ledger:
+        todo = make_plan(config, ledger).todo[:4]
+    local.submit(Task(todo[0].content, tuple(todo)))
+    outcomes = list(local.drain())
+    local.close()
+    wrong = {n for n, one in enumerate(outcomes) if isinstance(one.outcome, Failure)}
+    assert wrong == fails and [one.job for one in outcomes] == todo
+    assert told == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
+
+
+def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
+    todo = tasks(config)
+    broken = config.model_copy(update={"device": "cuda:99"})
+    local = executor(broken)
+    local.submit(todo[0])
+    with pytest.raises(UnavailableError, match="cuda:99"):
+        list(local.poll())
+    local.close()
+    assert not engine_threads()
