@@ -6,6 +6,7 @@ PipelineError
 │   └── NotReadyError       and may be one later: unreadable, empty, cut short
 │       └── BeingWrittenError   a process writes to it
 ├── UnavailableError    69  no weights or no device as asked
+├── OutOfMemoryError    69  memory does not suffice for what was asked
 ├── CannotCreateError   73  an output folder or file cannot be made
 ├── OutputError         74  an output cannot be written (disk full, input/output error)
 │   └── DiskFullError       for want of space
@@ -47,6 +48,12 @@ class BeingWrittenError(NotReadyError):
 
 class UnavailableError(PipelineError):
     """The weights or the device that were asked for are not there."""
+
+    exit_code = 69
+
+
+class OutOfMemoryError(PipelineError):
+    """Memory does not suffice, however little is asked for at a time."""
 
     exit_code = 69
 

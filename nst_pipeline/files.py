@@ -22,13 +22,13 @@ def shown(path: object) -> str:
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
 
 
-def facts(status: os.stat_result) -> str:
+def signature(status: os.stat_result) -> str:
     """Return what changes when a file's bytes do: size, both times in ns, and inode."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def changed_ns(known: str) -> int:
-    """Return when, by its `facts`, a file was last changed or renamed, in ns since the epoch."""
+    """Return when a file of a `signature` was last changed or renamed, in ns since the epoch."""
     return int(known.split()[2])
 
 

@@ -25,7 +25,7 @@ from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import decode, to_depth
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.workers.protocol import Task
@@ -75,7 +75,7 @@ class FakeExecutor:
     def close(self) -> None:
         self._tasks.clear()
 
-    def _paint(self, task: Task, job: Job) -> Painting | Failure:
+    def _paint(self, task: Task, job: Job) -> EncodedResult | Failure:
         name = task.content.path.name
         order = self._home / "orders" / name
         what = order.read_text() if order.exists() else ""
@@ -104,7 +104,9 @@ class FakeExecutor:
         size = pixels.shape[:2]
         with (self._home / "painted.log").open("a") as log:
             log.write(f"{shown(name)} {job.style.name}\n")
-        return Painting(buffer.getvalue(), size, size, step, "iterations", LOSSES, LOSSES, 0.01)
+        return EncodedResult(
+            buffer.getvalue(), size, size, step, "iterations", LOSSES, LOSSES, 0.01
+        )
 
 
 class Silent:

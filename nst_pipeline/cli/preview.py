@@ -13,9 +13,9 @@ from nst_pipeline.files import shown
 if TYPE_CHECKING:
     from nst_pipeline.cli.display import Bars
     from nst_pipeline.config.weights import Weights
-    from nst_pipeline.inbox.reading import Found
+    from nst_pipeline.inbox.scanner import SourceFile
     from nst_pipeline.preview.contact import Order
-    from nst_pipeline.preview.renderer import Painted, Source, Spot
+    from nst_pipeline.preview.renderer import PreviewJob, Rendered, Source
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -64,7 +64,7 @@ def preview(
     from nst_pipeline.config.weights import resolve
     from nst_pipeline.errors import UsageError
     from nst_pipeline.files import ensure_folder
-    from nst_pipeline.inbox import reading
+    from nst_pipeline.inbox import scanner
     from nst_pipeline.preview.contact import Order
     from nst_pipeline.preview.renderer import check_target
     from nst_pipeline.preview.sweeps import parse_sweeps
@@ -73,7 +73,7 @@ def preview(
     settings = {"device": device, "weights": weights}
     config = configure(config_path, style or [], settings, {}, has_paths=True)
     images = [path for chosen in config.styles.values() for path in chosen.paths()]
-    found = reading.find(paths, config.ignore, (*config.apart, *images))
+    found = scanner.find(paths, config.ignore, (*config.excluded, *images))
     if not found:
         raise UsageError(f"{', '.join(map(shown, paths))}: no pictures")
     target = output or Path(_default_name(found, [s.field for s in sweeps]))
@@ -82,12 +82,12 @@ def preview(
     fetch_if_missing(config.weights)
     network = resolve(config.weights)
     order = Order(config, network.id, size, iterations, sweeps)
-    order.spots(1)  # every recipe is made once, so that a wrong one is told before the work
+    order.jobs(1)  # every recipe is made once, so that a wrong one is told before the work
     ensure_folder(target.parent)
     _make(order, network, found, lambda: check_target(target, config, [], force), target)
 
 
-def _default_name(found: "list[Found]", swept: list[str]) -> str:
+def _default_name(found: "list[SourceFile]", swept: list[str]) -> str:
     """Return the name of the sheet: of its one picture, and of what is compared."""
     names = [found[0].path.stem] if len(found) == 1 else []
     return "-".join(["preview", *names, *swept]) + ".png"
@@ -96,7 +96,7 @@ def _default_name(found: "list[Found]", swept: list[str]) -> str:
 def _make(
     order: "Order",
     network: "Weights",
-    found: "list[Found]",
+    found: "list[SourceFile]",
     check_again: Callable[[], None],
     target: Path,
 ) -> None:
@@ -107,28 +107,28 @@ def _make(
     from nst_pipeline.daemon.signals import end_on_signals
     from nst_pipeline.files import publish
     from nst_pipeline.preview.contact import draw_sheet, problems
-    from nst_pipeline.preview.renderer import Painter
+    from nst_pipeline.preview.renderer import Renderer
 
     begun = time.monotonic()
-    spots = order.spots(len(found))
+    jobs = order.jobs(len(found))
     contents: list[Source] = []
-    painted: dict[str, Painted] = {}
+    painted: dict[str, Rendered] = {}
     with Bars(Console()) as bars:
         bars.line(f"weights  {network.id}: {network.note}")
-        bars.begin(sum(spot.recipe.steps for spot in spots), f"{len(spots)} pictures")
+        bars.begin(sum(job.recipe.steps for job in jobs), f"{len(jobs)} pictures")
         check = end_on_signals()
-        painter = Painter(order.config, network, order.size, _stepper(bars), check)
+        renderer = Renderer(order.config, network, order.size, _stepper(bars), check)
         for number, one in enumerate(found):
-            source, done = painter.paint(one, [s for s in spots if s.content == number])
+            source, done = renderer.paint(one, [s for s in jobs if s.content == number])
             contents.append(source)
             painted |= done
-        wrong = problems(spots, contents, painter.styles, painted)
+        wrong = problems(jobs, contents, renderer.styles, painted)
         for reason in wrong:
             bars.line(f"failed   {reason}", "red")
         count = sum(done.picture is not None for done in painted.values())
         if count:
             check_again()
-            publish(target, draw_sheet(order, contents, painter.styles, painted))
+            publish(target, draw_sheet(order, contents, renderer.styles, painted))
             seconds = time.monotonic() - begun
             bars.line(f"sheet    {shown(target)}: {count} painted in {seconds:.1f} s")
             if order.sweeps:
@@ -137,12 +137,12 @@ def _make(
         raise typer.Exit(1)
 
 
-def _stepper(bars: "Bars") -> "Callable[[Spot, int, float], None]":
+def _stepper(bars: "Bars") -> "Callable[[PreviewJob, int, float], None]":
     """Return what moves the bars when a picture is ``done`` steps old."""
     steps: dict[str, int] = {}
 
-    def stepped(spot: "Spot", done: int, loss: float) -> None:
-        bars.advance(done - steps.get(spot.key, 0))
-        steps[spot.key] = done
+    def stepped(job: "PreviewJob", done: int, loss: float) -> None:
+        bars.advance(done - steps.get(job.key, 0))
+        steps[job.key] = done
 
     return stepped

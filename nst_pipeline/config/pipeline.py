@@ -211,7 +211,7 @@ class Config(Settings):
         return "replace" if self.on_success == "keep" else "suffix"
 
     @property
-    def apart(self) -> tuple[Path, ...]:
+    def excluded(self) -> tuple[Path, ...]:
         """Folders that hold no pictures to paint, even if they lie in the inbox."""
         return (self.outbox, self.state, self.processed, self.failed)
 

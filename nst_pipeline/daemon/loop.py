@@ -22,8 +22,8 @@ from nst_pipeline.errors import (
     PipelineError,
 )
 from nst_pipeline.files import free_bytes, shown
-from nst_pipeline.inbox.file_watcher import Bell, Watcher
-from nst_pipeline.inbox.scanner import mount_point
+from nst_pipeline.inbox.file_watcher import FileWatcher, WakeUp
+from nst_pipeline.inbox.mounts import mount_point
 from nst_pipeline.jobs.lock import Lock
 from nst_pipeline.jobs.planning import Plan, make_scanner
 from nst_pipeline.runner.runner import Hooks, run_standing
@@ -77,7 +77,7 @@ class _Daemon:
         self, config: Config, load: Callable[[], Config], make_executor: MakeChecked
     ) -> None:
         self._config, self._load, self._make_executor = config, load, make_executor
-        self._bell, self._notifier = Bell(), Notifier()
+        self._bell, self._notifier = WakeUp(), Notifier()
         self._reporter = Reporter(config, self._notifier)
         self._signals = Signals(self._bell.ring, config.watch.stop_seconds)
         self._hooks = Hooks(
@@ -97,7 +97,7 @@ class _Daemon:
         config = self._config
         self._signals.stop_seconds = config.watch.stop_seconds
         self._scanner = make_scanner(config)
-        self._watcher = Watcher(config.inbox, config.watch.polling, self._bell.ring)
+        self._watcher = FileWatcher(config.inbox, config.watch.polling, self._bell.ring)
         self._mount = None
 
     def run(self) -> None:

@@ -17,7 +17,7 @@ import os
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from nst_pipeline.config.recipe import Recipe, make_recipe  # noqa: E402
-from nst_pipeline.engine.batch import Losses, Result, Watcher  # noqa: E402
+from nst_pipeline.engine.batch import Callbacks, Losses, Result  # noqa: E402
 from nst_pipeline.engine.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
 from nst_pipeline.engine.styles import Style  # noqa: E402
 from nst_pipeline.engine.targets import TargetCache  # noqa: E402
@@ -25,5 +25,5 @@ from nst_pipeline.engine.transfer import Progress, StyleTransfer  # noqa: E402
 
 __all__ = [
     "Checkpoint", "Losses", "Progress", "Recipe", "Result", "Style", "StyleTransfer",
-    "TargetCache", "Watcher", "make_recipe", "read_checkpoint",
+    "TargetCache", "Callbacks", "make_recipe", "read_checkpoint",
 ]  # fmt: skip

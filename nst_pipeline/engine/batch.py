@@ -62,7 +62,7 @@ class Result:
         return to_image(to_tensor(self.pixels))
 
 
-class Watcher:
+class Callbacks:
     """What a batch at work tells, and asks. This one does nothing.
 
     Styles are known by their index among all of the content's.
@@ -159,9 +159,9 @@ class Batch:
     history_size: int
     bits: Bits
 
-    def paint(self, watcher: Watcher) -> list[Result]:
+    def paint(self, callbacks: Callbacks) -> list[Result]:
         """Return the pastiches, in order of the styles."""
-        resume = watcher.resume(self.indices)
+        resume = callbacks.resume(self.indices)
         if resume and resume.history_size != self.history_size:
             resume = None
         begun = time.perf_counter() - (resume.seconds if resume else 0)
@@ -169,7 +169,7 @@ class Batch:
         first = resume.scale if resume else 0
         for index, scene in enumerate(self.scenes[first:], first):
             objective, painted = self._objective(scene)
-            work = _Work(self, watcher, scene, painted, index, done, begun)
+            work = _Work(self, callbacks, scene, painted, index, done, begun)
             found = minimise(
                 objective,
                 self._start(scene) if found is None else resize(found.point, scene.scale.size),
@@ -225,19 +225,19 @@ class Batch:
 
 
 class _Work:
-    """One scale's work, as its watcher sees it."""
+    """One scale's work, as its callbacks sees it."""
 
     def __init__(
         self,
         batch: Batch,
-        watcher: Watcher,
+        callbacks: Callbacks,
         scene: Scene,
         painted: Tensor | None,
         scale: int,
         before: int,
         begun: float,
     ) -> None:
-        self._watcher, self._indices = watcher, batch.indices
+        self._callbacks, self._indices = callbacks, batch.indices
         self._history_size = batch.history_size
         self._scene, self._painted = scene, painted
         self._scale, self._before, self._begun = scale, before, begun
@@ -245,28 +245,28 @@ class _Work:
 
     def stepped(self, done: int, losses: list[float]) -> None:
         for index, loss in zip(self._indices, losses, strict=True):
-            self._watcher.stepped(index, self._before + done, loss)
+            self._callbacks.stepped(index, self._before + done, loss)
 
     def after_step(self, lbfgs: Lbfgs) -> None:
         try:
-            self._watcher.check()
+            self._callbacks.check()
         except BaseException:
-            if time.perf_counter() - self._begun >= self._watcher.checkpoint_seconds:
+            if time.perf_counter() - self._begun >= self._callbacks.checkpoint_seconds:
                 self._save(lbfgs)
             raise
         done = self._before + lbfgs.done
-        if self._watcher.snapshot_steps and done % self._watcher.snapshot_steps == 0:
+        if self._callbacks.snapshot_steps and done % self._callbacks.snapshot_steps == 0:
             pictures = self._scene.finish(lbfgs.best_point, self._painted)
             for index, pixels in zip(self._indices, pictures, strict=True):
-                self._watcher.snapshot(index, done, to_image(pixels))
-        if time.perf_counter() - self._saved >= self._watcher.checkpoint_seconds:
+                self._callbacks.snapshot(index, done, to_image(pixels))
+        if time.perf_counter() - self._saved >= self._callbacks.checkpoint_seconds:
             self._save(lbfgs)
 
     def _save(self, lbfgs: Lbfgs) -> None:
         tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
         seconds = time.perf_counter() - self._begun
         checkpoint = Checkpoint(self._scale, self._before, seconds, self._history_size, tensors)
-        self._watcher.checkpoint(self._indices, checkpoint)
+        self._callbacks.checkpoint(self._indices, checkpoint)
         self._saved = time.perf_counter()
 
 

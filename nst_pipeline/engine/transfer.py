@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nst_pipeline.config.recipe import Padding, Pooling, Recipe, make_recipe
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
-from nst_pipeline.engine.batch import Batch, Result, Watcher
+from nst_pipeline.engine.batch import Batch, Callbacks, Result
 from nst_pipeline.engine.devices import (
     Precision,
     broken_device_told,
@@ -39,8 +39,8 @@ Mask = NDArray[Any]
 """(H, W), uint8: 255 is painted, 0 is not."""
 
 
-class Progress(Watcher):
-    """A watcher of two functions."""
+class Progress(Callbacks):
+    """A callbacks of two functions."""
 
     def __init__(self, on_step: OnStep | None, check: Callable[[], None] | None) -> None:
         """Tell ``on_step``, and call ``check``, which ends the work by raising."""
@@ -133,7 +133,7 @@ class StyleTransfer:
         self,
         content: Picture,
         styles: Sequence[AnyStyle],
-        watcher: Watcher | None = None,
+        callbacks: Callbacks | None = None,
         init: Picture | None = None,
         masks: Mapping[str, Mask] | None = None,
     ) -> Iterator[Result]:
@@ -145,7 +145,7 @@ class StyleTransfer:
         Args:
             content: what to paint; scaled to the recipe's size.
             styles: each a picture, a `Style`, or those by the names of masks: a style a region.
-            watcher: told of the progress, and asked whether to go on.
+            callbacks: told of the progress, and asked whether to go on.
             init: what the pastiches start as, in place of what the recipe's ``init`` says.
             masks: of any size; ``""`` says what is painted, the others are the regions' masks.
 
@@ -158,7 +158,7 @@ class StyleTransfer:
             UnavailableError: memory does not suffice for one style and one step.
             DeviceLostError: the device broke; only a new process can use it again.
         """
-        watcher = watcher or Watcher()
+        callbacks = callbacks or Callbacks()
         pixels = to_tensor(content)
         height, width = pixels.shape[-2:]
         with self._guarded():
@@ -186,7 +186,7 @@ class StyleTransfer:
             )  # fmt: skip
             try:
                 with self._guarded():
-                    results = batch.paint(watcher)
+                    results = batch.paint(callbacks)
             except (RuntimeError, MemoryError) as error:
                 self._make_room(error, len(part))
                 continue

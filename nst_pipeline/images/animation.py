@@ -51,6 +51,6 @@ def animate(frames: Frames, result: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def beside(output: Path, suffix: str) -> Path:
+def with_suffix(output: Path, suffix: str) -> Path:
     """Return the path of what goes with a result: ``photo-ink`` and ``.gif``, say."""
     return output.parent / (output.stem + suffix)

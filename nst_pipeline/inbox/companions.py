@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from nst_pipeline.errors import ImageError
-from nst_pipeline.files import facts, shown
+from nst_pipeline.files import shown, signature
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES, Pixels, to_grey
 
 ROLE = re.compile(r"(.+?)\.(mask(?:\.[^.]+)?|init)", re.IGNORECASE | re.DOTALL)
@@ -32,13 +32,13 @@ class Companion:
     Attributes:
         kind: ``mask``, ``mask.NAME`` (in lower case) or ``init``.
         path: the file.
-        facts: what it was seen with, or None.
+        signature: what it was seen with, or None.
         arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
     """
 
     kind: str
     path: Path
-    facts: str | None = None
+    signature: str | None = None
     arrived_ns: int = 0
 
 
@@ -52,13 +52,13 @@ def role(name: str) -> tuple[str, str] | None:
     return (match[1], match[2].lower()) if match else None
 
 
-def seen(own: str | None, companions: Iterable[Companion]) -> str:
-    """Return what a picture and its companions were seen with; alone: its own facts."""
-    beside = [f"{one.kind} {one.facts}" for one in companions]
+def combined_signature(own: str | None, companions: Iterable[Companion]) -> str:
+    """Return what a picture and its companions were seen with; alone: its own signature."""
+    beside = [f"{one.kind} {one.signature}" for one in companions]
     return " ".join([own or "", *beside]) if beside else own or ""
 
 
-def paired(files: Iterable[Listed]) -> Iterator[tuple[Listed, tuple[Companion, ...]]]:
+def with_companions(files: Iterable[Listed]) -> Iterator[tuple[Listed, tuple[Companion, ...]]]:
     """Give each file with its companions; a companion without a picture comes last, by itself."""
     plain: list[Listed] = []
     beside: dict[tuple[str, str], dict[str, tuple[Companion, Listed]]] = {}
@@ -71,7 +71,7 @@ def paired(files: Iterable[Listed]) -> Iterator[tuple[Listed, tuple[Companion, .
             continue
         stem, kind = known
         companion = Companion(
-            kind, Path(path), status and facts(status), status.st_ctime_ns if status else 0
+            kind, Path(path), status and signature(status), status.st_ctime_ns if status else 0
         )
         beside.setdefault((folder, stem), {})[path] = companion, file
     met = set()
@@ -122,7 +122,7 @@ def missing_mask(picture: Path, regions: Iterable[str], kinds: Container[str]) -
     return ""
 
 
-def for_engine(
+def engine_arguments(
     picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Pixels]]
 ) -> dict[str, Any]:
     """Return what the engine takes of a picture's companions, none of them: nothing.
@@ -159,7 +159,7 @@ def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> 
         )
 
 
-def together(path: Path) -> list[Path]:
+def named_with_companions(path: Path) -> list[Path]:
     """Return a file that was named with its companions.
 
     A companion that was named itself comes with its picture, if that is there: then, nothing is
@@ -172,7 +172,7 @@ def together(path: Path) -> list[Path]:
     return [path, *(other for other, known in roles if known and known[0] == path.stem)]
 
 
-def of_others(path: Path) -> bool:
+def shares_companions(path: Path) -> bool:
     """Tell whether another picture beside this one has the same companions."""
     return _has_picture(path.parent, path.stem, path.name)
 

@@ -22,7 +22,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from nst_pipeline.files import shown
-from nst_pipeline.inbox.scanner import filesystem, is_network
+from nst_pipeline.inbox.mounts import filesystem, is_network
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ EVENTS: list[type[FileSystemEvent]] = [
 ]  # fmt: skip
 
 
-class Bell:
+class WakeUp:
     """Wakes the main thread from other threads and from signal handlers, where no lock is safe."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class _Ringer(FileSystemEventHandler):
         self._ring()
 
 
-class Watcher:
+class FileWatcher:
     """Rings when the inbox changes, as far as its file system tells."""
 
     def __init__(

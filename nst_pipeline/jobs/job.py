@@ -15,7 +15,7 @@ from nst_pipeline.digests import bytes_digest, canonical, digest
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 from nst_pipeline.images.encoding import output_namer
-from nst_pipeline.inbox.reading import Found
+from nst_pipeline.inbox.scanner import SourceFile
 
 Beside = Mapping[str, tuple[Path, str]]
 """Companions by their kind, each with the SHA-256 of its bytes."""
@@ -33,7 +33,7 @@ class Content:
             ``mask.NAME``, ``init``), each with the SHA-256 of its bytes.
     """
 
-    found: Found
+    found: SourceFile
     sha256: str
     companions: Beside = field(default_factory=lambda: NOTHING_BESIDE, hash=False)
 
@@ -144,7 +144,7 @@ class Job:
         } | ({"companions": self.content.beside()} if self.content.companions else {})
 
 
-class Manner(NamedTuple):
+class JobTemplate(NamedTuple):
     """How a style is painted and saved: a `Job` without its content and its place."""
 
     style: Style
@@ -173,16 +173,16 @@ class Planned(NamedTuple):
     """
 
     content: Content
-    manner: Manner
+    template: JobTemplate
     output: str
     key: str
 
     def job(self) -> Job:
         """Return the job."""
-        return Job(self.content, *self.manner, Path(self.output))
+        return Job(self.content, *self.template, Path(self.output))
 
 
-def _deciding(content: str, how: Job | Manner) -> dict[str, Any]:
+def _deciding(content: str, how: Job | JobTemplate) -> dict[str, Any]:
     """Return everything that decides an output's bytes."""
     return {
         "content": content,
@@ -226,15 +226,15 @@ def plan(
         ConfigError: two jobs would still write the same file, or an input would be overwritten.
     """
     places = _places([content.found for content in contents], neighbours)
-    manners = [Manner(style, weights, precision, encoding) for style in styles]
+    templates = [JobTemplate(style, weights, precision, encoding) for style in styles]
     inputs = {str(content.path) for content in contents}
     inputs |= {str(path) for one in contents for path, _ in one.companions.values()}
     inputs |= {str(path) for style in styles for path in style.paths}
     seen: set[int] = set()  # of the names only the hashes, for want of room
-    for item in _planned(contents, places, manners, outbox):
+    for item in _planned(contents, places, templates, outbox):
         name = hash(item.output)
         if name in seen or item.output in inputs:
-            _refuse_clashes(_planned(contents, places, manners, outbox), inputs)
+            _refuse_clashes(_planned(contents, places, templates, outbox), inputs)
         seen.add(name)
         yield item
 
@@ -242,20 +242,20 @@ def plan(
 def _planned(
     contents: list[Content],
     places: list[tuple[PurePath, str]],
-    manners: list[Manner],
+    templates: list[JobTemplate],
     outbox: Path,
 ) -> Iterator[Planned]:
-    keyed = [(manner, manner.keys(), manner.names()) for manner in manners]
+    keyed = [(template, template.keys(), template.names()) for template in templates]
     folders: dict[PurePath, str] = {}
     for content, (folder, stem) in zip(contents, places, strict=True):
         place = folders.get(folder) or folders.setdefault(folder, f"{outbox / folder}/")
         sha256 = content.digest
-        for manner, key, name in keyed:
-            yield Planned(content, manner, place + name(stem), key(sha256))
+        for template, key, name in keyed:
+            yield Planned(content, template, place + name(stem), key(sha256))
 
 
 def _places(
-    found: list[Found], neighbours: Iterable[tuple[PurePath, str]]
+    found: list[SourceFile], neighbours: Iterable[tuple[PurePath, str]]
 ) -> list[tuple[PurePath, str]]:
     """Return each content's folder in the outbox and the name that stands for it there."""
     places = [(item.folder, item.path.stem) for item in found]
@@ -292,4 +292,4 @@ def _refuse_clashes(planned: Iterator[Planned], inputs: set[str]) -> None:
 
 
 def _title(item: Planned) -> str:
-    return f"{shown(item.content.path)} in {item.manner.style.name}"
+    return f"{shown(item.content.path)} in {item.template.style.name}"

@@ -15,7 +15,7 @@ from nst_pipeline.errors import (
     NotReadyError,
     OutputError,
 )
-from nst_pipeline.files import changed_ns, facts, shown
+from nst_pipeline.files import changed_ns, shown, signature
 from nst_pipeline.jobs import schema
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.states import COLUMNS, Brief, Entry, State, entry
@@ -270,7 +270,7 @@ class Ledger:
             digests: what `digests` gave, where many files are asked for.
         """
         try:
-            known = known or facts(path.stat())
+            known = known or signature(path.stat())
         except OSError:
             return compute(path)  # it knows best how to say why the file cannot be read
         name = shown(path)

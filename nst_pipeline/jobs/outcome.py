@@ -8,7 +8,7 @@ from nst_pipeline.jobs.job import Job
 
 
 @dataclass(frozen=True)
-class Painting:
+class EncodedResult:
     """A finished job: the output file's bytes, and what the manifest says of their making.
 
     ``history_size`` is given only if memory did not suffice for the recipe's; ``extras`` are
@@ -45,7 +45,7 @@ class Outcome:
     """What became of a job; None: it was ended before its time, and may be begun anew."""
 
     job: Job
-    outcome: Painting | Failure | None
+    outcome: EncodedResult | Failure | None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import decode, identify
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import by_kind
-from nst_pipeline.inbox.reading import Found
-from nst_pipeline.inbox.scanner import Scan, Scanner, uncollected
+from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs import job
 from nst_pipeline.jobs.job import Content, Job, Planned, Style
 from nst_pipeline.jobs.ledger import Digests, Ledger
@@ -39,7 +38,7 @@ CHUNK = 256
 class Broken:
     """A file that no job can be made of; ``passing``: it may become one by itself."""
 
-    found: Found
+    found: SourceFile
     reason: str
     passing: bool = False
 
@@ -98,7 +97,7 @@ class Plan:
     done: list[Done]
     broken: list[Broken]
     held: list[Held] = field(default_factory=list)
-    waiting: list[Found] = field(default_factory=list)
+    waiting: list[SourceFile] = field(default_factory=list)
     digest: str = ""
     more: int = 0
     entries: dict[Path, Entry] = field(default_factory=dict)
@@ -117,7 +116,7 @@ def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
     return Scanner(
         paths or [config.inbox],
         config.ignore,
-        (*config.apart, *styles),
+        (*config.excluded, *styles),
         config.watch.settle_seconds,
         "" if paths else config.watch.urgent,
     )
@@ -161,7 +160,7 @@ def make_plan(
         scan = scanner.scan()
     elif scan is None:
         scan = make_scanner(config, paths).scan()
-        scan = replace(scan, settled=scan.settled + scan.waiting)
+        scan = replace(scan, stable=scan.stable + scan.unstable)
     standing = scanner is not None
     contents, broken, more = _contents(config, ledger, scan, standing)
     planned = job.plan(
@@ -169,7 +168,7 @@ def make_plan(
         scan.finished,
     )  # fmt: skip
     plan = Plan(
-        network, styles, [], [], broken, waiting=scan.waiting, digest=plan_digest, more=more
+        network, styles, [], [], broken, waiting=scan.unstable, digest=plan_digest, more=more
     )
     for first in range(0, len(contents), CHUNK):
         some = contents[first : first + CHUNK]
@@ -202,19 +201,19 @@ def _contents(
     broken: list[Broken] = []
     room = CHUNK
     digests: Digests = {}
-    for number, found in enumerate(scan.settled):
+    for number, found in enumerate(scan.stable):
         if number % CHUNK == 0:
-            digests = ledger.digests([shown(f.path) for f in scan.settled[number : number + CHUNK]])
-        if standing and found.facts is None:
+            digests = ledger.digests([shown(f.path) for f in scan.stable[number : number + CHUNK]])
+        if standing and found.signature is None:
             continue  # a link to nowhere, or gone by now
         if standing and not room:
-            return contents, broken, len(scan.settled) - number
+            return contents, broken, len(scan.stable) - number
         room -= not (standing and ledger.is_put_off(found.path))
         try:
             contents.append(_content(found, config, ledger, digests))
         except BeingWrittenError as error:
             if standing:
-                scan.waiting.append(found)
+                scan.unstable.append(found)
             else:
                 broken.append(Broken(found, str(error)))
         except NotReadyError as error:
@@ -224,18 +223,18 @@ def _contents(
     return contents, broken, 0
 
 
-def _content(found: Found, config: Config, ledger: Ledger, digests: Digests) -> Content:
+def _content(found: SourceFile, config: Config, ledger: Ledger, digests: Digests) -> Content:
     """Return a file as a content, with its companions.
 
     Raises:
         ImageError: it is none, or a companion is none, or has no picture.
     """
     beside = by_kind(found.path, found.companions)
-    sha256 = _digest(found.path, config, ledger, identify, found.facts, digests)
+    sha256 = _digest(found.path, config, ledger, identify, found.signature, digests)
     if not beside:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _digest(one.path, config, ledger, identify, one.facts))
+        kind: (one.path, _digest(one.path, config, ledger, identify, one.signature))
         for kind, one in beside.items()
     }
     return Content(found, sha256, companions)
@@ -251,7 +250,7 @@ def _sort(
 ) -> None:
     """Sort a content's jobs into those to do, those done, and those to leave."""
     for item in planned:
-        style = item.manner.style
+        style = item.template.style
         brief = known.pop((style.name, item.key), None)
         brief = brief or ledger.done_by_older(item.output, item.key)
         if brief and not force and _is_done(brief, standing):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Content, Job, Style
-from nst_pipeline.jobs.outcome import Failure, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.jobs.planning import Broken, Done
 from nst_pipeline.jobs.states import Entry
 from nst_pipeline.manifest.model import (
@@ -19,7 +19,7 @@ from nst_pipeline.manifest.model import (
 )
 
 
-def painted(job: Job, painting: Painting, output: FileRecord, extras: list[str]) -> JobRecord:
+def painted(job: Job, painting: EncodedResult, output: FileRecord, extras: list[str]) -> JobRecord:
     """Return the record of a job that made ``output``, and ``extras`` beside it."""
     return _record(job, "done", output, painting.content_size).model_copy(
         update={

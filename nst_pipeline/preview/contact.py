@@ -9,7 +9,7 @@ from PIL import Image
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, make_recipe
-from nst_pipeline.preview.renderer import SWATCH, Painted, Source, Spot, small, software
+from nst_pipeline.preview.renderer import SWATCH, PreviewJob, Rendered, Source, small, software
 from nst_pipeline.preview.sheet import Axis, Cell, Grid, arrange, columns_for, draw, to_png
 from nst_pipeline.preview.sweeps import Sweep, cell_recipe, describe, differences, points
 
@@ -46,13 +46,13 @@ class Order:
             for row in points(self.sweeps)
         ]
 
-    def spots(self, contents: int) -> list[Spot]:
+    def jobs(self, contents: int) -> list[PreviewJob]:
         """Return everything to paint."""
         recipes = {
             style: [r for row in self.recipes(style) for r in row] for style in self.config.styles
         }
         return [
-            Spot(content, style, recipe)
+            PreviewJob(content, style, recipe)
             for content in range(contents)
             for style in self.config.styles
             for recipe in recipes[style]
@@ -65,7 +65,7 @@ class Order:
 
 
 def grids(
-    order: Order, contents: list[Source], styles: dict[str, Source], painted: dict[str, Painted]
+    order: Order, contents: list[Source], styles: dict[str, Source], painted: dict[str, Rendered]
 ) -> list[Grid]:
     """Return the sheet's grids: one a content, or with a sweep one a content and style."""
     if not order.sweeps:
@@ -84,7 +84,7 @@ def _styles_of(
     number: int,
     contents: list[Source],
     styles: dict[str, Source],
-    painted: dict[str, Painted],
+    painted: dict[str, Rendered],
 ) -> Grid:
     content = contents[number]
     note = " + ".join(["content", *content.companions])
@@ -92,7 +92,7 @@ def _styles_of(
     ((base,),) = order.recipes(None)
     for name in styles if content.picture else ():
         ((recipe,),) = order.recipes(name)
-        done = painted[Spot(number, name, recipe).key]
+        done = painted[PreviewJob(number, name, recipe).key]
         note = ", ".join(differences(recipe, base))
         cells.append(Cell(done.picture, done.reason, name, note, styles[name].picture))
     columns = columns_for(1 + len(styles), len(contents))
@@ -102,13 +102,15 @@ def _styles_of(
 
 
 def _sweep_of(
-    order: Order, number: int, content: Source, style: Source, painted: dict[str, Painted]
+    order: Order, number: int, content: Source, style: Source, painted: dict[str, Rendered]
 ) -> Grid:
     title = f"{content.name} in {style.name}"
     if style.picture is None:
         return Grid(((Cell(None, style.reason),),), title)
     rows = order.recipes(style.name)
-    cells = [[painted[Spot(number, style.name, recipe).key] for recipe in row] for row in rows]
+    cells = [
+        [painted[PreviewJob(number, style.name, recipe).key] for recipe in row] for row in rows
+    ]
     axes = [Axis(s.field, tuple(value.text for value in s.values)) for s in order.sweeps]
     swept = tuple(sweep.field for sweep in order.sweeps)
     return Grid(
@@ -148,7 +150,7 @@ def footer(order: Order) -> str:
 
 
 def draw_sheet(
-    order: Order, contents: list[Source], styles: dict[str, Source], painted: dict[str, Painted]
+    order: Order, contents: list[Source], styles: dict[str, Source], painted: dict[str, Rendered]
 ) -> bytes:
     """Return the sheet as a PNG file."""
     title, note = heading(order, contents)
@@ -158,15 +160,15 @@ def draw_sheet(
 
 
 def problems(
-    spots: list[Spot],
+    jobs: list[PreviewJob],
     contents: list[Source],
     styles: dict[str, Source],
-    painted: dict[str, Painted],
+    painted: dict[str, Rendered],
 ) -> list[str]:
     """Return what went wrong, each mistake once."""
     reasons = [source.reason for source in (*contents, *styles.values())]
     told = set(reasons)
-    for spot in spots:
-        if (reason := painted[spot.key].reason) and reason not in told:
-            reasons.append(f"{contents[spot.content].name} in {spot.style}: {reason}")
+    for job in jobs:
+        if (reason := painted[job.key].reason) and reason not in told:
+            reasons.append(f"{contents[job.content].name} in {job.style}: {reason}")
     return list(dict.fromkeys(filter(None, reasons)))

@@ -27,8 +27,8 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, Pixels, decode, to_depth
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.companions import by_kind, for_engine, missing_mask
-from nst_pipeline.inbox.reading import Found
+from nst_pipeline.inbox.companions import by_kind, engine_arguments, missing_mask
+from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.preview.sheet import mosaic
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class Spot:
+class PreviewJob:
     """A picture to paint: the content's number, the style's name, and the recipe."""
 
     content: int
@@ -82,18 +82,18 @@ class Spot:
 
 
 @dataclass(frozen=True, eq=False)
-class Painted:
-    """What became of a spot: a picture, or the reason why there is none."""
+class Rendered:
+    """What became of a job: a picture, or the reason why there is none."""
 
     picture: Image.Image | None
     reason: str = ""
 
 
-OnStep = Callable[[Spot, int, float], None]
-"""Takes a spot, the steps done, and the best loss so far."""
+OnStep = Callable[[PreviewJob, int, float], None]
+"""Takes a job, the steps done, and the best loss so far."""
 
 
-class Painter:
+class Renderer:
     """Paints contents small, one after the other, and tells what went wrong with each.
 
     Attributes:
@@ -126,17 +126,19 @@ class Painter:
         read = functools.cache(lambda path: self._decode(path).pixels)
         self.styles = {n: self._read_style(n, s, read) for n, s in config.styles.items()}
 
-    def paint(self, found: Found, spots: list[Spot]) -> tuple[Source, dict[str, Painted]]:
-        """Paint a content's spots, those of equal recipes together.
+    def paint(
+        self, found: SourceFile, jobs: list[PreviewJob]
+    ) -> tuple[Source, dict[str, Rendered]]:
+        """Paint a content's jobs, those of equal recipes together.
 
         Whatever goes wrong with a picture is its reason, and stops no other.
 
         Args:
             found: the content.
-            spots: what to paint; equal ones are painted once.
+            jobs: what to paint; equal ones are painted once.
 
         Returns:
-            What the sheet shows of the content, and what became of each spot, by its key.
+            What the sheet shows of the content, and what became of each job, by its key.
 
         Raises:
             UnavailableError: no such device or weights.
@@ -146,24 +148,24 @@ class Painter:
         try:
             content, extras = self._read_content(found)
         except ImageError as error:
-            failed = Painted(None, str(error))
-            return Source(name, None, str(error), kinds), {spot.key: failed for spot in spots}
-        painted: dict[str, Painted] = {}
-        groups: dict[str, list[Spot]] = {}
-        for spot in {spot.key: spot for spot in spots}.values():
-            wrong = self.styles[spot.style].reason
-            if wrong := wrong or missing_mask(found.path, self._blends[spot.style], kinds):
-                painted[spot.key] = Painted(None, wrong)
+            failed = Rendered(None, str(error))
+            return Source(name, None, str(error), kinds), {job.key: failed for job in jobs}
+        painted: dict[str, Rendered] = {}
+        groups: dict[str, list[PreviewJob]] = {}
+        for job in {job.key: job for job in jobs}.values():
+            wrong = self.styles[job.style].reason
+            if wrong := wrong or missing_mask(found.path, self._blends[job.style], kinds):
+                painted[job.key] = Rendered(None, wrong)
             else:
-                groups.setdefault(spot.recipe_digest, []).append(spot)
+                groups.setdefault(job.recipe_digest, []).append(job)
         for group in groups.values():
             painted |= self._paint_group(group, content, extras)
         image = veiled(Image.fromarray(to_depth(content.pixels, 8)), content.alpha)
         return Source(name, small(image, self._size), "", kinds), painted
 
     def _paint_group(
-        self, group: list[Spot], content: Decoded, extras: dict[str, Any]
-    ) -> dict[str, Painted]:
+        self, group: list[PreviewJob], content: Decoded, extras: dict[str, Any]
+    ) -> dict[str, Rendered]:
         from nst_pipeline.engine import StyleTransfer
 
         config, recipe = self._config, group[0].recipe
@@ -174,14 +176,14 @@ class Painter:
             transfer.batch = batch_for(config, recipe, transfer.batch)
             results = transfer.run(
                 content.pixels,
-                [self._blends[spot.style] for spot in group],
+                [self._blends[job.style] for job in group],
                 on_step=lambda index, done, loss: self._on_step(group[index], done, loss),
                 check=self._check,
                 **extras,
             )
             return {
-                spot.key: Painted(veiled(result.pastiche, content.alpha))
-                for spot, result in zip(group, results, strict=True)
+                job.key: Rendered(veiled(result.pastiche, content.alpha))
+                for job, result in zip(group, results, strict=True)
             }
         except (DeviceLostError, UnavailableError):
             raise
@@ -189,14 +191,14 @@ class Painter:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - one bad picture must not stop the others
             reason = f"{type(error).__name__}: {error}"
-        return {spot.key: Painted(None, reason) for spot in group}
+        return {job.key: Rendered(None, reason) for job in group}
 
-    def _read_content(self, found: Found) -> tuple[Decoded, dict[str, Any]]:
+    def _read_content(self, found: SourceFile) -> tuple[Decoded, dict[str, Any]]:
         """Return a content, and what the engine takes of its companions."""
         beside = by_kind(found.path, found.companions)
         content = self._decode(found.path)
         pictures = {kind: (one.path, self._decode(one.path).pixels) for kind, one in beside.items()}
-        return content, for_engine(found.path, content.pixels, pictures)
+        return content, engine_arguments(found.path, content.pixels, pictures)
 
     def _read_style(
         self, name: str, settings: StyleSettings, read: Callable[[Path], Pixels]

@@ -18,12 +18,12 @@ from nst_pipeline.errors import (
     OutputError,
 )
 from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, write_temporary
-from nst_pipeline.images.animation import beside
+from nst_pipeline.images.animation import with_suffix
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.scanner import Scanner
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.outcome import Failure, Outcome, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.jobs.states import Entry
 from nst_pipeline.manifest import records
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MakeExecutor = Callable[[Config, Weights, OnStep], Executor]
 
 
-class Painter:
+class Dispatcher:
     """Paints plans, by one executor that is made for the first content to paint."""
 
     def __init__(
@@ -136,7 +136,9 @@ class Painter:
         entries = self._ledger.enqueue(jobs, force)
         pairs = [(j, e) for j, e in zip(jobs, entries, strict=True) if e.state == "queued"]
         try:
-            data = reading.read(content.path, self._config.limits.max_bytes, content.found.facts)
+            data = reading.read(
+                content.path, self._config.limits.max_bytes, content.found.signature
+            )
             if bytes_digest(data) != content.sha256:
                 raise BeingWrittenError(f"{shown(content.path)}: {reading.BEING_WRITTEN}")
         except ImageError as error:
@@ -237,7 +239,7 @@ class Painter:
             copy.unlink(missing_ok=True)
             del self._copies[job.content.path]
 
-    def _publish(self, job: Job, entry: Entry, painting: Painting) -> None:
+    def _publish(self, job: Job, entry: Entry, painting: EncodedResult) -> None:
         begun = time.monotonic()
         try:
             final, sha256 = publishing.commit(
@@ -285,11 +287,11 @@ class Painter:
             self._journal.finish(records.failed(job, failure))
 
 
-def _publish_extras(final: Path, painting: Painting) -> list[str]:
+def _publish_extras(final: Path, painting: EncodedResult) -> list[str]:
     """Publish what goes beside a result; what cannot be is told, for the result is there."""
     done = []
     for suffix, data in painting.extras.items():
-        path = beside(final, suffix)
+        path = with_suffix(final, suffix)
         try:
             ensure_folder(path.parent)
             publish(path, data)

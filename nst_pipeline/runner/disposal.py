@@ -6,10 +6,9 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import OutputError
-from nst_pipeline.files import facts, shown
-from nst_pipeline.inbox.companions import of_others
-from nst_pipeline.inbox.reading import Found
-from nst_pipeline.inbox.scanner import Scanner
+from nst_pipeline.files import shown, signature
+from nst_pipeline.inbox.companions import shares_companions
+from nst_pipeline.inbox.scanner import Scanner, SourceFile
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import Broken, Plan
@@ -47,13 +46,13 @@ class Settler:
         done = [
             content.found
             for content in contents.values()
-            if content.found.facts and content.path not in self._open
+            if content.found.signature and content.path not in self._open
         ]
         if self._config.on_success != "keep":
             for found in done:
                 self._put_away(found)
             return
-        self._ledger.settle_all((f.path, f.facts or "", self._settled_for(f)) for f in done)
+        self._ledger.settle_all((f.path, f.signature or "", self._settled_for(f)) for f in done)
         if self._scanner:
             for found in done:
                 self._scanner.finish(found)
@@ -75,7 +74,7 @@ class Settler:
             for job in jobs
         ]
         states = {entry.state if entry else "queued" for entry in entries}
-        if states & {"queued", "running", "committing", "gone"} or not content.found.facts:
+        if states & {"queued", "running", "committing", "gone"} or not content.found.signature:
             return
         del self._open[path]
         if "failed" in states:
@@ -113,7 +112,7 @@ class Settler:
             waits.append(due - time.time())
         return max(0.01, min(waits)) if waits else None
 
-    def _grace_seconds(self, found: Found) -> float:
+    def _grace_seconds(self, found: SourceFile) -> float:
         age = self._scanner.age_seconds(found) if self._scanner else 0.0
         return self._config.watch.grace_seconds - age
 
@@ -132,11 +131,11 @@ class Settler:
         self._move_to_failed(content.found, reason, report)
 
     def _move_to_failed(
-        self, found: Found, reason: str, report: str, problem: str | None = None
+        self, found: SourceFile, reason: str, report: str, problem: str | None = None
     ) -> None:
         if self._config.on_failure == "move" and found.path.is_file():
             target = self._config.failed / found.folder / found.path.name
-            move = Move(found.path, target, found.facts or "", "fail", report)
+            move = Move(found.path, target, found.signature or "", "fail", report)
             place = self._move(move, self._along(found, self._config.failed, reason))
             if place is not None:
                 log.error("%s; moved to %s (see %s)", reason, shown(place), report_path(place).name)
@@ -146,26 +145,26 @@ class Settler:
         record_failure(self._ledger, found.path, found.path, reason)
         self._leave(found, problem)
 
-    def _put_away(self, found: Found) -> None:
+    def _put_away(self, found: SourceFile) -> None:
         if found.path.is_symlink():
             self._leave(found)
         elif self._config.on_success == "delete":
-            self._move(deletion(found.path, found.facts or ""), self._along(found, None))
+            self._move(deletion(found.path, found.signature or ""), self._along(found, None))
         else:
             target = self._config.processed / found.folder / found.path.name
-            move = Move(found.path, target, found.facts or "", "move")
+            move = Move(found.path, target, found.signature or "", "move")
             self._move(move, self._along(found, self._config.processed))
         if found.path.exists() and _same(found):
             self._leave(found)  # it cannot be moved; we told
 
-    def _along(self, found: Found, folder: Path | None, reason: str = "") -> list[Move]:
+    def _along(self, found: SourceFile, folder: Path | None, reason: str = "") -> list[Move]:
         """Return the moves of the companions, unless another picture needs them; None: deletion."""
-        files = [one for one in found.companions if one.facts and not one.path.is_symlink()]
-        if not files or of_others(found.path):
+        files = [one for one in found.companions if one.signature and not one.path.is_symlink()]
+        if not files or shares_companions(found.path):
             return []
         moves = []
         for one in files:
-            path, known = one.path, one.facts or ""
+            path, known = one.path, one.signature or ""
             if folder is None:
                 moves.append(deletion(path, known))
                 continue
@@ -182,21 +181,21 @@ class Settler:
             log.error("%s", error)
             return None
 
-    def _leave(self, found: Found, problem: str | None = None) -> None:
+    def _leave(self, found: SourceFile, problem: str | None = None) -> None:
         """Leave a file where it is, and out of all plans until it changes."""
-        self._ledger.settle(found.path, found.facts or "", self._settled_for(found), problem)
+        self._ledger.settle(found.path, found.signature or "", self._settled_for(found), problem)
         if self._scanner:
             self._scanner.finish(found)
 
-    def _settled_for(self, found: Found) -> str:
+    def _settled_for(self, found: SourceFile) -> str:
         """Return the digest of the plan that has nothing left for a file; empty: none knows."""
         # One with companions is looked at by the next process again: they may change meanwhile.
         return "" if found.companions else self._plan.digest
 
 
-def _same(found: Found) -> bool:
-    return facts(found.path.stat()) == found.facts
+def _same(found: SourceFile) -> bool:
+    return signature(found.path.stat()) == found.signature
 
 
-def _retry(found: Found) -> str:
+def _retry(found: SourceFile) -> str:
     return f"nst-pipeline retry {shown(found.folder / found.path.name)}"

@@ -22,12 +22,12 @@ from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
     cannot_write,
-    facts,
     make_folder,
     numbered,
     publish,
     rename_new,
     shown,
+    signature,
     sync_folder,
 )
 from nst_pipeline.jobs.ledger import Ledger
@@ -45,14 +45,14 @@ class Move:
     Attributes:
         source: the file.
         target: where it goes; with ``delete``, where it stands for the last moment.
-        facts: what the file was seen with.
+        signature: what the file was seen with.
         kind: what it is about.
         report: of a failure, JSON.
     """
 
     source: Path
     target: Path
-    facts: str
+    signature: str
     kind: Kind
     report: str = ""
 
@@ -69,9 +69,9 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
     Raises:
         OutputError: one could not be moved; it is still there.
     """
-    if not _is_same(move.source, move.facts):
+    if not _is_same(move.source, move.signature):
         return None
-    left = [move, *(one for one in along if _is_same(one.source, one.facts))]
+    left = [move, *(one for one in along if _is_same(one.source, one.signature))]
     place = None
     try:
         left = [_prepared(one) for one in left]
@@ -147,7 +147,7 @@ def recover(ledger: Ledger) -> None:
 
 
 def _recover(ledger: Ledger, move: Move) -> None:
-    if _is_same(move.source, move.facts):
+    if _is_same(move.source, move.signature):
         if _is_copy(move.source, move.target):
             _remove_source(ledger, move)
         else:
@@ -198,7 +198,7 @@ def _carry_out(ledger: Ledger, move: Move) -> Path | None:
 
 def _finish(ledger: Ledger, move: Move) -> Path | None:
     """Look at what was moved: a file that was put in the source's place meanwhile goes back."""
-    if not _is_same(move.target, move.facts, moved=True):
+    if not _is_same(move.target, move.signature, moved=True):
         if not os.path.lexists(move.source):
             rename_new(move.target, move.source)
             if move.kind == "fail":
@@ -228,7 +228,7 @@ def _copy_over(ledger: Ledger, move: Move) -> Path | None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if not _is_same(move.source, move.facts) or file_digest(move.source) != file_digest(
+        if not _is_same(move.source, move.signature) or file_digest(move.source) != file_digest(
             temporary
         ):
             _forget(ledger, move)
@@ -250,7 +250,7 @@ def _remove_source(ledger: Ledger, move: Move) -> Path:
 def _is_same(path: Path, known: str, moved: bool = False) -> bool:
     """Tell whether a file is the one that was seen; a move changes its ctime, or its inode."""
     try:
-        now = facts(path.lstat()).split()
+        now = signature(path.lstat()).split()
     except OSError:
         return False
     return now[:2] == known.split()[:2] if moved else now == known.split()
@@ -260,7 +260,7 @@ def _at_free_target(move: Move) -> Move:
     number = 1
     while os.path.lexists(numbered(move.target, number)):
         number += 1
-    return Move(move.source, numbered(move.target, number), move.facts, move.kind, move.report)
+    return Move(move.source, numbered(move.target, number), move.signature, move.kind, move.report)
 
 
 def _again(ledger: Ledger, move: Move) -> Move:
@@ -275,7 +275,13 @@ def _intend(ledger: Ledger, move: Move) -> None:
     ledger.set_fact("clean", "no")
     ledger.database.execute(
         "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
-        (os.fsencode(move.source), os.fsencode(move.target), move.facts, move.kind, move.report),
+        (
+            os.fsencode(move.source),
+            os.fsencode(move.target),
+            move.signature,
+            move.kind,
+            move.report,
+        ),
     )
 
 

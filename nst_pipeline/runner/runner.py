@@ -23,7 +23,7 @@ from nst_pipeline.jobs.planning import Broken, Plan, ledger_path, make_plan, mak
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import LISTED_SKIPPED, Recorder
 from nst_pipeline.manifest.records import resolved
-from nst_pipeline.runner.dispatcher import MakeExecutor, Painter
+from nst_pipeline.runner.dispatcher import Dispatcher, MakeExecutor
 from nst_pipeline.runner.disposal import Settler
 from nst_pipeline.runner.journal import Journal
 from nst_pipeline.runner.observer import Hooks, Listener
@@ -117,7 +117,7 @@ class _Batch:
     ) -> None:
         self._journal = Journal(config, ledger, listener)
         self._config, self._ledger, self._hooks = config, ledger, hooks
-        self._painter = Painter(
+        self._dispatcher = Dispatcher(
             config, ledger, make_executor, self._journal, listener, hooks, scanner
         )
 
@@ -136,7 +136,7 @@ class _Batch:
     def _in_order(self) -> Iterator[None]:
         """Whatever ends the block, leave nothing at work, and the manifest with an end."""
         try:
-            with contextlib.closing(self._painter):
+            with contextlib.closing(self._dispatcher):
                 yield
         except BaseException as error:
             self._stop(error)
@@ -166,7 +166,7 @@ class _Batch:
             self._journal.finish(records.failed(held.job, Failure(reason)))
         # Only the inbox is ours to clear.
         settler = None if paths else Settler(self._config, self._ledger, plan)
-        self._painter.paint(plan, settler, force)
+        self._dispatcher.paint(plan, settler, force)
         return recorder
 
     def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> Scan | None:
@@ -192,7 +192,7 @@ class _Batch:
             settler.give_up_broken(broken)
             for style in plan.styles:
                 self._journal.finish(records.broken(broken, style))
-        self._painter.paint(plan, settler)
+        self._dispatcher.paint(plan, settler)
         if self._hooks.should_stop():
             return False
         if self._journal.count >= BATCH_JOBS:
@@ -205,7 +205,7 @@ class _Batch:
     def _stop(self, error: BaseException) -> None:
         """Put everything at work back, and write the manifest's end."""
         with contextlib.suppress(PipelineError, OSError):  # the first error is the one to tell
-            self._painter.put_back(str(error) if isinstance(error, DeviceLostError) else "")
+            self._dispatcher.put_back(str(error) if isinstance(error, DeviceLostError) else "")
             if not self._ledger.entries("state = 'committing'"):
                 self._journal.close("stopped")
             # Otherwise the next start looks at what became of it.

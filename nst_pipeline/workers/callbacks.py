@@ -12,7 +12,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
 
 
-class JobWatcher(Progress):
+class JobCallbacks(Progress):
     """Tells of jobs of one recipe, and keeps their snapshots and checkpoints."""
 
     def __init__(

@@ -175,7 +175,7 @@ class EngineThread:
         self, transfer: StyleTransfer, work: Work, jobs: list[Job]
     ) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
-        from nst_pipeline.workers.callbacks import JobWatcher
+        from nst_pipeline.workers.callbacks import JobCallbacks
 
         assert work.content
         left: list[tuple[Job, EngineStyle]] = []
@@ -186,9 +186,9 @@ class EngineThread:
                 yield job, failure(error)
         while left:
             given, styles = zip(*left, strict=True)
-            watcher = JobWatcher(self._config, given, work.frames, work.stepped, work.beat)
+            callbacks = JobCallbacks(self._config, given, work.frames, work.stepped, work.beat)
             try:
-                for result in transfer.paint(work.content.pixels, styles, watcher, **work.extras):
+                for result in transfer.paint(work.content.pixels, styles, callbacks, **work.extras):
                     self.machine = _machine(transfer)
                     yield left.pop(0)[0], result
             except DeviceLostError:

@@ -22,9 +22,9 @@ from nst_pipeline.images.animation import Frames, animate
 from nst_pipeline.images.decoding import Decoded, Pixels, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.companions import for_engine, missing_mask
+from nst_pipeline.inbox.companions import engine_arguments, missing_mask
 from nst_pipeline.jobs.job import Content, Job
-from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
 from nst_pipeline.workers.engine_thread import (
     LOOK_SECONDS,
     EngineThread,
@@ -147,7 +147,7 @@ class LocalExecutor:
             kind: (path, self._read(path, sha256).pixels)
             for kind, (path, sha256) in content.companions.items()
         }
-        return for_engine(content.path, picture.pixels, beside)
+        return engine_arguments(content.path, picture.pixels, beside)
 
     def _read(self, path: Path, sha256: str, copy: Path | None = None) -> Decoded:
         """Decode a file that was planned with this digest."""
@@ -159,7 +159,7 @@ class LocalExecutor:
 
 def _encoded(
     painted: Painted, content: Decoded | None, frames: Frames
-) -> Painting | Failure | None:
+) -> EncodedResult | Failure | None:
     if painted.result is None or isinstance(painted.result, Failure) or content is None:
         return painted.result if isinstance(painted.result, Failure) else None
     try:
@@ -175,10 +175,10 @@ def _missing_mask(job: Job) -> str:
     return reason and f"{shown(path)} in {job.style.name}: {reason}"
 
 
-def _painting(job: Job, content: Decoded, result: Result, frames: Frames) -> Painting:
+def _painting(job: Job, content: Decoded, result: Result, frames: Frames) -> EncodedResult:
     height, width = result.pixels.shape[:2]
     data = encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.exif)
-    return Painting(
+    return EncodedResult(
         data,
         (height, width),
         content.pixels.shape[:2],

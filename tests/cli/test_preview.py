@@ -18,7 +18,7 @@ from nst_pipeline.config.recipe import Recipe, make_recipe
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.engine import Style, StyleTransfer
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
-from nst_pipeline.inbox.reading import find
+from nst_pipeline.inbox.scanner import find
 from nst_pipeline.preview import renderer as previews
 
 
@@ -186,10 +186,10 @@ def paint(config: Config, path: str, recipe: Recipe) -> tuple[previews.Source, A
     """Paint a content in the only style; return what the sheet shows of both."""
     (found,) = find([Path(path)])
     (style,) = config.styles
-    spot = previews.Spot(0, style, recipe)
-    painter = previews.Painter(config, resolve("compact"), 32, lambda *_: None, lambda: None)
-    source, painted = painter.paint(found, [spot])
-    return source, painted[spot.key]
+    job = previews.PreviewJob(0, style, recipe)
+    renderer = previews.Renderer(config, resolve("compact"), 32, lambda *_: None, lambda: None)
+    source, painted = renderer.paint(found, [job])
+    return source, painted[job.key]
 
 
 def halves(path: str, size: tuple[int, int] = (64, 48)) -> None:
@@ -303,8 +303,8 @@ def test_a_swatch_shows_every_picture_of_a_style() -> None:
         Image.new("RGB", (30, 40), colour).save(f"styles/{name}.png")
     images = {"styles/red.png": 1, "styles/green.png": 3}
     config = settings(land={"regions": {"a": {"images": images}, "b": "styles/blue.png"}})
-    painter = previews.Painter(config, resolve("compact"), 32, lambda *_: None, lambda: None)
-    swatch = painter.styles["land"].picture
+    renderer = previews.Renderer(config, resolve("compact"), 32, lambda *_: None, lambda: None)
+    swatch = renderer.styles["land"].picture
     assert swatch
     places = ((40, 50), (60, 50), (180, 90), (100, 150))
     shown = [swatch.getpixel(place) for place in places]

@@ -9,12 +9,12 @@ from conftest import picture, wave
 from PIL import Image
 
 from nst_pipeline.engine import (
+    Callbacks,
     Checkpoint,
     Recipe,
     Result,
     Style,
     StyleTransfer,
-    Watcher,
     read_checkpoint,
 )
 from nst_pipeline.engine.colour import grey, match_colours, match_luminance, moments
@@ -240,7 +240,7 @@ def test_16_bits_of_a_content_reach_the_engine() -> None:
         to_tensor(fine.astype(np.int32))
 
 
-class Notes(Watcher):
+class Notes(Callbacks):
     """Keeps everything; ends the work at a step if asked to."""
 
     def __init__(self, stop_at: int | None = None, kept: Checkpoint | None = None) -> None:

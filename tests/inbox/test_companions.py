@@ -26,12 +26,12 @@ from support import (
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.files import facts
-from nst_pipeline.inbox import reading
+from nst_pipeline.files import signature
+from nst_pipeline.inbox import scanner
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.inbox.scanner import Scanner
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.outcome import Failure, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.jobs.planning import Plan, ledger_path, make_plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner import moves
@@ -82,7 +82,7 @@ def test_companions_come_with_their_picture_and_are_none(config: Config) -> None
     (config.inbox / "sub").mkdir()
     for name in ("a.mask.jpg", "a.Mask.Sky.png", "a.init.png", "b.png", "sub/a.png"):
         draw(config.inbox / name)
-    found = {str(one.folder / one.path.name): one for one in reading.find([config.inbox])}
+    found = {str(one.folder / one.path.name): one for one in scanner.find([config.inbox])}
     assert found.keys() == {"a.png", "b.png", "sub/a.png"}
     kinds = {one.kind: one.path.name for one in found["a.png"].companions}
     assert kinds == {"mask": "a.mask.jpg", "mask.sky": "a.Mask.Sky.png", "init": "a.init.png"}
@@ -210,7 +210,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     yield engine
 
 
-def paint(config: Config) -> Painting | Failure:
+def paint(config: Config) -> EncodedResult | Failure:
     local = LocalExecutor(config, resolve("compact"), lambda *_: None)
     (job,) = plan(config).todo
     local.submit(Task(job.content, (job,)))
@@ -306,7 +306,7 @@ def test_a_kill_between_a_picture_and_its_companions_is_made_good(
     moves = []
     for name in ("a.png", "a.mask.png"):
         path = config.inbox / name
-        known = facts(path.stat())
+        known = signature(path.stat())
         target = config.processed / name
         moves.append(
             moves.Move(path, target, known, "move")
@@ -338,7 +338,7 @@ def test_a_companion_that_changed_stays_and_a_changed_picture_keeps_its_companio
 ) -> None:
     draw(config.inbox / "a.mask.png", 2)
     moves = [
-        moves.Move(path, config.processed / path.name, facts(path.stat()), "move")
+        moves.Move(path, config.processed / path.name, signature(path.stat()), "move")
         for path in (config.inbox / "a.png", config.inbox / "a.mask.png")
     ]
     with Ledger(ledger_path(config)) as ledger:
@@ -346,7 +346,7 @@ def test_a_companion_that_changed_stays_and_a_changed_picture_keeps_its_companio
         assert moves.dispose(ledger, moves[0], moves[1:]) is None
         assert names(config.inbox) == {"a.png", "a.mask.png"} and not moves.pending(ledger)
         path = config.inbox / "a.png"
-        moves[0] = moves.Move(path, config.processed / "a.png", facts(path.stat()), "move")
+        moves[0] = moves.Move(path, config.processed / "a.png", signature(path.stat()), "move")
         os.utime(config.inbox / "a.mask.png", ns=(1, 1))
         assert moves.dispose(ledger, moves[0], moves[1:]) == config.processed / "a.png"
         assert names(config.inbox) == {"a.mask.png"} and not moves.pending(ledger)

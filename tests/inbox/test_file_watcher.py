@@ -6,11 +6,11 @@ import pytest
 from support import wait_until
 
 from nst_pipeline.inbox import file_watcher
-from nst_pipeline.inbox.file_watcher import Bell, Watcher
+from nst_pipeline.inbox.file_watcher import FileWatcher, WakeUp
 
 
 def test_a_bell_is_heard_until_it_is_quieted() -> None:
-    bell = Bell()
+    bell = WakeUp()
     assert not bell.is_rung()
     for _ in range(100_000):
         bell.ring()  # more than a pipe holds
@@ -21,8 +21,8 @@ def test_a_bell_is_heard_until_it_is_quieted() -> None:
 
 
 def test_changes_ring_and_reading_does_not(tmp_path: Path) -> None:
-    bell = Bell()
-    watching = Watcher(tmp_path, "off", bell.ring)
+    bell = WakeUp()
+    watching = FileWatcher(tmp_path, "off", bell.ring)
     watching.arm()
     assert watching.has_events and bell.is_rung()  # for what was there before
     bell.quiet()
@@ -39,7 +39,7 @@ def test_changes_ring_and_reading_does_not(tmp_path: Path) -> None:
     bell.close()
 
 
-def _is_silent(bell: Bell) -> bool:
+def _is_silent(bell: WakeUp) -> bool:
     bell.quiet()
     return not bell.wait(0.3)
 
@@ -47,8 +47,8 @@ def _is_silent(bell: Bell) -> bool:
 def test_a_folder_that_was_replaced_is_watched_anew(tmp_path: Path) -> None:
     root = tmp_path / "inbox"
     root.mkdir()
-    bell = Bell()
-    watching = Watcher(root, "off", bell.ring)
+    bell = WakeUp()
+    watching = FileWatcher(root, "off", bell.ring)
     watching.arm()
     root.rename(tmp_path / "away")
     root.mkdir()
@@ -61,8 +61,8 @@ def test_a_folder_that_was_replaced_is_watched_anew(tmp_path: Path) -> None:
 
 
 def test_an_observer_whose_emitters_ended_is_replaced(tmp_path: Path) -> None:
-    bell = Bell()
-    watching = Watcher(tmp_path, "off", bell.ring)
+    bell = WakeUp()
+    watching = FileWatcher(tmp_path, "off", bell.ring)
     watching.arm()
     assert watching._observer is not None
     for emitter in list(watching._observer.emitters):
@@ -81,7 +81,7 @@ def test_polling_is_chosen_by_setting_and_by_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, polling: str
 ) -> None:
     monkeypatch.setattr(file_watcher, "is_network", lambda _: True)
-    watching = Watcher(tmp_path, polling, lambda: None)  # type: ignore[arg-type]
+    watching = FileWatcher(tmp_path, polling, lambda: None)  # type: ignore[arg-type]
     watching.arm()
     assert not watching.has_events
 
@@ -93,6 +93,6 @@ def test_without_watches_left_the_folder_is_read_instead(
         raise OSError(28, "inotify watch limit reached")
 
     monkeypatch.setattr(file_watcher.Observer, "schedule", refuse)
-    watching = Watcher(tmp_path, "off", lambda: None)
+    watching = FileWatcher(tmp_path, "off", lambda: None)
     watching.arm()
     assert not watching.has_events

@@ -7,17 +7,18 @@ import pytest
 from support import draw, wait_until
 
 from nst_pipeline.errors import BeingWrittenError, UsageError
-from nst_pipeline.files import facts
+from nst_pipeline.files import signature
 from nst_pipeline.inbox import reading, scanner
-from nst_pipeline.inbox.scanner import Scan, Scanner, filesystem, is_network, mount_point
+from nst_pipeline.inbox.mounts import filesystem, is_network, mount_point
+from nst_pipeline.inbox.scanner import Scan, Scanner
 
 
-def names(found: list[reading.Found]) -> list[str]:
+def names(found: list[scanner.SourceFile]) -> list[str]:
     return [str(item.folder / item.path.name) for item in found]
 
 
 def make(root: Path, settle_seconds: float = 0.0, **options: object) -> Scanner:
-    return Scanner([root], ("*.part", "*~"), (root / "apart",), settle_seconds, **options)  # type: ignore[arg-type]
+    return Scanner([root], ("*.part", "*~"), (root / "excluded",), settle_seconds, **options)  # type: ignore[arg-type]
 
 
 def until_settled(scan: Scanner) -> Scan:
@@ -57,9 +58,9 @@ def test_without_a_clock_to_trust_only_watching_tells(
 def test_what_nobody_wants_painted_is_left_out(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     root = tmp_path / "inbox"
-    for folder in (outside, root / "apart", root / ".hidden", root / "sub"):
+    for folder in (outside, root / "excluded", root / ".hidden", root / "sub"):
         folder.mkdir(parents=True)
-    for path in ("a.png", ".h.png", "b.png.part", "c.png~", "apart/d.png", ".hidden/e.png"):
+    for path in ("a.png", ".h.png", "b.png.part", "c.png~", "excluded/d.png", ".hidden/e.png"):
         (root / path).write_text("x")
     (root / "sub/f.png").write_text("x")
     (outside / "g.png").write_text("x")
@@ -73,9 +74,9 @@ def test_what_nobody_wants_painted_is_left_out(tmp_path: Path) -> None:
 def test_a_finished_file_is_left_out_until_it_changes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("1")
     look = make(tmp_path)
-    look.forget({str(tmp_path / "a.png"): facts((tmp_path / "a.png").stat())})
+    look.forget({str(tmp_path / "a.png"): signature((tmp_path / "a.png").stat())})
     scan = look.scan()
-    assert not scan.settled and [name for _, name in scan.finished] == ["a"]
+    assert not scan.stable and [name for _, name in scan.finished] == ["a"]
     (tmp_path / "a.png").write_text("22")
     assert names(look.scan().settled) == ["a.png"]
 
@@ -115,7 +116,7 @@ def test_a_file_with_a_writer_is_not_read(tmp_path: Path) -> None:
 
 def test_another_file_than_was_seen_is_not_read(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 1)
-    known = facts((tmp_path / "a.png").stat())
+    known = signature((tmp_path / "a.png").stat())
     draw(tmp_path / "b.png", 2)
     (tmp_path / "b.png").rename(tmp_path / "a.png")
     with pytest.raises(BeingWrittenError):
@@ -141,7 +142,7 @@ def test_many_files_are_each_seen_once(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").touch()
     look = make(tmp_path)
     scan = look.scan()
-    assert len({item.path for item in scan.settled}) == len(scan.settled) == 3000
-    for item in scan.settled:
+    assert len({item.path for item in scan.stable}) == len(scan.stable) == 3000
+    for item in scan.stable:
         look.finish(item)
     assert not look.scan().settled

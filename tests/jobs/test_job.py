@@ -8,7 +8,7 @@ from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import ConfigError
-from nst_pipeline.inbox.reading import Found
+from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.jobs.job import Content, Job, Style, plan
 
 WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
@@ -17,7 +17,7 @@ IN, OUT = Path("/in"), Path("/out")
 
 def content(name: str, sha256: str = "c", root: Path = IN) -> Content:
     path = root / name
-    return Content(Found(path, PurePath(name).parent, root), sha256)
+    return Content(SourceFile(path, PurePath(name).parent, root), sha256)
 
 
 def style(name: str, sha256: str = "s", **recipe: Any) -> Style:

@@ -14,7 +14,7 @@ from support import FakeExecutor, Silent, configure, draw, make_home, outputs, p
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import Abandoned, CannotCreateError, DiskFullError, ImageError
-from nst_pipeline.files import facts, free_bytes, numbered, rename_new
+from nst_pipeline.files import free_bytes, numbered, rename_new, signature
 from nst_pipeline.inbox import reading
 from nst_pipeline.jobs.ledger import Entry, Ledger
 from nst_pipeline.jobs.planning import ledger_path, make_plan
@@ -247,7 +247,7 @@ def test_where_links_are_impossible_a_duplicate_is_a_copy(
 
 def moved(config: Config, kind: moves.Kind = "move") -> moves.Move:
     source = config.inbox / "a.png"
-    known = facts(source.stat())
+    known = signature(source.stat())
     if kind == "delete":
         return moves.deletion(source, known)
     report = json.dumps({"reason": "because"}) if kind == "fail" else ""

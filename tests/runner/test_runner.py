@@ -16,7 +16,7 @@ from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
 from nst_pipeline.manifest.model import JobRecord, Recorder, schema
 from nst_pipeline.runner import runner
 from nst_pipeline.runner.runner import Plan, run_once
@@ -66,13 +66,15 @@ class FakeExecutor:
         self.tasks.clear()
 
 
-def _painting(job: Job) -> Painting:
+def _painting(job: Job) -> EncodedResult:
     losses = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
     buffer = io.BytesIO()
     tag = PngInfo()
     tag.add_text("title", f"{job.content.path.name} in {job.style.name}")
     picture(8, 8).save(buffer, "PNG", pnginfo=tag)
-    return Painting(buffer.getvalue(), (36, 48), (48, 64), 3, "iterations", losses, losses, 0.5)
+    return EncodedResult(
+        buffer.getvalue(), (36, 48), (48, 64), 3, "iterations", losses, losses, 0.5
+    )
 
 
 class Listener:

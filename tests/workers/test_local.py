@@ -9,14 +9,14 @@ import pytest
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.weights import resolve
-from nst_pipeline.engine import Result, Watcher, transfer
+from nst_pipeline.engine import Callbacks, Result, transfer
 from nst_pipeline.engine.batch import Batch
 from nst_pipeline.engine.scene import Scene, make_scene
 from nst_pipeline.errors import Abandoned, UnavailableError
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.outcome import Failure, Outcome, Painting
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.jobs.planning import make_plan
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Task
@@ -73,7 +73,7 @@ def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
     assert not local.capacity and local.machine() is None
     outcomes = list(local.drain())
     assert names(outcomes) == ALL and local.capacity == 2
-    assert all(isinstance(outcome.outcome, Painting) for outcome in outcomes)
+    assert all(isinstance(outcome.outcome, EncodedResult) for outcome in outcomes)
     assert callers == {threading.current_thread()}
     machine = local.machine()
     assert machine is not None and machine.cache_misses == 2
@@ -128,7 +128,7 @@ def test_a_content_that_is_no_picture_any_more_fails_and_the_next_is_painted(
     local.close()
     assert names(outcomes) == ALL
     assert {o.outcome.kind for o in outcomes if isinstance(o.outcome, Failure)} == {"input"}
-    assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, False, True, True]
+    assert [isinstance(o.outcome, EncodedResult) for o in outcomes] == [False, False, True, True]
 
 
 def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) -> None:
@@ -139,7 +139,7 @@ def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) 
     local.submit(todo[0])
     outcomes = list(local.drain())
     local.close()
-    assert [isinstance(o.outcome, Painting) for o in outcomes] == [False, True]
+    assert [isinstance(o.outcome, EncodedResult) for o in outcomes] == [False, True]
 
 
 def test_a_style_is_read_and_prepared_for_the_first_content_alone(
@@ -163,7 +163,7 @@ def test_a_style_is_read_and_prepared_for_the_first_content_alone(
     outcomes += local.drain()
     local.close()
     assert read == ["hill"]
-    assert all(isinstance(outcome.outcome, Painting) for outcome in outcomes)
+    assert all(isinstance(outcome.outcome, EncodedResult) for outcome in outcomes)
 
 
 def test_a_content_is_looked_at_once_for_all_its_styles(
@@ -193,11 +193,11 @@ def test_what_goes_wrong_fails_what_is_painted_together_alone(
     failed: list[range] = []
     paint = Batch.paint
 
-    def painted(self: Batch, watcher: Watcher) -> list[Result]:
+    def painted(self: Batch, callbacks: Callbacks) -> list[Result]:
         if 1 in self.indices and not failed:
             failed.append(self.indices)
             raise ValueError("no luck")
-        return paint(self, watcher)
+        return paint(self, callbacks)
 
     monkeypatch.setattr(Batch, "paint", painted)
     told: set[str] = set()
