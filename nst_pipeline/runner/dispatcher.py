@@ -18,7 +18,7 @@ from nst_pipeline.errors import (
     OutputError,
 )
 from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, write_temporary
-from nst_pipeline.images.animation import with_suffix
+from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.scanner import Scanner
 from nst_pipeline.jobs.job import Job
@@ -291,7 +291,7 @@ def _publish_extras(final: Path, painting: EncodedResult) -> list[str]:
     """Publish what goes beside a result; what cannot be is told, for the result is there."""
     done = []
     for suffix, data in painting.extras.items():
-        path = with_suffix(final, suffix)
+        path = extra_path(final, suffix)
         try:
             ensure_folder(path.parent)
             publish(path, data)
