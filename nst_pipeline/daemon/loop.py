@@ -79,7 +79,7 @@ class _Daemon:
         self._config, self._load, self._make_executor = config, load, make_executor
         self._bell, self._notifier = WakeUp(), Notifier()
         self._reporter = Reporter(config, self._notifier)
-        self._signals = Signals(self._bell.ring, config.watch.stop_seconds)
+        self._signals = Signals(self._bell.set, config.watch.stop_seconds)
         self._hooks = Hooks(
             should_stop=self._should_stop, rung=self._rung, check=self._check,
             again=self._note_due, looked=self._looked, timed=self._reporter.timed,
@@ -97,7 +97,7 @@ class _Daemon:
         config = self._config
         self._signals.stop_seconds = config.watch.stop_seconds
         self._scanner = make_scanner(config)
-        self._watcher = FileWatcher(config.inbox, config.watch.polling, self._bell.ring)
+        self._watcher = FileWatcher(config.inbox, config.watch.polling, self._bell.set)
         self._mount = None
 
     def run(self) -> None:
@@ -120,7 +120,7 @@ class _Daemon:
         self._bell.close()
 
     def _turn(self) -> None:
-        self._bell.quiet()  # before anything is looked at, so that no later ring is lost
+        self._bell.clear()  # before anything is looked at, so that no later ring is lost
         if self._signals.stopping:
             return
         if self._signals.reload:
@@ -169,7 +169,7 @@ class _Daemon:
         """Let more events come in, but no signal wait."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._bell.quiet()
+            self._bell.clear()
             if self._signals.stopping or self._signals.reload:
                 return
             self._bell.wait(left)
@@ -225,10 +225,10 @@ class _Daemon:
 
     def _rung(self) -> bool:
         now = time.monotonic()
-        is_due = self._bell.is_rung() or (self._due is not None and now >= self._due)
+        is_due = self._bell.is_set() or (self._due is not None and now >= self._due)
         if not is_due or now < self._rest_until:
             return False
-        self._bell.quiet()
+        self._bell.clear()
         self._due = None
         return True
 
