@@ -119,6 +119,7 @@ def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
         (*config.excluded, *styles),
         config.watch.settle_seconds,
         "" if paths else config.watch.urgent,
+        is_inbox=not paths,
     )
 
 
@@ -189,9 +190,8 @@ def make_plan(
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
     """Tell the scanner what is finished, where it cannot know: at first, and after a change."""
     known = f"{plan_digest} {ledger.fact('told') or ''}"
-    if scanner.knows != known:
-        scanner.forget(ledger.settled(plan_digest))
-        scanner.knows = known
+    if scanner.known_as != known:
+        scanner.set_finished(ledger.settled(plan_digest), known)
 
 
 def _contents(

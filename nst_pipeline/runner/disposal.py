@@ -55,7 +55,7 @@ class Settler:
         self._ledger.settle_all((f.path, f.signature or "", self._settled_for(f)) for f in done)
         if self._scanner:
             for found in done:
-                self._scanner.finish(found)
+                self._scanner.add_finished(found)
 
     def settle_all(self) -> None:
         """Settle every content that had a job to do and has none left."""
@@ -185,7 +185,7 @@ class Settler:
         """Leave a file where it is, and out of all plans until it changes."""
         self._ledger.settle(found.path, found.signature or "", self._settled_for(found), problem)
         if self._scanner:
-            self._scanner.finish(found)
+            self._scanner.add_finished(found)
 
     def _settled_for(self, found: SourceFile) -> str:
         """Return the digest of the plan that has nothing left for a file; empty: none knows."""

@@ -22,7 +22,7 @@ from nst_pipeline.images.animation import Frames, animate
 from nst_pipeline.images.decoding import Decoded, Pixels, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.companions import engine_arguments, missing_mask
+from nst_pipeline.inbox.companions import engine_arguments, missing_companion
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
 from nst_pipeline.workers.engine_thread import (
@@ -84,7 +84,7 @@ class LocalExecutor:
         except ImageError as error:
             broken = str(error)
         for job in task.jobs:
-            if reason := broken or _missing_mask(job):
+            if reason := broken or _missing_companion(job):
                 work.events.put(Painted(job, Failure(reason, kind="input")))
             else:
                 work.jobs.append(job)
@@ -168,10 +168,10 @@ def _encoded(
         return failure(error)
 
 
-def _missing_mask(job: Job) -> str:
-    """Say that a content has no mask of a region of its style; empty: it has all."""
-    path = job.content.path
-    reason = missing_mask(path, job.style.sources, job.content.companions)
+def _missing_companion(job: Job) -> str:
+    """Say which companion a content lacks for its style and recipe; empty: none."""
+    path, needs_init = job.content.path, job.style.recipe.init == "image"
+    reason = missing_companion(path, job.style.sources, needs_init, job.content.companions)
     return reason and f"{shown(path)} in {job.style.name}: {reason}"
 
 
