@@ -111,7 +111,7 @@ def run(
     changes = {"size": size, "iterations": iterations}
     settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
     output = {"snapshots": snapshots, "making": making}
-    config = configure(config_path, style or [], settings, changes, bool(paths), output)
+    config = configure(config_path, style or [], settings, changes, paths or [], output)
     console = Console(stderr=as_json)
     if dry_run:
         _show_plan(config, paths, force, as_json)
