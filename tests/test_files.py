@@ -1,12 +1,23 @@
-"""Names that a file can have."""
+"""Names that a file can have, and files that appear whole or not at all."""
 
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from nst_pipeline.files import NAME_BYTES, fitted_name, numbered
+from nst_pipeline.errors import CannotCreateError, OutputError
+from nst_pipeline.files import (
+    NAME_BYTES,
+    changed_ns,
+    ensure_folder,
+    fitted_name,
+    numbered,
+    publish,
+    shown,
+    signature,
+)
 
 LONG = "p" * 251
 """With ``.png``, the longest name that a file can have."""
@@ -65,3 +76,61 @@ def test_a_number_is_put_into_a_name_of_any_length(tmp_path: Path, name: str) ->
         path.touch(exist_ok=False)
     assert len(paths) == 11 and tmp_path / name in paths
     assert numbered(tmp_path / "photo.png", 2) == tmp_path / "photo-2.png"
+
+
+def test_a_published_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    publish(path, b"old")
+    publish(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_published_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    publish(tmp_path / "file", b"x")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_half_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file"
+    publish(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            publish(path, b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_where_nothing_can_be_created_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotCreateError, match="permissions"):
+        ensure_folder(tmp_path / "file" / "folder")
+    with pytest.raises(CannotCreateError):
+        publish(tmp_path / "file" / "x", b"")
+
+
+def test_any_path_can_be_shown() -> None:
+    assert shown(Path(os.fsdecode(b"caf\xe9/\xc3\xa9"))) == "caf\\xe9/é"
+
+
+def test_a_signature_changes_with_a_files_bytes_its_times_and_its_place(tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"1")
+    other.write_bytes(b"1")
+    signatures = [signature(other.stat()), signature(path.stat())]
+    os.utime(path, ns=(1, 1))
+    signatures.append(signature(path.stat()))
+    path.write_bytes(b"22")
+    signatures.append(signature(path.stat()))
+    os.utime(path, ns=(1, 1))
+    signatures.append(signature(path.stat()))
+    assert len(set(signatures)) == len(signatures)
+    assert changed_ns(signatures[-1]) == path.stat().st_ctime_ns
+    assert signature(path.stat()) == signatures[-1]

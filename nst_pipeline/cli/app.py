@@ -74,7 +74,11 @@ def run(
     config_path: ConfigOption = None,
     style: Annotated[
         list[str] | None,
-        typer.Option("-s", "--style", help="A style of the settings, or an image; repeatable."),
+        typer.Option(
+            "-s",
+            "--style",
+            help="A style of the settings, an image, or a quoted pattern; repeatable.",
+        ),
     ] = None,
     inbox: Annotated[Path | None, typer.Option(help="Folder of pictures to paint.")] = None,
     outbox: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,

@@ -15,7 +15,7 @@ from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config.pipeline import Config, explain, load, parse
 from nst_pipeline.config.recipe import did_you_mean
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
-from nst_pipeline.config.weights import needs_download
+from nst_pipeline.config.weights import is_downloadable
 from nst_pipeline.errors import UsageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
@@ -168,7 +168,7 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
 
 def fetch_if_missing(weights: str) -> None:
     """Download the weights that the settings name, if that is what it takes."""
-    if needs_download(weights):
+    if is_downloadable(weights):
         from nst_pipeline.engine.vgg import fetch_imagenet
 
         fetch_imagenet(progress=sys.stderr.isatty())

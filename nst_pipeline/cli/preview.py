@@ -30,7 +30,11 @@ def preview(
     config_path: ConfigOption = None,
     style: Annotated[
         list[str] | None,
-        typer.Option("-s", "--style", help="A style of the settings, or an image; repeatable."),
+        typer.Option(
+            "-s",
+            "--style",
+            help="A style of the settings, an image, or a quoted pattern; repeatable.",
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,

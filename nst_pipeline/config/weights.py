@@ -39,7 +39,7 @@ def imagenet_path() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints" / IMAGENET_FILE
 
 
-def needs_download(choice: str) -> bool:
+def is_downloadable(choice: str) -> bool:
     """Tell whether ``choice`` names weights that have to be downloaded first."""
     return choice == "imagenet" and not imagenet_path().is_file()
 

@@ -12,7 +12,7 @@ from conftest import Program, picture
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from nst_pipeline.cli import app
+from nst_pipeline.cli.app import app
 from nst_pipeline.config.pipeline import Config, load, parse
 from nst_pipeline.config.recipe import Recipe, make_recipe
 from nst_pipeline.config.weights import resolve

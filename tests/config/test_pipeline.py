@@ -34,8 +34,8 @@ def problems(folder: Path, text: str) -> list[str]:
     return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
 
 
-def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -> None:
-    told = problems(
+def test_several_mistakes_are_all_reported_with_their_lines_and_keys(folder: Path) -> None:
+    reported = problems(
         folder,
         "inbx: here\n"
         "styles:\n"
@@ -67,7 +67,7 @@ def test_several_mistakes_are_all_told_with_their_lines_and_keys(folder: Path) -
         "as an integer",
         "14: device: 'gpu' is no device; give auto, cpu, cuda or cuda:N",
     ]
-    assert sorted(told) == sorted(expected)
+    assert sorted(reported) == sorted(expected)
 
 
 def test_relative_paths_are_relative_to_the_file(
@@ -94,18 +94,22 @@ def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
         ("", "holds no settings"),
         ("styles: [", "not YAML"),
         ("inbox: in", "1: styles: missing"),
-        ("styles: {}", "styles"),
+        ("styles: {}", "1: styles: is {}; dictionary should have at least 1 item"),
         ("styles: {a/b: ink.png}", "cannot be a style's name"),
         ("inbox: .\nstyles: {ink: ink.png}", "lies in the inbox"),
         ("styles: {ink: ink.png}\noutput: {name: x}", r"put {content} into it"),
         ("styles: {ink: ink.png}\noutput: {name: '{contents}'}", r"unknown field {contents}"),
         ("styles: {ink: ink.png}\noutput: {name: '../{content}'}", "must stay in the outbox"),
-        ("styles: {ink: ink.png}\noutput: {name: '{content'}", "name"),
+        ("styles: {ink: ink.png}\noutput: {name: '{content'}", "2: output.name: expected '}'"),
         ("styles: {a: ink.png, b: ink.png}\noutput: {name: '{content}'}", "put {style} into it"),
         (
             "styles: {ink: ink.png}\noutput: {format: webp, bit_depth: 16}",
             "2: output.bit_depth: 16 bits do not fit into webp; set format to png or tiff",
         ),
+        ("styles: {ink: ink.png}\ninbox: ~nobody-at-all/in", "2: inbox: ~.*is nobody's home"),
+        ("styles: {ink: ~nobody-at-all/a.png}", "1: styles.ink.image: ~.*is nobody's home"),
+        ("styles: {ink: " + "x" * 300 + ".png}", "1: styles.ink.image: .*xx.png: no such file"),
+        ("styles: {ink: ink.png}\nweights: ~nobody-at-all/w.pth", "2: weights: ~.*nobody's home"),
         ("styles: {ink: ink.png}\noutput: {subsampling: 4:1:1}", "is '4:1:1'; should be '4:4:4'"),
     ],
 )
@@ -144,8 +148,8 @@ def test_a_style_is_an_image_a_blend_or_regions(folder: Path) -> None:
     assert config.styles["land"].paths() == (ink, oil)
 
 
-def test_mistakes_in_styles_of_several_images_are_told_with_their_lines(folder: Path) -> None:
-    told = problems(
+def test_mistakes_in_styles_of_several_images_are_reported_with_their_lines(folder: Path) -> None:
+    reported = problems(
         folder,
         "styles:\n"
         "  none: {recipe: gatys}\n"
@@ -176,7 +180,7 @@ def test_mistakes_in_styles_of_several_images_are_told_with_their_lines(folder: 
         "photo.mask.NAME.png",
         "18: styles.land.regions.sky.imags: unknown key; did you mean 'images'?",
     ]
-    assert sorted(told) == sorted(expected)
+    assert sorted(reported) == sorted(expected)
 
 
 @pytest.mark.parametrize("written", ["4:2:0", "'4:2:0'"])
@@ -185,7 +189,7 @@ def test_subsampling_is_no_number_of_base_60(folder: Path, written: str) -> None
     assert config.output.subsampling == "4:2:0"
 
 
-def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nst-pipeline init"):
         load(tmp_path / "pipeline.yaml")
 

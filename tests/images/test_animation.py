@@ -1,19 +1,15 @@
-"""Snapshots, animations, and work that goes on where it was ended."""
+"""Snapshots, and the animation of them."""
 
 import io
 import json
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Program, command, picture
+from conftest import Program, picture
 from PIL import Image
-from support import wait_until
 
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.images.animation import animate, extra_path, snapshot_steps
-from nst_pipeline.workers import checkpoints
 
 
 def test_snapshots_lie_beside_the_result_and_the_manifest_names_them(
@@ -73,50 +69,3 @@ def test_the_longest_name_of_a_result_still_has_extras_of_its_own(
         path.parent.mkdir(exist_ok=True)
         path.touch(exist_ok=False)
     assert len(extras) == 2
-
-
-def _start(project: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(command("run", "-s", "ink"), cwd=project, stderr=subprocess.PIPE)
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_was_ended_goes_on_and_ends_as_if_it_never_was(
-    project: Path, program: Program, how: signal.Signals
-) -> None:
-    settings = (project / "pipeline.yaml").read_text()
-    (project / "inbox/hill.png").unlink()
-    picture(64, 48, seed=1).save(project / "inbox/boat.jpg")
-    settings = settings.replace("{size: 48, iterations: 3}", "{size: 64, iterations: 100}")
-    (project / "pipeline.yaml").write_text(settings + "checkpoint_seconds: 0.1\n")
-    assert program("run", "-s", "ink", cwd=project).returncode == 0
-    output = project / "outbox/boat-ink.png"
-    whole = output.read_bytes()
-    manifest = json.loads(next((project / "outbox/manifests").glob("*.json")).read_text())
-    for folder in ("outbox", "state"):
-        subprocess.run(["rm", "-r", project / folder], check=True)
-    process = _start(project)
-    folder = project / "state/checkpoints"
-    try:
-        wait_until(lambda: folder.is_dir() and any(folder.glob("[0-9a-f]*-*")))
-        process.send_signal(how)
-    finally:
-        process.communicate(timeout=60)
-    assert not output.exists()
-    assert list(folder.glob("[0-9a-f]*-*"))
-    assert program("run", "-s", "ink", cwd=project).returncode == 0
-    assert output.read_bytes() == whole
-    assert not list(folder.glob("[0-9a-f]*-*"))
-    assert manifest["jobs"][0]["iterations"] == 100
-
-
-def test_checkpoints_go_with_the_jobs_that_they_are_of(tmp_path: Path) -> None:
-    checkpoints.keep(tmp_path, ["a" * 64, "b" * 64], b"both")
-    checkpoints.keep(tmp_path, ["c" * 64], b"one")
-    assert checkpoints.find(tmp_path, ["a" * 64, "b" * 64]) == b"both"
-    assert checkpoints.find(tmp_path, ["a" * 64]) is None
-    checkpoints.forget(tmp_path, "a" * 64)
-    assert checkpoints.find(tmp_path, ["a" * 64, "b" * 64]) is None
-    checkpoints.forget_all_but(tmp_path, {"c" * 64})
-    assert checkpoints.find(tmp_path, ["c" * 64]) == b"one"
-    checkpoints.forget_all_but(tmp_path, set())
-    assert checkpoints.find(tmp_path, ["c" * 64]) is None

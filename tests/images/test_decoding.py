@@ -1,14 +1,24 @@
-import io
-import sys
+"""Image files to pixels: of 8 bits, of 16 bits, and of telephones."""
 
+import io
+import struct
+import sys
+import zlib
+from typing import Any
+
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 from conftest import picture
 from PIL import Image, ImageCms, features
+from PIL.PngImagePlugin import putchunk
 
+from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.errors import ImageError
 from nst_pipeline.images import decoding
+from nst_pipeline.images.encoding import encode
 
 BIG = 10**9
 
@@ -169,3 +179,140 @@ def test_heic_without_its_package_tells_what_to_install(monkeypatch: pytest.Monk
 
 def test_the_suffixes_of_telephones_are_known() -> None:
     assert {".heic", ".heif", ".avif", ".webp"} <= decoding.IMAGE_SUFFIXES
+
+
+# 16 bits
+
+MADE_BY = {"style": "ink"}
+DEEP_TIFF = OutputSettings(format="tiff", bit_depth=16, keep_exif=True)
+BASE = np.random.default_rng(0).integers(0, 65536, (48, 64, 4)).astype(np.uint16)
+RGB, ALPHA = np.ascontiguousarray(BASE[..., :3]), np.ascontiguousarray(BASE[..., 3])
+
+
+def png(samples: Any, **chunks: bytes) -> bytes:
+    plain = bytes(imagecodecs.png_encode(samples))
+    buffer = io.BytesIO()
+    buffer.write(plain[:33])
+    for name, data in chunks.items():
+        putchunk(buffer, name.encode(), data)
+    buffer.write(plain[33:])
+    return buffer.getvalue()
+
+
+def tiff(samples: Any, photometric: str = "rgb", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, photometric=photometric, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(RGB),
+        tiff(RGB),
+        tiff(RGB, compression="deflate", predictor=True),
+        tiff(RGB, byteorder=">"),
+        tiff(RGB, tile=(16, 16)),
+        tiff(RGB, bigtiff=True),
+        tiff(np.ascontiguousarray(np.moveaxis(RGB, 2, 0)), planarconfig="separate"),
+    ],
+)
+def test_16_bits_of_colour_are_read_without_loss(data: bytes) -> None:
+    decoded = decode(data)
+    assert decoded.pixels.dtype == np.uint16 and decoded.alpha is None
+    assert np.array_equal(decoded.pixels, RGB)
+
+
+@pytest.mark.parametrize("data", [png(BASE), tiff(BASE, extrasamples=["unassalpha"])])
+def test_16_bits_of_alpha_are_read_without_loss(data: bytes) -> None:
+    decoded = decode(data)
+    assert np.array_equal(decoded.pixels, RGB) and np.array_equal(decoded.alpha, ALPHA)
+
+
+def test_opaque_alpha_is_no_alpha() -> None:
+    assert decode(png(np.dstack((RGB, np.full_like(ALPHA, 65535))))).alpha is None
+
+
+def test_grey_with_alpha_is_decode() -> None:
+    decoded = decode(png(np.ascontiguousarray(BASE[..., 2:])))
+    assert np.array_equal(decoded.pixels[..., 1], BASE[..., 2])
+    assert np.array_equal(decoded.alpha, ALPHA)
+
+
+def test_premultiplied_colours_are_divided_by_their_alpha() -> None:
+    clear = np.full((48, 64, 1), 32768, np.uint16)
+    halved = (RGB.astype(np.float64) * 32768 / 65535).round().astype(np.uint16)
+    decoded = decode(tiff(np.dstack((halved, clear)), extrasamples=["assocalpha"]))
+    assert np.abs(decoded.pixels.astype(int) - RGB).max() <= 2
+
+
+def test_white_may_be_zero() -> None:
+    decoded = decode(tiff(ALPHA, "miniswhite"))
+    assert np.array_equal(decoded.pixels[..., 0], 65535 - ALPHA)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_that_of_8_bits(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[decoding.ORIENTATION] = orientation
+    block = exif.tobytes()[6:]
+    buffer = io.BytesIO()
+    Image.fromarray(decoding.to_depth(RGB, 8)).save(buffer, "PNG", exif=exif)
+    decoded = decode(png(RGB, eXIf=block))
+    assert np.array_equal(decoding.to_depth(decoded.pixels, 8), decode(buffer.getvalue()).pixels)
+    assert not decoded.exif
+    # In the place of another tag that says 1 (big-endian, as EXIF blocks are made here).
+    plain = encode(RGB, None, DEEP_TIFF, MADE_BY)
+    other = struct.pack(">HHIHH", 284, 3, 1, 1, 0)
+    assert other in plain
+    turned = plain.replace(other, struct.pack(">HHIHH", decoding.ORIENTATION, 3, 1, orientation, 0))
+    assert np.array_equal(decode(turned).pixels, decoded.pixels)
+
+
+@pytest.mark.parametrize("make", [png, tiff])
+def test_a_profile_is_applied_in_16_bits(make: Any) -> None:
+    profile = imagecodecs.cms_profile("adobergb")
+    srgb = imagecodecs.cms_profile("srgb")
+    soft = (RGB // 4 + 20000).astype(np.uint16)  # colours that both can show
+    wide = imagecodecs.cms_transform(soft, srgb, profile, colorspace="rgb", outcolorspace="rgb")
+    if make is png:
+        data = png(wide, iCCP=b"x\0\0" + zlib.compress(profile))
+    else:
+        data = tiff(wide, iccprofile=profile)
+    assert np.abs(wide.astype(int) - soft).max() > 1000
+    assert np.abs(decode(data).pixels.astype(int) - soft).max() < 100
+
+
+def test_a_broken_profile_is_ignored_in_16_bits_too() -> None:
+    assert np.array_equal(decode(tiff(RGB, iccprofile=b"no profile at all")).pixels, RGB)
+
+
+@pytest.mark.parametrize("data", [png(RGB), tiff(RGB), encode(RGB, None, DEEP_TIFF, MADE_BY)])
+def test_16_bits_that_are_cut_short_or_too_large_are_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="^it: "):
+        decode(data[: len(data) * 2 // 3])
+    with pytest.raises(ImageError, match="64 x 48 pixels; limits.max_pixels allows 3,000"):
+        decode(data, 3000)
+
+
+def test_a_png_with_flipped_bits_is_refused() -> None:
+    data = bytearray(png(RGB))
+    data[len(data) // 2] ^= 255
+    with pytest.raises(ImageError, match="damaged"):
+        decode(bytes(data))
+
+
+def test_a_tiff_that_lies_about_its_size_is_refused() -> None:
+    data = tiff(RGB)
+    lying = data.replace(struct.pack("<HHII", 257, 4, 1, 48), struct.pack("<HHII", 257, 4, 1, 4800))
+    assert lying != data
+    with pytest.raises(ImageError, match="damaged"):
+        decode(lying)
+
+
+def test_depths_are_converted_by_rounding_and_back() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(decoding.to_depth(every, 8), (every / 257).round())
+    eight = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(decoding.to_depth(decoding.to_depth(eight, 16), 8), eight)
+    assert decoding.to_depth(eight, 16)[-1] == 65535

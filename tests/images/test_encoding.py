@@ -1,10 +1,12 @@
+"""Pixels to image files."""
+
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,7 @@ from conftest import picture
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from nst_pipeline.config.settings import OutputSettings
-from nst_pipeline.errors import CannotCreateError, OutputError
-from nst_pipeline.files import ensure_folder, publish, shown
+from nst_pipeline.images.decoding import Decoded, decode, to_depth
 from nst_pipeline.images.encoding import encode, output_namer
 
 MADE_BY = {"style": "ink", "recipe": {"size": 48}}
@@ -120,43 +121,69 @@ def test_names_follow_the_template() -> None:
     assert name("cat") == "ink/cat_48_gatys.jpg"
 
 
-def test_a_published_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    publish(path, b"old")
-    publish(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(path.parent.iterdir()) == [path]
+# 16 bits
+
+BASE = np.random.default_rng(0).integers(0, 65536, (48, 64, 4)).astype(np.uint16)
+RGB, ALPHA = np.ascontiguousarray(BASE[..., :3]), np.ascontiguousarray(BASE[..., 3])
 
 
-def test_published_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
-    (tmp_path / "plain").touch()
-    publish(tmp_path / "file", b"x")
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+def read(data: bytes) -> Decoded:
+    return decode(data, "it", 10**6)
 
 
-def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_half_written(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "file"
-    publish(path, b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OutputError, match="File too large"):
-            publish(path, b"x" * 5000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+def deep(kind: str) -> OutputSettings:
+    return OutputSettings(format=kind, bit_depth=16, keep_exif=True)  # type: ignore[arg-type]
 
 
-def test_a_place_where_nothing_can_be_created_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(CannotCreateError, match="permissions"):
-        ensure_folder(tmp_path / "file" / "folder")
-    with pytest.raises(CannotCreateError):
-        publish(tmp_path / "file" / "x", b"")
+@pytest.mark.parametrize("alpha", [None, ALPHA])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_16_bits_are_written_without_loss(kind: str, alpha: Any) -> None:
+    data = encode(RGB, alpha, deep(kind), MADE_BY)
+    decoded = read(data)
+    assert np.array_equal(decoded.pixels, RGB)
+    assert alpha is None or np.array_equal(decoded.alpha, alpha)
+    with Image.open(io.BytesIO(data)) as image:  # a reader of another make
+        assert image.size == (64, 48)
+        assert kind == "png" or alpha is None or image.getexif()[338] == 2  # not premultiplied
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - RGB / 257).max() <= 1
+    assert encode(RGB, alpha, deep(kind), MADE_BY) == data
 
 
-def test_any_path_can_be_shown() -> None:
-    assert shown(Path(os.fsdecode(b"caf\xe9/\xc3\xa9"))) == "caf\\xe9/é"
+def test_a_tiff_of_8_bits_is_written_without_loss() -> None:
+    shallow = to_depth(RGB, 8)
+    settings = OutputSettings(format="tiff")
+    with Image.open(io.BytesIO(encode(shallow, None, settings, MADE_BY))) as image:
+        assert np.array_equal(np.asarray(image), shallow)
+    assert np.array_equal(read(encode(shallow, None, settings, MADE_BY)).pixels, shallow)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_the_cameras_data_travel_whatever_their_byte_order(kind: str, order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x0110] = "a camera"
+    exif[0x0142] = 512  # the width of tiles in the camera's file: the new one has none
+    exif.get_ifd(0x8825)[1] = "N"
+    exif.get_ifd(0x8769)[0x829A] = 0.5
+    data = encode(RGB, None, deep(kind), MADE_BY, exif.tobytes())
+    with Image.open(io.BytesIO(data)) as image:
+        found = image.getexif()
+        assert found[0x0110] == "a camera" and found.get_ifd(0x8825)[1] == "N"
+        assert found.get_ifd(0x8769)[0x829A] == 0.5
+        assert json.loads(found[0x010E]) == MADE_BY and 0x0142 not in found
+    assert np.array_equal(read(data).pixels, RGB)
+
+
+def test_8_bits_come_out_of_16_where_asked_and_the_other_way_round() -> None:
+    shallow = to_depth(RGB, 8)
+    assert np.array_equal(read(encode(RGB, None, OutputSettings(), MADE_BY)).pixels, shallow)
+    widened = read(encode(shallow, None, deep("png"), MADE_BY)).pixels
+    assert np.array_equal(widened, shallow.astype(np.uint16) * 257)
+
+
+def test_alpha_is_scaled_to_the_picture() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 128).astype(np.uint16), (96, 1))
+    decoded = read(encode(RGB, ramp, deep("png"), MADE_BY))
+    assert decoded.alpha is not None and decoded.alpha.shape == (48, 64)
+    assert np.abs(decoded.alpha.astype(float) - ramp[::2, ::2]).max() < 600

@@ -147,3 +147,33 @@ def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
     land = Style("ink", {"sky": images}, Recipe())
     with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
         list(plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
+
+
+def with_companions(name: str, **sha256s: str) -> Content:
+    """Return a content with companions by their kinds, with ``_`` for the dot."""
+    kinds = {kind.replace("_", "."): sha256 for kind, sha256 in sha256s.items()}
+    path = IN / name
+    files = {kind: (path.with_suffix(f".{kind}.png"), one) for kind, one in kinds.items()}
+    return replace(content(name), companions=files)
+
+
+def test_companions_decide_the_key_and_only_where_there_are_any() -> None:
+    assert content("a.jpg").digest == "c" and "companions" not in JOB.made_by()
+    given: list[dict[str, str]] = [
+        {}, {"mask": "m"}, {"mask": "n"}, {"init": "m"}, {"mask_sky": "m"},
+        {"mask": "m", "init": "n"}, {"mask": "n", "init": "m"},
+    ]  # fmt: skip
+    jobs = [replace(JOB, content=with_companions("a.jpg", **some)) for some in given]
+    assert len({job.key for job in jobs}) == len(given) and jobs[0].key == JOB.key
+
+
+def test_metadata_name_the_companions() -> None:
+    job = replace(JOB, content=with_companions("a.jpg", mask_sky="m", init="n"))
+    assert job.made_by()["companions"] == {"mask.sky": "m", "init": "n"}
+
+
+def test_an_output_never_takes_the_place_of_a_companion() -> None:
+    contents = [with_companions("a.png", mask="m")]
+    settings = OutputSettings(name="{content}.mask")
+    with pytest.raises(ConfigError, match=r"a\.mask\.png: would overwrite an input"):
+        list(plan(contents, [style("ink")], IN, settings, WEIGHTS, "auto"))

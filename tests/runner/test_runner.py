@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
@@ -341,3 +342,22 @@ def test_an_interrupt_leaves_the_record_of_what_was_done(config: Config) -> None
     manifest = json.loads(path.read_text())
     assert manifest["run"]["status"] == "stopped" and manifest["totals"]["done"] == 2
     assert painted(config) == ["hill-ink.png", "hill-oil.png"]
+
+
+def test_a_companion_that_is_no_picture_fails_its_picture_by_its_own_name(config: Config) -> None:
+    (config.inbox / "boat.mask.png").write_text("hello")
+    manifest = run(config).manifest()
+    errors = {(Path(j.content.path).name, j.status): j.error for j in manifest.jobs}
+    assert errors.keys() == {("boat.jpg", "failed"), ("hill.png", "done")}
+    error = errors["boat.jpg", "failed"]
+    assert error and "boat.mask.png: not an image" in error.reason
+
+
+def test_the_manifest_names_the_companions(config: Config) -> None:
+    mask = config.inbox / "boat.mask.sky.png"
+    picture(seed=9).save(mask)
+    companions = {j.content.path: j.content.companions for j in run(config).manifest().jobs}
+    assert companions[str(config.inbox / "hill.png")] == {}
+    (found,) = companions[str(config.inbox / "boat.jpg")].items()
+    assert found[0] == "mask.sky" and found[1].path == str(mask)
+    assert found[1].sha256 == bytes_digest(mask.read_bytes())

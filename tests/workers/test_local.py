@@ -5,9 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from conftest import picture
+from PIL import Image
 
 from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.engine import Callbacks, Result, transfer
 from nst_pipeline.engine.batch import Batch
@@ -18,6 +22,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.jobs.planning import make_plan
+from nst_pipeline.workers.engine_thread import EngineThread
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Task
 
@@ -221,3 +226,92 @@ def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
         list(local.poll())
     local.close()
     assert not engine_threads()
+
+
+# Companions
+
+
+class Engine:
+    """Remembers what it was asked to paint."""
+
+    batch = 8
+
+    def paint(self, content: object, styles: list[Any], *_: object, **given: Any) -> list[Result]:
+        self.given, self.styles = given, styles
+        raise ValueError("enough")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = Engine()
+    monkeypatch.setattr(EngineThread, "_transfer", lambda *_: engine)
+    return engine
+
+
+def reasons(config: Config) -> list[tuple[str, str]]:
+    """Paint boat.jpg; return the kind and the reason of each failure."""
+    (task,) = (task for task in tasks(config) if task.content.path.name == "boat.jpg")
+    local = executor(config)
+    local.submit(task)
+    outcomes = [outcome.outcome for outcome in local.drain()]
+    local.close()
+    return [(one.kind, one.reason) for one in outcomes if isinstance(one, Failure)]
+
+
+def test_the_engine_gets_the_masks_and_the_start_of_a_content(
+    config: Config, engine: Engine
+) -> None:
+    half = Image.new("L", (64, 48))
+    half.paste(255, (32, 0, 64, 48))
+    half.save(config.inbox / "boat.mask.png")
+    half.convert("RGBA").save(config.inbox / "boat.mask.Sky.png")
+    picture(seed=5).save(config.inbox / "boat.init.png")
+    assert "enough" in str(reasons(config))
+    masks = engine.given["masks"]
+    assert masks.keys() == {"", "sky"} and engine.given.keys() == {"masks", "init"}
+    for mask in masks.values():
+        assert np.array_equal(mask, np.asarray(half))
+    assert np.array_equal(engine.given["init"], np.asarray(picture(seed=5)))
+
+
+def test_the_engine_is_asked_for_nothing_more_without_companions(
+    config: Config, engine: Engine
+) -> None:
+    assert "enough" in str(reasons(config))
+    assert engine.given == {}
+
+
+def test_a_companion_of_another_shape_fails_all_jobs_of_its_content(
+    config: Config, engine: Engine
+) -> None:
+    picture(48, 64).save(config.inbox / "boat.mask.png")
+    failed = reasons(config)
+    assert [kind for kind, _ in failed] == ["input", "input"]
+    assert "boat.mask.png: 48 x 64 pixels, not of the shape of boat.jpg" in failed[0][1]
+
+
+@pytest.mark.parametrize(
+    ("style", "recipe", "name", "said"),
+    [
+        ({"regions": {"Sky": "ink.png"}}, {}, "boat.mask.SKY.png", "no mask of the region sky"),
+        ({"image": "ink.png"}, {"init": "image"}, "boat.init.png", "init: image needs a picture"),
+    ],
+)
+def test_a_companion_that_is_needed_and_missing_fails_the_jobs_that_need_it(
+    config: Config,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    style: dict[str, Any],
+    recipe: dict[str, Any],
+    name: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(config.styles["ink"].paths()[0].parent)
+    needs = StyleSettings.model_validate(style | {"recipe": recipe})
+    config = config.model_copy(update={"styles": {"needs": needs, "ink": config.styles["ink"]}})
+    (kind, reason), (_, other) = reasons(config)
+    assert kind == "input" and "enough" in other
+    assert f"boat.jpg in needs: {said}" in reason.replace("there is ", "")
+    assert name.lower() in reason
+    picture(seed=5).save(config.inbox / name)
+    assert all("enough" in reason for _, reason in reasons(config))
