@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ CANNOT_CREATE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 TEMPORARY_PREFIX = ".nst-"
 """How the names of unfinished files begin; what a kill leaves of them may be deleted."""
+NAME_BYTES = 255
+"""The longest name that a file can have on the usual file systems."""
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
 
 
@@ -168,9 +171,36 @@ def _renameat2() -> "ctypes._NamedFuncPointer | None":
     return function
 
 
+def fitted_name(stem: str, suffix: str, *, room: int = 0) -> str:
+    """Return ``stem + suffix``, its stem shortened where a file could not have so long a name.
+
+    A shortened stem ends in ``~`` and the first 8 hexadecimal digits of the whole stem's SHA-256,
+    so that different stems give different names. A suffix that is itself too long is shortened
+    along with the stem.
+
+    Args:
+        stem: any text that a file name may hold, of any length.
+        suffix: kept as it is.
+        room: how many of the 255 bytes to leave free, such as for a longer suffix; at most 200.
+    """
+    limit = NAME_BYTES - room
+    if len(os.fsencode(stem + suffix)) <= limit:
+        return stem + suffix
+    mark = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
+    left = limit - len(os.fsencode(mark + suffix))
+    if left < 0:
+        return fitted_name(stem + suffix, "", room=room)
+    start = stem[:left]
+    while len(os.fsencode(start)) > left:
+        start = start[:-1]
+    return start + mark + suffix
+
+
 def numbered(path: Path, number: int) -> Path:
     """Return ``path`` for 1, and then ``name-2.suffix``, ``name-3.suffix`` and so on."""
-    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+    if number == 1:
+        return path
+    return path.with_name(fitted_name(path.stem, f"-{number}{path.suffix}"))
 
 
 def remove_temporaries(folder: Path) -> int:

@@ -1,11 +1,12 @@
 """How a picture came about: its snapshots, as files and as one animation."""
 
 import io
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from PIL import Image
 
 from nst_pipeline.config.settings import OutputSettings
+from nst_pipeline.files import fitted_name
 
 FRAMES = 30
 """Of an animation, if nobody says how many snapshots to take."""
@@ -51,6 +52,12 @@ def animate(frames: Frames, result: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def with_suffix(output: Path, suffix: str) -> Path:
-    """Return the path of what goes with a result: ``photo-ink`` and ``.gif``, say."""
-    return output.parent / (output.stem + suffix)
+def extra_path(output: Path, suffix: str) -> Path:
+    """Return the path of a file that goes with a result: ``photo-ink`` and ``.gif``, say.
+
+    Args:
+        output: the result.
+        suffix: what follows its stem; one such as ``.steps/00010.png`` lies in a folder.
+    """
+    first, *rest = PurePath(suffix).parts
+    return output.parent.joinpath(fitted_name(output.stem, first), *rest)

@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import os
-import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -31,38 +29,6 @@ EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileModifiedEvent, FileMovedEvent, FileClosedEvent,
     DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
-
-
-class WakeUp:
-    """Wakes the main thread from other threads and from signal handlers, where no lock is safe."""
-
-    def __init__(self) -> None:
-        """Make the pipe that it consists of."""
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def ring(self) -> None:
-        """Wake whoever waits, now or as soon as somebody does."""
-        with contextlib.suppress(OSError):  # the pipe is full: it has rung already
-            os.write(self._write, b"!")
-
-    def is_rung(self) -> bool:
-        """Tell whether it was rung since the last `quiet`."""
-        return bool(select.select([self._read], [], [], 0)[0])
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for a ring; return whether there was one."""
-        return bool(select.select([self._read], [], [], max(0.0, seconds))[0])
-
-    def quiet(self) -> None:
-        """Forget the rings so far."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._read, 65536):
-                pass
-
-    def close(self) -> None:
-        """Free the pipe."""
-        os.close(self._read)
-        os.close(self._write)
 
 
 class _Ringer(FileSystemEventHandler):

@@ -7,7 +7,7 @@ from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Content, Job, Style
 from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.jobs.planning import Broken, Done
-from nst_pipeline.jobs.states import Entry
+from nst_pipeline.jobs.state import Entry
 from nst_pipeline.manifest.model import (
     ContentRecord,
     ErrorRecord,
@@ -19,36 +19,36 @@ from nst_pipeline.manifest.model import (
 )
 
 
-def painted(job: Job, painting: EncodedResult, output: FileRecord, extras: list[str]) -> JobRecord:
+def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str]) -> JobRecord:
     """Return the record of a job that made ``output``, and ``extras`` beside it."""
-    return _record(job, "done", output, painting.content_size).model_copy(
+    return _record(job, "done", output, result.content_size).model_copy(
         update={
-            "iterations": painting.iterations,
-            "stop_reason": painting.stop_reason,
-            "history_size": painting.history_size,
+            "iterations": result.iterations,
+            "stop_reason": result.stop_reason,
+            "history_size": result.history_size,
             "losses": {
-                "start": LossRecord(**painting.start),
-                "end": LossRecord(**painting.end),
+                "start": LossRecord(**result.start),
+                "end": LossRecord(**result.end),
             },
-            "seconds": painting.seconds,
+            "seconds": result.seconds,
             "extras": extras,
         }
     )
 
 
-def repeated(job: Job, twin: Entry, output: FileRecord) -> JobRecord:
-    """Return the record of a job whose output was made already, for another name."""
+def duplicate(job: Job, original: Entry, output: FileRecord) -> JobRecord:
+    """Return the record of a job whose output was made before, for another name."""
     return _record(job, "done", output).model_copy(
-        update={"duplicate_of": shown(twin.final), "seconds": 0.0}
+        update={"duplicate_of": shown(original.final), "seconds": 0.0}
     )
 
 
-def skipped(done: Done, entry: Entry) -> JobRecord:
+def skipped(job: Done, entry: Entry) -> JobRecord:
     """Return the record of a job whose output is there already."""
     return JobRecord(
         status="skipped",
-        content=_content(done.content),
-        style=_style(done.style),
+        content=_content(job.content),
+        style=_style(job.style),
         output=FileRecord(path=shown(entry.final), sha256=entry.sha256),
         key=entry.key,
     )
