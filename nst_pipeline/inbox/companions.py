@@ -122,6 +122,31 @@ def missing_mask(picture: Path, regions: Iterable[str], kinds: Container[str]) -
     return ""
 
 
+def missing_companion(
+    picture: Path, regions: Iterable[str], needs_init: bool, kinds: Container[str]
+) -> str:
+    """Say which companion a picture lacks; empty: none.
+
+    Args:
+        picture: the file, for messages.
+        regions: of the style, each of which needs a mask; the whole picture's is ``""``.
+        needs_init: whether the recipe starts from a picture (``init: image``).
+        kinds: of the companions that there are.
+    """
+    for region in regions:
+        if region and f"mask.{region}" not in kinds:
+            return (
+                f"there is no mask of the region {region}; "
+                f"put {shown(picture.stem)}.mask.{shown(region)}.png beside it"
+            )
+    if needs_init and "init" not in kinds:
+        return (
+            "init: image needs a picture to start from; "
+            f"put {shown(picture.stem)}.init.png beside it"
+        )
+    return ""
+
+
 def engine_arguments(
     picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Pixels]]
 ) -> dict[str, Any]:

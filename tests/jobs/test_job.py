@@ -9,7 +9,7 @@ from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox.scanner import SourceFile
-from nst_pipeline.jobs.job import Content, Job, Style, plan
+from nst_pipeline.jobs.job import Content, Job, Style, pair
 
 WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
 IN, OUT = Path("/in"), Path("/out")
@@ -25,7 +25,7 @@ def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
 
 
 def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
-    planned = list(plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
+    planned = list(pair(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
     jobs = [item.job() for item in planned]
     assert [job.key for job in jobs] == [item.key for item in planned]
     return [str(job.output.relative_to(OUT)) for job in jobs]
@@ -104,7 +104,7 @@ def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
 def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="would overwrite an input"):
         list(
-            plan(
+            pair(
                 [content("x.jpg"), content("x-ink.png")],
                 [style("ink")],
                 IN,
@@ -146,4 +146,4 @@ def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
     images = ((OUT / "b.png", "s", 0.5), (OUT / "a-ink.png", "t", 0.5))
     land = Style("ink", {"sky": images}, Recipe())
     with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
-        list(plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
+        list(pair([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
