@@ -113,6 +113,8 @@ class FakeExecutor:
             return Failure(f"{name}: told to {what}", kind=kinds[what])
         step = 1
         progress.stepped(job, step, 2, 2.0)
+        while what == "hang" and order.exists():
+            threading.Event().wait(0.01)
         while what == "slow" and order.exists():
             threading.Event().wait(0.01)
             step += 1

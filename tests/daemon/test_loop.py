@@ -24,8 +24,6 @@ from support import (
     wait_until,
 )
 
-from nst_pipeline.manifest.model import Manifest
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -124,15 +122,34 @@ def test_names_that_are_no_text_are_painted_and_disposed_of(home: Path) -> None:
     assert (home / "outbox" / os.fsdecode(b"caf\xe9-s.png")).is_file()
 
 
-def test_no_file_is_missed_while_the_process_is_stopped(tmp_path: Path) -> None:
+def test_no_file_is_missed_that_comes_while_all_are_being_looked_at(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", watch={"settle_seconds": 3600})
     with Watch(home) as watch:
         watch.until_idle()
-        watch.send(signal.SIGSTOP)
+        # Several looks long: more events than a queue holds, and files behind the look at work.
         for number in range(20_000):
             (home / f"inbox/{number}.png").touch()
-        watch.send(signal.SIGCONT)
         wait_until(lambda: watch.status()["arriving"] == 20_000)
+
+
+def test_a_subfolder_that_is_removed_meanwhile_with_a_picture_and_its_mask_harms_nobody(
+    home: Path,
+) -> None:
+    configure(home, on_success="move")
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    draw(home / "inbox/sub/a.mask.png", 2)
+    draw(home / "inbox/z.png", 3)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        shutil.rmtree(home / "inbox/sub")
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("sub/a-s.png", "z-s.png")
+        watch.until_idle()
+        draw(home / "inbox/later.png", 4)
+        watch.until_outputs("later-s.png", "sub/a-s.png", "z-s.png")
+        assert watch.stop() == 0
 
 
 def test_an_inbox_that_goes_away_is_waited_for_and_watched_again(home: Path) -> None:
@@ -406,36 +423,6 @@ def test_a_second_instance_says_who_holds_the_folder_and_exits_75_or_waits(home:
             assert watch.stop() == 0
             draw(home / "inbox/b.png", 2)
             second.until_outputs("a-s.png", "b-s.png")
-
-
-# Reports
-
-
-def test_the_manifest_of_a_batch_is_rebuilt_after_a_kill(home: Path) -> None:
-    draw(home / "inbox/a.png", 1)
-    with Watch(home) as watch:
-        watch.until_outputs("a-s.png")
-        watch.until_idle()
-        (home / "orders/c.png").write_text("slow")
-        # Stopped until both are settled, so that it finds them at once: one batch.
-        watch.send(signal.SIGSTOP)
-        draw(home / "inbox/b.png", 2)
-        draw(home / "inbox/c.png", 3)
-        last = home / "inbox/c.png"
-        wait_until(lambda: time.time() - last.stat().st_ctime > 0.2)  # settled
-        watch.send(signal.SIGCONT)
-        wait_until(lambda: manifests(home)[-1]["jobs"][0]["content"]["path"].endswith("b.png"))
-        watch.until_painting()
-        watch.process.kill()
-    path = home / "outbox/manifests" / f"{manifests(home)[-1]['run']['id']}.json"
-    path.unlink()
-    (home / "orders/c.png").unlink()
-    with Watch(home) as watch:
-        watch.until_outputs("a-s.png", "b-s.png", "c-s.png")
-        watch.until_idle()
-    rebuilt = Manifest.model_validate_json(path.read_bytes())
-    assert rebuilt.run.status == "stopped" and rebuilt.totals.done == 1
-    assert rebuilt.jobs[0].content.path.endswith("b.png")
 
 
 # Kills
