@@ -59,7 +59,7 @@ StyleImage = tuple[Path, str, float]
 
 
 @dataclass(frozen=True)
-class Style:
+class PlannedStyle:
     """A style's images with the recipe that it is painted by.
 
     Attributes:
@@ -120,7 +120,7 @@ class Job:
     """
 
     content: Content
-    style: Style
+    style: PlannedStyle
     weights: Weights
     precision: str
     encoding: OutputSettings
@@ -147,7 +147,7 @@ class Job:
 class JobTemplate(NamedTuple):
     """A `Job` without its content and its place: how a style is painted and saved."""
 
-    style: Style
+    style: PlannedStyle
     weights: Weights
     precision: str
     encoding: OutputSettings
@@ -212,7 +212,7 @@ def _pixels(encoding: OutputSettings) -> dict[str, Any]:
 
 def pair(
     contents: list[Content],
-    styles: list[Style],
+    styles: list[PlannedStyle],
     outbox: Path,
     encoding: OutputSettings,
     weights: Weights,

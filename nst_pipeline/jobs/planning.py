@@ -25,7 +25,7 @@ from nst_pipeline.inbox.companions import by_kind
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
-from nst_pipeline.jobs.job import Candidate, Content, Job, Style, pair
+from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.state import FINISHED, Entry, EntrySummary, JobState
 
@@ -77,7 +77,7 @@ class Done(NamedTuple):
     """
 
     content: Content
-    style: Style
+    style: PlannedStyle
     entry: int
 
 
@@ -120,7 +120,7 @@ class Plan:
     """
 
     weights: Weights
-    styles: list[Style]
+    styles: list[PlannedStyle]
     digest: str
     todo: list[Job] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
@@ -317,7 +317,7 @@ def _is_held(entry: EntrySummary, policy: Policy) -> bool:
     return entry.state == JobState.CANCELLED
 
 
-def _digest_of_plan(config: Config, styles: list[Style], network: Weights) -> str:
+def _digest_of_plan(config: Config, styles: list[PlannedStyle], network: Weights) -> str:
     return digest(
         [
             [[style.name, style.sha256, style.pixels] for style in styles],
@@ -331,7 +331,7 @@ def _digest_of_plan(config: Config, styles: list[Style], network: Weights) -> st
     )
 
 
-def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
+def _styles(config: Config, ledger: Ledger, network: Weights) -> list[PlannedStyle]:
     styles, problems = [], []
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
@@ -346,7 +346,7 @@ def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
             region: tuple((path, digests[path], share) for path, share in images)
             for region, images in settings.sources().items()
         }
-        styles.append(Style(name, sources, config.style_recipe(name, network.id)))
+        styles.append(PlannedStyle(name, sources, config.style_recipe(name, network.id)))
     if problems:
         raise ConfigError(problems)
     return styles

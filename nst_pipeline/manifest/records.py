@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.files import shown
-from nst_pipeline.jobs.job import Content, Job, Style
+from nst_pipeline.jobs.job import Content, Job, PlannedStyle
 from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.jobs.planning import Broken, Done
 from nst_pipeline.jobs.state import Entry
@@ -60,7 +60,7 @@ def failed(job: Job, failure: Failure) -> JobRecord:
     return _record(job, "failed", None).model_copy(update={"error": error})
 
 
-def broken(file: Broken, style: Style) -> JobRecord:
+def broken(file: Broken, style: PlannedStyle) -> JobRecord:
     """Return the record of a file that no job could be made of."""
     return JobRecord(
         status="failed",
@@ -97,7 +97,7 @@ def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRe
     )
 
 
-def _style(style: Style) -> StyleRecord:
+def _style(style: PlannedStyle) -> StyleRecord:
     images = [
         SourceRecord(region=region, path=shown(path), sha256=sha256, weight=share)
         for region, sources in style.sources.items()
