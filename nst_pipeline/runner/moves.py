@@ -49,34 +49,36 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
             whose file changed is left out.
 
     Raises:
-        OutputError: one could not be moved; it is still there.
+        OutputError: one could not be moved. It is still there, or the next start completes it;
+            what goes with a source that went is moved all the same.
     """
     if not _is_same(move.source, move.signature):
         return None
-    left = [move, *(one for one in along if _is_same(one.source, one.signature))]
-    place = None
+    moves = [move, *(one for one in along if _is_same(one.source, one.signature))]
+    place, failed = None, None
     try:
-        left = [_prepared(one) for one in left]
-        _intend(ledger, left)
-        place = _carry_out(ledger, left[0])
-        del left[0]
-        while place is not None and left:
-            _carry_out(ledger, left[0])
-            del left[0]
+        moves = [_prepared(one) for one in moves]
+        _intend(ledger, moves)
     except OSError as error:
-        where = left[0].source
-        _forget_those_there(ledger, left)
-        raise OutputError(
-            f"{shown(where)}: cannot be moved away: {error.strerror}; it stays where it is"
-        ) from error
-    _forget_those_there(ledger, left)
-    return place
-
-
-def _forget_those_there(ledger: Ledger, moves: list[Move]) -> None:
+        raise _cannot_move(move, error) from error
+    for one in moves:
+        try:
+            moved = _carry_out(ledger, one)
+            place = moved if one is moves[0] else place
+        except OSError as error:
+            failed = failed or _cannot_move(one, error)
+        if os.path.lexists(moves[0].source):
+            break
     for one in moves:
         if os.path.lexists(one.source):
             _forget(ledger, one)
+    if failed:
+        raise failed
+    return place
+
+
+def _cannot_move(move: Move, error: OSError) -> OutputError:
+    return OutputError(f"{shown(move.source)}: cannot be moved away: {error.strerror}")
 
 
 def _prepared(move: Move) -> Move:

@@ -272,7 +272,9 @@ def recover(config: Config, ledger: Ledger) -> None:
     Raises:
         CannotCreateError, OutputError: the outbox or the state folder cannot be written to.
     """
-    if ledger.fact("clean") != "no" and not ledger.files.intended():
+    # A ledger whose last write failed may have kept it after all: then a job is at work for nobody.
+    interrupted = ledger.jobs.in_state(JobState.RUNNING, JobState.COMMITTING)
+    if ledger.fact("clean") != "no" and not interrupted and not ledger.files.intended():
         return
     limit = config.watch.max_attempts
     publishing.recover(ledger.jobs, config.conflict_policy, limit, log.warning)

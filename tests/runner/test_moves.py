@@ -16,6 +16,7 @@ from support import (
 )
 
 from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.errors import OutputError
 from nst_pipeline.files import signature
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
@@ -136,3 +137,36 @@ def test_a_move_to_another_file_system_copies_first(
         assert moves.dispose(ledger, move) == move.target
     assert move.target.read_bytes() == data and not move.source.exists()
     assert [path.name for path in move.target.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("fails", ["rename", "sync"])
+def test_companions_go_with_a_picture_that_went_and_stay_with_one_that_stayed(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    draw(config.inbox / "a.mask.png", 2)
+    move = moved(config)
+    mask = dataclasses.replace(
+        move,
+        source=config.inbox / "a.mask.png",
+        target=move.target.with_name("a.mask.png"),
+        signature=signature((config.inbox / "a.mask.png").stat()),
+    )
+    rename = moves.rename_new
+
+    def failing(source: Path, target: Path) -> None:
+        if source.name == "a.png":
+            if fails == "sync":  # the name is changed, and the disk then fails
+                source.rename(target)
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(moves, "rename_new", failing)
+    with pytest.raises(OutputError, match="Input/output error"):
+        moves.dispose(ledger, move, [mask])
+    went = fails == "sync"
+    assert mask.target.exists() == move.target.exists() == went
+    assert (config.inbox / "a.mask.png").exists() == (config.inbox / "a.png").exists() != went
+    assert [one.source for one in ledger.files.intended()] == ([move.source] if went else [])
+    monkeypatch.setattr(moves, "rename_new", rename)
+    moves.recover(ledger)
+    assert ledger.files.intended() == []

@@ -8,11 +8,12 @@ import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
 from PIL import Image
-from support import FakeExecutor, SilentObserver, run_once
+from support import FakeExecutor, SilentObserver, plan_of, run_once
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.manifest import recorder
 from nst_pipeline.manifest.model import JobRecord, schema
@@ -266,3 +267,12 @@ def test_an_interrupt_leaves_the_record_of_what_was_done(config: Config) -> None
     manifest = json.loads(path.read_text())
     assert manifest["run"]["status"] == "stopped" and manifest["totals"]["done"] == 2
     assert painted(config) == ["hill-ink.png", "hill-oil.png"]
+
+
+def test_a_job_that_is_at_work_for_nobody_is_done_by_the_next_run(config: Config) -> None:
+    # What a ledger looks like whose last write failed, and was kept all the same.
+    with Ledger(ledger_path(config.state)) as ledger:
+        for job in plan_of(config, ledger).todo[:2]:
+            ledger.jobs.start(ledger.jobs.of_source(job.content.path)[job.style.name, job.key].id)
+        ledger.set_fact("clean", "yes")
+    assert painted(config) == ALL
