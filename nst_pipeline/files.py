@@ -26,13 +26,13 @@ def shown(path: object) -> str:
 
 
 def signature(status: os.stat_result) -> str:
-    """Return what changes when a file's bytes do: size, both times in ns, and inode."""
+    """Return a file's signature, which changes when its bytes do: size, both times in ns, inode."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-def changed_ns(known: str) -> int:
-    """Return when a file of a `signature` was last changed or renamed, in ns since the epoch."""
-    return int(known.split()[2])
+def changed_ns(file_signature: str) -> int:
+    """Return when the file of a `signature` was last changed or renamed, in ns since the epoch."""
+    return int(file_signature.split()[2])
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -106,7 +106,7 @@ def ensure_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
             pass
     except OSError as error:
-        raise kind(error)(
+        raise _error_class(error)(
             f"{shown(folder)}: no files can be created here: {error.strerror}; "
             "check its permissions and free space"
         ) from error
@@ -114,11 +114,10 @@ def ensure_folder(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> CannotCreateError | OutputError:
     """Return the error to raise when writing ``path`` failed with ``error``."""
-    return kind(error)(f"{shown(path)}: cannot be written: {error.strerror}")
+    return _error_class(error)(f"{shown(path)}: cannot be written: {error.strerror}")
 
 
-def kind(error: OSError) -> type[CannotCreateError] | type[OutputError]:
-    """Return the class of errors that a failed write belongs to."""
+def _error_class(error: OSError) -> type[CannotCreateError] | type[OutputError]:
     if error.errno in NO_SPACE:
         return DiskFullError
     return CannotCreateError if error.errno in CANNOT_CREATE else OutputError

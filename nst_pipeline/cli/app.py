@@ -110,7 +110,7 @@ def run(
     changes = {"size": size, "iterations": iterations}
     settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
     output = {"snapshots": snapshots, "making": making}
-    config = configure(config_path, style or [], settings, changes, bool(paths), output)
+    config = configure(config_path, style or [], settings, changes, paths or [], output)
     console = Console(stderr=as_json)
     if dry_run:
         _show_plan(config, paths, force, as_json)
@@ -184,10 +184,8 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
 def _plan(config: "Config", paths: list[Path] | None = None, force: bool = False) -> "Plan":
     """Plan without leaving a trace."""
     from nst_pipeline.jobs.ledger import Ledger, ledger_path
-    from nst_pipeline.jobs.planning import check_inbox, make_plan, make_scanner
+    from nst_pipeline.jobs.planning import make_plan, make_scanner
 
-    if not paths:
-        check_inbox(config)
     path = ledger_path(config.state)
     with Ledger(path if path.is_file() else None) as ledger:
         return make_plan(config, ledger, make_scanner(config, paths, 0), force=force)

@@ -1,19 +1,24 @@
 """The command line's settings on top of the file's."""
 
+import glob
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import typer
 from pydantic import ValidationError
 
 from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config.pipeline import Config, explain, load, parse
 from nst_pipeline.config.recipe import did_you_mean
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
-from nst_pipeline.config.weights import is_downloadable
+from nst_pipeline.config.weights import needs_download
 from nst_pipeline.errors import UsageError
+from nst_pipeline.files import shown
+from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 
 
 def configure(
@@ -21,17 +26,20 @@ def configure(
     styles: list[str],
     settings: dict[str, Any],
     changes: dict[str, Any],
-    has_paths: bool,
+    paths: list[Path],
     output: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Return the settings of a file, if there is one, with the command line's on top.
 
+    Says on stderr if a pattern of styles seems to have become contents.
+
     Args:
         path: the file; None: pipeline.yaml of the working folder, if it is there.
-        styles: names of the file's styles, or paths of images; empty: all of the file's.
+        styles: names of the file's styles, paths of images, or patterns of such paths; empty: all
+            of the file's.
         settings: keys of `Config`; None means not given.
         changes: fields of the recipe for every style; None means not given.
-        has_paths: whether the command line names what to paint.
+        paths: what the command line names to be painted; empty: the inbox.
         output: keys of its ``output``; None means not given.
 
     Raises:
@@ -42,7 +50,7 @@ def configure(
     given |= {key: value.absolute() for key, value in given.items() if isinstance(value, Path)}
     if path is None and Path(CONFIG_NAME).exists():
         path = Path(CONFIG_NAME)
-    if path is None and not (styles and (has_paths or "inbox" in given)):
+    if path is None and not (styles and (paths or "inbox" in given)):
         raise UsageError(
             f"there is no {CONFIG_NAME} here: name pictures and a style, as in "
             "`nst-pipeline run photo.jpg -s style.jpg --outbox out`, give -c FILE, or "
@@ -62,22 +70,90 @@ def configure(
             config = config.model_copy(update={"output": encoding})
     except ValidationError as error:
         raise UsageError("\n".join(explain(error))) from error
+    if note := expansion_note(styles, paths):
+        typer.echo(note, err=True)
     return _change_recipes(config, {k: v for k, v in changes.items() if v is not None})
 
 
 def _choose(names: list[str], known: dict[str, StyleSettings]) -> dict[str, Any]:
-    """Return the named styles; a name that is not known must be an image's path."""
+    """Return the chosen styles by name: settings of known ones, and images of their own.
+
+    Args:
+        names: of known styles, paths of images, or patterns of such paths; empty: all known.
+        known: the file's styles.
+
+    Raises:
+        UsageError: a name is none of these, or two different styles have one name.
+    """
     chosen: dict[str, Any] = {}
     for name in names:
-        path = Path(name)
-        if name in known:
-            chosen[name] = known[name]
-        elif path.is_file():
-            chosen[path.stem] = {"image": path.absolute()}
-        else:
+        styles = [(name, known[name])] if name in known else _images(name, known)
+        for style, settings in styles:
+            other = chosen.setdefault(style, settings)
+            if _source(style, other) != _source(style, settings):
+                raise UsageError(
+                    f"--style: {_source(style, other)} and {_source(style, settings)} are two "
+                    f"styles of one name, {style}; give them names under `styles:` in "
+                    f"{CONFIG_NAME}, or rename one"
+                )
+    return chosen or known
+
+
+def _source(name: str, settings: Any) -> str:
+    """Return where a chosen style comes from, for people; the same for the same file."""
+    if isinstance(settings, StyleSettings):
+        return f"the settings' style {name}"
+    return shown(os.path.realpath(settings["image"]))
+
+
+def _images(name: str, known: dict[str, StyleSettings]) -> list[tuple[str, Any]]:
+    """Return the image at a path, or those that a pattern matches, sorted, as styles.
+
+    Raises:
+        UsageError: there is none.
+    """
+    paths = [Path(name)]
+    if not _is_file(name):
+        if not any(sign in name for sign in "*?["):
             hint = did_you_mean(name, list(known)) if known else ""
             raise UsageError(f"--style {name}: neither a style nor an image file{hint}")
-    return chosen or known
+        paths = [Path(match) for match in sorted(glob.glob(name))]  # noqa: PTH207 - no hidden ones
+        paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not paths:
+            raise UsageError(f"--style {name}: no image has such a name; check the pattern")
+    return [(shown(path.stem), {"image": path.absolute()}) for path in paths]
+
+
+def expansion_note(styles: list[str], paths: list[Path]) -> str:
+    """Say that the shell seems to have made contents of a pattern of styles; empty: it has not.
+
+    It makes ``-s styles/a.jpg styles/b.jpg`` of ``-s styles/*.jpg``: b.jpg then is a content, a
+    file that lies in the folder of a style's image and comes after that in order.
+    """
+    images = [Path(name) for name in styles if _is_file(name)]
+    contents = [path for path in paths if any(_comes_after(path, image) for image in images)]
+    chosen = {image.absolute() for image in images}
+    contents = [path for path in contents if path.absolute() not in chosen]
+    if not contents:
+        return ""
+    first, more = contents[0], len(contents) - 1
+    painted = f"and {more} more are painted as contents" if more else "is painted as a content"
+    pattern = first.parent / f"*{first.suffix}"
+    return (
+        f"note: {shown(first)} {painted}; give each style its own -s, "
+        f"or quote the pattern: -s '{shown(pattern)}'"
+    )
+
+
+def _comes_after(path: Path, image: Path) -> bool:
+    """Tell whether a file lies in an image's folder and after it, with regard to case or not."""
+    names = path.name, image.name
+    is_after = names[0] > names[1] or names[0].casefold() > names[1].casefold()
+    return is_after and _is_file(path) and path.parent.absolute() == image.parent.absolute()
+
+
+def _is_file(path: str | Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
 def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
@@ -92,7 +168,7 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
 
 def fetch_if_missing(weights: str) -> None:
     """Download the weights that the settings name, if that is what it takes."""
-    if is_downloadable(weights):
+    if needs_download(weights):
         from nst_pipeline.engine.vgg import fetch_imagenet
 
         fetch_imagenet(progress=sys.stderr.isatty())

@@ -71,7 +71,7 @@ def preview(
 
     sweeps = parse_sweeps(sweep or [])
     settings = {"device": device, "weights": weights}
-    config = configure(config_path, style or [], settings, {}, has_paths=True)
+    config = configure(config_path, style or [], settings, {}, paths)
     images = [path for chosen in config.styles.values() for path in chosen.paths()]
     found = scanner.find(paths, config.ignore, (*config.excluded, *images))
     if not found:

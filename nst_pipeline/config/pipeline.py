@@ -29,13 +29,13 @@ from nst_pipeline.config.settings import (
     FolderPath,
     OutputSettings,
     StyleSettings,
+    absolute_path,
     as_region,
-    resolve,
 )
 from nst_pipeline.errors import ConfigError
 
 KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
-"""What pydantic puts into a location for the kind of a value and not for a key."""
+"""Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 
 
 def _check_style_name(name: str) -> str:
@@ -45,10 +45,10 @@ def _check_style_name(name: str) -> str:
 
 
 def check_device(name: str) -> str:
-    """Return ``name`` if it can name a device.
+    """Return the name of a device as it is.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: no device can have it.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
@@ -56,7 +56,9 @@ def check_device(name: str) -> str:
 
 
 def _resolve_weights(choice: str, info: ValidationInfo) -> str:
-    return choice if choice in ("auto", "imagenet", "compact") else str(resolve(Path(choice), info))
+    if choice in ("auto", "imagenet", "compact"):
+        return choice
+    return str(absolute_path(Path(choice), info))
 
 
 def _as_switch(value: Any) -> Any:
@@ -86,7 +88,7 @@ class Limits(Settings):
 
 
 class WatchSettings(Settings):
-    """When a picture is ready, and how long things may take."""
+    """How `watch` sees that a picture is complete, and how long things may take."""
 
     settle_seconds: float = Field(
         2.0, ge=0, le=3600, description="A file is ready once it did not change for so long."
@@ -131,9 +133,9 @@ def _check_address(address: str | None) -> str | None:
 
 
 class MetricsSettings(Settings):
-    """Where Prometheus finds its figures."""
+    """Where `watch` leaves its figures for Prometheus."""
 
-    textfile: Annotated[Path, AfterValidator(resolve)] | None = Field(
+    textfile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
         None,
         description="File for the node exporter's textfile collector.",
         examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
@@ -205,7 +207,7 @@ class Config(Settings):
 
     @property
     def conflict_policy(self) -> Literal["replace", "suffix", "fail"]:
-        """What `on_conflict` comes to."""
+        """The value of `on_conflict`, with what ``auto`` stands for."""
         if self.on_conflict != "auto":
             return self.on_conflict
         return "replace" if self.on_success == "keep" else "suffix"
@@ -216,7 +218,7 @@ class Config(Settings):
         return (self.outbox, self.state, self.processed, self.failed)
 
     @model_validator(mode="after")
-    def _keep_folders_apart(self) -> Self:
+    def _check_folders(self) -> Self:
         for name in ("processed", "failed"):
             if self.inbox.is_relative_to(getattr(self, name)):
                 raise ValueError(f"the inbox {self.inbox} lies in {name}; put it elsewhere")
@@ -227,6 +229,10 @@ class Config(Settings):
                     f"the {name} {folder} lies in the inbox {self.inbox}, so results would be "
                     "painted again; put it elsewhere"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_output_name(self) -> Self:
         if len(self.styles) > 1 and "{style}" not in self.output.name:
             raise ValueError(
                 f"output.name: {self.output.name!r} gives every style of a content the same name; "
@@ -284,18 +290,18 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
-    """Return where each mistake is, and what to say of it.
+    """Return the location of each mistake, and its message.
 
-    What may be one of several kinds is refused once for each kind: those are one mistake.
+    Pydantic refuses a value of several kinds once for each kind: those are one mistake.
     """
-    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    groups: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for details in error.errors():
         loc = tuple(str(part) for part in details["loc"] if not KIND.fullmatch(str(part)))
-        found.setdefault(loc, []).append(details)
+        groups.setdefault(loc, []).append(details)
     return [
         (list(loc), _explain(list(loc), group))
-        for loc, group in found.items()
-        if not any(other[: len(loc)] == loc != other for other in found)
+        for loc, group in groups.items()
+        if not any(other[: len(loc)] == loc != other for other in groups)
     ]
 
 

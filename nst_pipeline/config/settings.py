@@ -1,5 +1,6 @@
 """The settings of a style and of the outputs, each a section of pipeline.yaml."""
 
+import os
 import re
 import string
 from collections.abc import Mapping
@@ -27,14 +28,21 @@ NAME_FIELDS = ("content", "style", "recipe", "size")
 """What an output's name template may hold."""
 
 
-def resolve(path: Path, info: ValidationInfo) -> Path:
-    """Return an absolute path; a relative one is relative to the settings' file."""
+def absolute_path(path: Path, info: ValidationInfo) -> Path:
+    """Return an absolute path; a relative one is relative to the settings' file.
+
+    Raises:
+        ValueError: it begins with the home of a user that is not there.
+    """
     base = (info.context or {}).get("base", Path.cwd())
-    return Path(base, path.expanduser()).absolute()
+    try:
+        return Path(base, path.expanduser()).absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {path.parts[0]} is nobody's home; write it in full") from error
 
 
-def _must_be_file(path: Path) -> Path:
-    if not path.is_file():
+def _check_file(path: Path) -> Path:
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
         raise ValueError(f"{path}: no such file")
     return path
 
@@ -58,15 +66,14 @@ def _check_template(template: str) -> str:
     return template
 
 
-FolderPath = Annotated[Path, AfterValidator(resolve)]
-ImagePath = Annotated[Path, AfterValidator(resolve), AfterValidator(_must_be_file)]
-
+FolderPath = Annotated[Path, AfterValidator(absolute_path)]
+ImagePath = Annotated[Path, AfterValidator(absolute_path), AfterValidator(_check_file)]
 
 Sources = Mapping[str, tuple[tuple[Path, float], ...]]
-"""Images with their shares, which sum to 1, by region; the whole picture's is ``""``."""
+"""A style's images with their shares, which sum to 1, by region; without regions, by ``""``."""
 
 
-def _weigh_images(value: Any) -> Any:
+def _with_equal_weights(value: Any) -> Any:
     return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
 
 
@@ -76,7 +83,7 @@ def _check_region(name: str) -> str:
     return name.lower()
 
 
-def _one_of(settings: BaseModel, names: tuple[str, ...]) -> None:
+def _check_exactly_one(settings: BaseModel, names: tuple[str, ...]) -> None:
     given = [name for name in names if getattr(settings, name) is not None]
     if len(given) != 1:
         raise ValueError(
@@ -86,13 +93,13 @@ def _one_of(settings: BaseModel, names: tuple[str, ...]) -> None:
 
 Images = Annotated[
     dict[ImagePath, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
-    BeforeValidator(_weigh_images),
+    BeforeValidator(_with_equal_weights),
     Field(min_length=1),
 ]
 
 
 class RegionSettings(Settings):
-    """What a region is painted like."""
+    """The style of one region: an image, or several that are blended."""
 
     image: ImagePath | None = Field(
         None, description="The style's picture.", examples=["styles/mosaic.jpg"]
@@ -105,7 +112,7 @@ class RegionSettings(Settings):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        _one_of(self, ("image", "images"))
+        _check_exactly_one(self, ("image", "images"))
         return self
 
     def shares(self) -> tuple[tuple[Path, float], ...]:
@@ -116,7 +123,7 @@ class RegionSettings(Settings):
 
 
 def as_region(value: Any) -> Any:
-    """Return settings of a region or style that are an image's path alone as settings."""
+    """Return a style or region that is given as an image's path alone as its settings."""
     return {"image": value} if isinstance(value, str | Path) else value
 
 
@@ -143,17 +150,17 @@ class StyleSettings(RegionSettings):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        _one_of(self, ("image", "images", "regions"))
+        _check_exactly_one(self, ("image", "images", "regions"))
         return self
 
     def sources(self) -> Sources:
-        """Return the style's images."""
+        """Return the style's images with their shares, by region."""
         if self.regions is None:
             return {"": self.shares()}
         return {name: region.shares() for name, region in self.regions.items()}
 
     def paths(self) -> tuple[Path, ...]:
-        """Return the style's images' files, each once."""
+        """Return the files of the style's images, each once."""
         shares = self.sources().values()
         return tuple(dict.fromkeys(path for images in shares for path, _ in images))
 

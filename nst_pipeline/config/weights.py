@@ -1,4 +1,4 @@
-"""Which network weights a run uses: found on disk, without loading them (that is the engine's)."""
+"""The network weights of a run: found on disk, not loaded (that is the engine's)."""
 
 import os
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def imagenet_path() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints" / IMAGENET_FILE
 
 
-def is_downloadable(choice: str) -> bool:
+def needs_download(choice: str) -> bool:
     """Tell whether ``choice`` names weights that have to be downloaded first."""
     return choice == "imagenet" and not imagenet_path().is_file()
 

@@ -1,5 +1,5 @@
 """Images: bytes of a file to upright sRGB pixels and back, and animations.
 
-The only package where PIL's (width, height) is met; everywhere else a size is (height, width). It
+The only package that uses PIL's (width, height); everywhere else a size is (height, width). It
 must not know of folders, jobs or tensors.
 """

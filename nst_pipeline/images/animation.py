@@ -1,4 +1,4 @@
-"""How a picture came about: its snapshots, as files and as one animation."""
+"""Snapshots of a picture in the making, and the animation of them."""
 
 import io
 from pathlib import Path, PurePath
@@ -9,21 +9,21 @@ from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.files import fitted_name
 
 FRAMES = 30
-"""Of an animation, if nobody says how many snapshots to take."""
+"""Snapshots that an animation takes where the settings do not say how often."""
 LONGEST_SIDE = 640
-"""Of an animation, in pixels; the snapshots themselves are as large as they were."""
+"""Of an animation, in pixels; snapshots that are files of their own keep their size."""
 FRAME_MS, LAST_FRAME_MS = 100, 2000
 
 Frames = list[tuple[int, Image.Image]]
-"""Unfinished pictures with the steps done by then."""
+"""Snapshots, each with the steps done by then."""
 
 
 def snapshot_steps(settings: OutputSettings, steps: int) -> int:
-    """Return after how many steps a snapshot is due; 0: never.
+    """Return how many steps lie between two snapshots; 0: none are taken.
 
     Args:
-        settings: say what is wanted.
-        steps: that the whole work takes.
+        settings: of the outputs.
+        steps: of the whole job.
     """
     if settings.snapshots or settings.making == "none":
         return settings.snapshots
@@ -34,7 +34,7 @@ def animate(frames: Frames, result: Image.Image, kind: str) -> bytes:
     """Return an animated GIF or WebP that ends with the result.
 
     Args:
-        frames: what came before it, of any size.
+        frames: the snapshots before it, of any size.
         result: the finished picture.
         kind: ``gif`` or ``webp``.
     """
@@ -53,7 +53,7 @@ def animate(frames: Frames, result: Image.Image, kind: str) -> bytes:
 
 
 def extra_path(output: Path, suffix: str) -> Path:
-    """Return the path of a file that goes with a result: ``photo-ink`` and ``.gif``, say.
+    """Return the path of a file that goes with a result, such as ``photo-ink`` and ``.gif``.
 
     Args:
         output: the result.

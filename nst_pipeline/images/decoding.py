@@ -133,8 +133,8 @@ def _formats(name: str, is_heif: bool) -> list[str]:
             ) from None
         pillow_heif.register_heif_opener()
         return ["HEIF"]
-    known = {"HEIF": False, "AVIF": features.check("avif")}
-    return [f for f in FORMATS if known.get(f, True)]
+    supported = {"HEIF": False, "AVIF": features.check("avif")}
+    return [f for f in FORMATS if supported.get(f, True)]
 
 
 # 8 bits: Pillow
@@ -208,7 +208,7 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
 def _decode_deep(image: Image.Image, data: bytes) -> Decoded:
     import imagecodecs  # here, because most runs meet no such file
 
-    turn = image.getexif().get(ORIENTATION, 1)
+    orientation = image.getexif().get(ORIENTATION, 1)
     exif = _exif(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         samples = _read_tiff(image.tag_v2, data)
@@ -216,7 +216,7 @@ def _decode_deep(image: Image.Image, data: bytes) -> Decoded:
         samples = np.atleast_3d(imagecodecs.png_decode(data))
         if samples.shape[:2] != (image.height, image.width):
             raise ValueError("its parts disagree about its size")
-    samples = TURNS.get(turn, TURNS[1])(samples)
+    samples = UPRIGHT.get(orientation, UPRIGHT[1])(samples)
     colours = samples.shape[2] - (samples.shape[2] + 1) % 2
     alpha = None
     if samples.shape[2] > colours and samples[..., colours].min() < 65535:
@@ -247,7 +247,7 @@ def _read_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> NDAr
     return samples
 
 
-TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -257,7 +257,7 @@ TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda p: p.swapaxes(0, 1)[::-1, ::-1],
     8: lambda p: np.rot90(p),
 }
-"""How a picture of each EXIF orientation becomes upright."""
+"""What turns a picture upright, by its EXIF orientation."""
 
 
 def _to_deep_srgb(samples: Pixels, profile: bytes | None) -> Pixels:

@@ -1,4 +1,4 @@
-"""The way out: the results' names and their encoding."""
+"""Pixels to image files: the same bytes for the same picture."""
 
 import functools
 import io
@@ -20,7 +20,7 @@ CAMERA_TAGS = frozenset(
     (0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
      0x8769, 0x8825, *range(0x9C9B, 0x9CA0))
 )  # fmt: skip
-"""What of a camera's data says nothing of how its file is laid out."""
+"""EXIF tags that may be carried over: they say nothing of how their file is laid out."""
 PNG_HEADER_BYTES = 33
 STRIP_ROWS = 64
 

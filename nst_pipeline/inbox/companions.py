@@ -1,4 +1,4 @@
-"""Companions: the pictures beside a picture that say how it is painted.
+"""Companions: pictures that lie beside a picture and say how it is painted.
 
 Beside ``photo.jpg``, ``photo.mask.png`` says where (white is painted, black stays),
 ``photo.mask.sky.png`` where the region ``sky`` is, and ``photo.init.png`` what the painting starts
@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from nst_pipeline.errors import ImageError
 from nst_pipeline.files import shown, signature
@@ -21,18 +21,31 @@ ROLE = re.compile(r"(.+?)\.(mask(?:\.[^.]+)?|init)", re.IGNORECASE | re.DOTALL)
 SHAPE_TOLERANCE = 0.02
 """How far a companion's proportions may be off: what rounding does to small pictures."""
 
-Listed = tuple[str, PurePath, Path, os.stat_result | None]
-"""A file, its folder relative to where the search started, where that was, and its status."""
+
+class ListedFile(NamedTuple):
+    """A file as a search found it: small, for there may be very many.
+
+    Attributes:
+        path: the file.
+        folder: its folder relative to where the search started.
+        root: where the search started.
+        status: what the file system says of it; None: nothing, as of a link to nowhere.
+    """
+
+    path: str
+    folder: PurePath
+    root: Path
+    status: os.stat_result | None
 
 
 @dataclass(frozen=True)
 class Companion:
-    """A file beside a picture.
+    """A picture that says how another is painted.
 
     Attributes:
         kind: ``mask``, ``mask.NAME`` (in lower case) or ``init``.
         path: the file.
-        signature: what it was seen with, or None.
+        signature: the file's when it was listed; None: it had none.
         arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
     """
 
@@ -43,7 +56,10 @@ class Companion:
 
 
 def role(name: str) -> tuple[str, str] | None:
-    """Return the stem of the picture that a file name belongs to, and its kind; None: to none."""
+    """Return the stem of the picture that a companion belongs to, and the companion's kind.
+
+    None: a file of this name is no companion.
+    """
     lower = name.lower()
     if ".mask." not in lower and ".init." not in lower:
         return None
@@ -52,41 +68,49 @@ def role(name: str) -> tuple[str, str] | None:
     return (match[1], match[2].lower()) if match else None
 
 
-def combined_signature(own: str | None, companions: Iterable[Companion]) -> str:
-    """Return what a picture and its companions were seen with; alone: its own signature."""
-    beside = [f"{one.kind} {one.signature}" for one in companions]
-    return " ".join([own or "", *beside]) if beside else own or ""
+def combined_signature(own: str | None, companions: tuple[Companion, ...]) -> str:
+    """Return the signature of a picture with its companions; without any: ``own``."""
+    if not companions:
+        return own or ""
+    return " ".join([own or "", *(f"{one.kind} {one.signature}" for one in companions)])
 
 
-def with_companions(files: Iterable[Listed]) -> Iterator[tuple[Listed, tuple[Companion, ...]]]:
-    """Give each file with its companions; a companion without a picture comes last, by itself."""
-    plain: list[Listed] = []
-    beside: dict[tuple[str, str], dict[str, tuple[Companion, Listed]]] = {}
+def with_companions(
+    files: Iterable[ListedFile],
+) -> Iterator[tuple[ListedFile, tuple[Companion, ...]]]:
+    """Give each picture with its companions; a companion without a picture comes last, by itself.
+
+    Args:
+        files: pictures and companions, in any order; pictures keep theirs.
+    """
+    pictures: list[ListedFile] = []
+    companions: dict[tuple[str, str], dict[str, tuple[Companion, ListedFile]]] = {}
     for file in files:
-        path, _, _, status = file
-        folder, _, name = path.rpartition("/")
-        known = role(name)
-        if known is None:
-            plain.append(file)
+        folder, _, name = file.path.rpartition("/")
+        if (found := role(name)) is None:
+            pictures.append(file)
             continue
-        stem, kind = known
-        companion = Companion(
-            kind, Path(path), status and signature(status), status.st_ctime_ns if status else 0
-        )
-        beside.setdefault((folder, stem), {})[path] = companion, file
-    met = set()
-    for file in plain:
-        mine: tuple[Companion, ...] = ()
-        if beside:
-            picture = PurePath(file[0])
+        stem, kind = found
+        companions.setdefault((folder, stem), {})[file.path] = _companion(file, kind), file
+    paired = set()
+    for file in pictures:
+        own: tuple[Companion, ...] = ()
+        if companions:
+            picture = PurePath(file.path)
             place = str(picture.parent), picture.stem
-            if place in beside:
-                met.add(place)
-                mine = tuple(companion for companion, _ in beside[place].values())
-        yield file, mine
-    for place in beside.keys() - met:
-        for _, file in beside[place].values():
+            if place in companions:
+                paired.add(place)
+                own = tuple(companion for companion, _ in companions[place].values())
+        yield file, own
+    for place in companions.keys() - paired:
+        for _, file in companions[place].values():
             yield file, ()
+
+
+def _companion(file: ListedFile, kind: str) -> Companion:
+    if file.status is None:
+        return Companion(kind, Path(file.path))
+    return Companion(kind, Path(file.path), signature(file.status), file.status.st_ctime_ns)
 
 
 def by_kind(picture: Path, companions: Iterable[Companion]) -> dict[str, Companion]:
@@ -95,31 +119,21 @@ def by_kind(picture: Path, companions: Iterable[Companion]) -> dict[str, Compani
     Raises:
         ImageError: two are of one kind, or ``picture`` is itself a companion, of one not there.
     """
-    if (known := role(picture.name)) is not None:
+    if (found := role(picture.name)) is not None:
+        stem, kind = found
         raise ImageError(
-            f"{shown(picture)}: is the {known[1]} of a picture {shown(known[0])} that is not "
+            f"{shown(picture)}: is the {kind} of a picture {shown(stem)} that is not "
             "there; put that beside it, or rename this file to have it painted"
         )
-    found: dict[str, Companion] = {}
+    kinds: dict[str, Companion] = {}
     for one in companions:
-        if one.kind in found:
+        if one.kind in kinds:
             raise ImageError(
                 f"{shown(one.path)}: a second {one.kind} of {shown(picture.name)}, beside "
-                f"{shown(found[one.kind].path.name)}; take one away"
+                f"{shown(kinds[one.kind].path.name)}; take one away"
             )
-        found[one.kind] = one
-    return found
-
-
-def missing_mask(picture: Path, regions: Iterable[str], kinds: Container[str]) -> str:
-    """Say that a picture with companions of ``kinds`` lacks a region's mask; empty: it has all."""
-    for region in regions:
-        if region and f"mask.{region}" not in kinds:
-            return (
-                f"there is no mask of the region {region}; "
-                f"put {shown(picture.stem)}.mask.{shown(region)}.png beside it"
-            )
-    return ""
+        kinds[one.kind] = one
+    return kinds
 
 
 def missing_companion(
@@ -150,9 +164,9 @@ def missing_companion(
 def engine_arguments(
     picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Pixels]]
 ) -> dict[str, Any]:
-    """Return what the engine takes of a picture's companions, none of them: nothing.
+    """Return the engine's arguments that a picture's companions stand for; without any: none.
 
-    ``masks`` are (h, w) uint8 by the name of their region, the whole picture's without one;
+    ``masks`` are (h, w) uint8 by the name of their region, the whole picture's by ``""``;
     ``init`` is (h, w, 3), uint8 or uint16.
 
     Args:
@@ -163,15 +177,15 @@ def engine_arguments(
     Raises:
         ImageError: one is not of the picture's shape.
     """
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for kind, (path, pixels) in companions.items():
         _check_shape(path, pixels, picture, content)
         if kind == "init":
-            given["init"] = pixels
+            arguments["init"] = pixels
         else:
             region = kind.removeprefix("mask").removeprefix(".")
-            given.setdefault("masks", {})[region] = to_grey(pixels)
-    return given
+            arguments.setdefault("masks", {})[region] = to_grey(pixels)
+    return arguments
 
 
 def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:
@@ -185,25 +199,30 @@ def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> 
 
 
 def named_with_companions(path: Path) -> list[Path]:
-    """Return a file that was named with its companions.
+    """Return a file that was named, and its companions.
 
     A companion that was named itself comes with its picture, if that is there: then, nothing is
     returned for it.
     """
-    known = role(path.name)
-    if known is not None:
-        return [] if _has_picture(path.parent, known[0]) else [path]
-    roles = ((other, role(other.name)) for other in sorted(path.parent.iterdir()))
-    return [path, *(other for other, known in roles if known and known[0] == path.stem)]
+    found = role(path.name)
+    if found is not None:
+        return [] if _has_picture(path.parent, found[0]) else [path]
+    others = ((other, role(other.name)) for other in sorted(_files(path.parent)))
+    return [path, *(other for other, found in others if found and found[0] == path.stem)]
 
 
 def shares_companions(path: Path) -> bool:
-    """Tell whether another picture beside this one has the same companions."""
+    """Tell whether another picture in the folder of a picture has the same companions."""
     return _has_picture(path.parent, path.stem, path.name)
 
 
 def _has_picture(folder: Path, stem: str, but: str = "") -> bool:
-    return any(
-        other.stem == stem and other.name != but and role(other.name) is None
-        for other in folder.iterdir()
-    )
+    return any(other.stem == stem and other.name != but for other in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing, if it is gone or may not be listed."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

@@ -1,7 +1,8 @@
-"""The doorbell: something happened in the inbox, or a signal came. What it was, a scan tells."""
+"""The file system's events: something happened in the inbox. What it was, a scan finds out."""
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -19,75 +20,83 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from nst_pipeline.errors import InboxGoneError
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.mounts import filesystem, is_network
 
 log = logging.getLogger(__name__)
 
-# Not those of reading a file, or our own scans would ring.
+# Not those of reading a file, or our own scans would be events too.
 EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileModifiedEvent, FileMovedEvent, FileClosedEvent,
     DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
+ATTEMPTS = 5
+"""At watching a folder whose subfolders come and go meanwhile."""
 
 
-class _Ringer(FileSystemEventHandler):
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
+class _Handler(FileSystemEventHandler):
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        self._ring()
+        self._on_change()
 
 
 class FileWatcher:
-    """Rings when the inbox changes, as far as its file system tells."""
+    """Calls back when something changes in the inbox, as far as its file system reports it."""
 
     def __init__(
-        self, folder: Path, polling: Literal["auto", "on", "off"], ring: Callable[[], None]
+        self, folder: Path, polling: Literal["auto", "on", "off"], on_change: Callable[[], None]
     ) -> None:
         """Watch nothing yet.
 
         Args:
             folder: with all its subfolders.
-            polling: ``on``: never; ``auto``: not on file systems that tell nothing.
-            ring: called for each event, from another thread.
+            polling: ``on``: never watch; ``auto``: not where the file system reports nothing.
+            on_change: called for each event, from another thread.
         """
-        self._folder, self._polling, self._ring = folder, polling, ring
+        self._folder, self._polling, self._on_change = folder, polling, on_change
         self._observer: BaseObserver | None = None
         self._root: tuple[int, int] | None = None
-        self._told = False
+        self._has_logged = False
 
     @property
     def has_events(self) -> bool:
-        """Whether events come; otherwise somebody has to look often."""
+        """Whether events come; otherwise somebody has to scan often."""
         return self._observer is not None
 
     def arm(self) -> None:
-        """See that the folder is being watched, also after it went away and came back."""
+        """Watch the folder, unless it is watched already; also after it went and came back.
+
+        Where that is impossible, `has_events` is False; a later call tries again.
+
+        Raises:
+            InboxGoneError: the folder is not there.
+        """
         if self._polling == "on" or (self._polling == "auto" and is_network(self._folder)):
-            self._tell("%s: on %s; looked at every few seconds", filesystem(self._folder))
+            self._log_once("%s: on %s; looked at every few seconds", filesystem(self._folder))
             return
-        status = self._folder.stat()
-        root = status.st_dev, status.st_ino
+        root = self._identity()
         if self._observer is not None and root == self._root and self._is_alive():
             return
         self.close()
-        observer = Observer()
-        try:
-            observer.schedule(
-                _Ringer(self._ring), str(self._folder), recursive=True, event_filter=EVENTS
-            )
-            observer.start()
-        except OSError as error:
-            # Most likely the limit of inotify watches (fs.inotify.max_user_watches).
-            self._tell("%s: events cannot be had (%s); looked at every few seconds", error)
-            with contextlib.suppress(RuntimeError):
-                observer.stop()
-            return
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._observer = self._observe()
+                break
+            except OSError as error:
+                root = self._identity()
+                if attempt < ATTEMPTS and isinstance(error, FileNotFoundError | NotADirectoryError):
+                    continue  # a subfolder went away while the folder was searched for them
+                # Most likely the limit of inotify watches (fs.inotify.max_user_watches).
+                message = "%s: events cannot be had (%s); looked at every few seconds"
+                self._log_once(message, error)
+                return
         if self._root is not None:
             log.warning("%s: watched anew", shown(self._folder))
-        self._observer, self._root, self._told = observer, root, False
-        self._ring()  # for what happened before
+        self._root, self._has_logged = root, False
+        self._on_change()  # for what happened before
 
     def close(self) -> None:
         """Stop watching."""
@@ -96,13 +105,40 @@ class FileWatcher:
             self._observer.join(timeout=5)
             self._observer = None
 
+    def _identity(self) -> tuple[int, int]:
+        """Return the device and inode of the folder, by which another in its place is known."""
+        try:
+            status = os.stat(f"{self._folder}/.")  # noqa: PTH116 - the dot: of a folder alone
+        except OSError as error:
+            problem = f"inbox: {shown(self._folder)}: {error.strerror}; mount or create it"
+            raise InboxGoneError([problem]) from error
+        return status.st_dev, status.st_ino
+
+    def _observe(self) -> BaseObserver:
+        """Return a running observer of the folder.
+
+        Raises:
+            OSError: there are no watches left, or the folder or a subfolder went away meanwhile.
+        """
+        observer = Observer()
+        try:
+            observer.schedule(
+                _Handler(self._on_change), str(self._folder), recursive=True, event_filter=EVENTS
+            )
+            observer.start()
+        except OSError:
+            with contextlib.suppress(RuntimeError):  # that it never ran is no matter
+                observer.stop()
+            raise
+        return observer
+
     def _is_alive(self) -> bool:
         # The observer outlives its emitters, which end with the folder they watch.
         assert self._observer is not None
         emitters = self._observer.emitters
         return bool(emitters) and all(emitter.is_alive() for emitter in emitters)
 
-    def _tell(self, message: str, detail: object) -> None:
-        if not self._told:
+    def _log_once(self, message: str, detail: object) -> None:
+        if not self._has_logged:
             log.info(message, shown(self._folder), detail)
-        self._told = True
+        self._has_logged = True

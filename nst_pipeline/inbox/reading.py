@@ -13,16 +13,16 @@ from nst_pipeline.files import shown, signature
 BEING_WRITTEN = "still being written; run again when it is complete"
 
 
-def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
+def read(path: Path, max_bytes: int, expected: str | None = None) -> bytes:
     """Return the bytes of a regular file that nobody changed meanwhile.
 
     Args:
         path: the file.
         max_bytes: refused above this.
-        known: the signature that it was seen with; another file by now is refused.
+        expected: the signature that it was listed with; another file by now is refused.
 
     Raises:
-        BeingWrittenError: being written, or another file than was seen.
+        BeingWrittenError: being written, or another file than was listed.
         NotReadyError: empty or unreadable.
         ImageError: not a regular file, or too large.
     """
@@ -30,12 +30,14 @@ def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
         # O_NONBLOCK: a FIFO without a writer must not hang the run.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        reason = "a link to nowhere" if path.is_symlink() and not path.exists() else error.strerror
+        # Not Path.exists and its like, which raise what they do not expect, such as no permission.
+        is_dead = os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
+        reason = "a link to nowhere" if is_dead else error.strerror
         raise NotReadyError(f"{shown(path)}: {reason}") from error
     try:
         before = os.fstat(descriptor)
         _check_kind(before, path, max_bytes)
-        if known not in (None, signature(before)) or _is_being_written(descriptor):
+        if expected not in (None, signature(before)) or _is_being_written(descriptor):
             raise BeingWrittenError(f"{shown(path)}: {BEING_WRITTEN}")
         data = _read_all(descriptor)
         after = os.fstat(descriptor)
@@ -51,7 +53,7 @@ def read(path: Path, max_bytes: int, known: str | None = None) -> bytes:
 def _is_being_written(descriptor: int) -> bool:
     """Tell whether a process of this machine has the file open for writing.
 
-    The kernel grants a read lease only where there is none; False where it cannot tell.
+    The kernel grants a read lease only where there is no writer; False where it cannot tell.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False

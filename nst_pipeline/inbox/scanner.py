@@ -1,4 +1,4 @@
-"""Which files of the inbox are stable: complete as far as anybody can tell without reading."""
+"""The files of the inbox, and which of them are stable: no longer being written, by their look."""
 
 import contextlib
 import fnmatch
@@ -17,7 +17,7 @@ from nst_pipeline.files import shown, signature
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 from nst_pipeline.inbox.companions import (
     Companion,
-    Listed,
+    ListedFile,
     combined_signature,
     named_with_companions,
     with_companions,
@@ -37,7 +37,7 @@ class SourceFile:
         path: the file.
         folder: its folder relative to where the search started; kept in the outbox.
         root: where the search started.
-        signature: what the file was seen with, or None.
+        signature: the file's when it was listed; None: it had none, as a link to nowhere.
         arrived_ns: when the last of it and its companions got its name or its bytes, in ns since
             the epoch; 0: not known.
         companions: the files that say how it is painted.
@@ -52,61 +52,80 @@ class SourceFile:
 
     @property
     def signatures(self) -> str:
-        """What it and its companions were seen with."""
+        """Its own signature with those of its companions."""
         return combined_signature(self.signature, self.companions)
 
 
 def find(
     paths: list[Path], ignore: tuple[str, ...] = (), excluded: tuple[Path, ...] = ()
 ) -> list[SourceFile]:
-    """List what there is to paint, in a stable order, each file once.
+    """Return the files to paint in the order of ``paths`` and of their names, each once.
 
     Args:
         paths: files, taken as they are, and folders, searched with their subfolders. Companions
             come with their pictures.
-        ignore: shell patterns of file names that folders hold but nobody wants painted.
+        ignore: shell patterns of the names of files to pass over in folders.
         excluded: files and folders to pass over, such as the outbox.
 
     Raises:
         UsageError: one of ``paths`` does not exist.
+        InboxGoneError: one of them is a folder that cannot be read.
     """
-    listed: dict[str, Listed] = {}
+    files: dict[str, ListedFile] = {}
     for path in paths:
-        if not os.path.lexists(path):
-            raise UsageError(f"{shown(path)}: no such file or folder")
-        if path.is_dir():
-            files = ((e.path, at) for e, at in walk(path, ignore, excluded))
-        else:
-            files = ((str(p.absolute()), PurePath()) for p in named_with_companions(path))
-        for name, folder in files:
-            listed.setdefault(name, (name, folder, path, None))
+        for file in list_files(path, ignore, excluded):
+            files.setdefault(file.path, file)
     return [
-        SourceFile(
-            Path(name), folder, root if root.is_dir() else root.parent, companions=companions
-        )
-        for (name, folder, root, _), companions in with_companions(listed.values())
+        _source(file, _own_signature(file), companions)
+        for file, companions in with_companions(files.values())
     ]
 
 
-def walk(
-    folder: Path, ignore: tuple[str, ...] = (), excluded: tuple[Path, ...] = ()
-) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
-    """List the files of a folder and its subfolders, each with its folder relative to the first.
+def list_files(
+    root: Path, ignore: tuple[str, ...], excluded: tuple[Path, ...], is_inbox: bool = False
+) -> Iterator[ListedFile]:
+    """List the files of a folder and its subfolders, or the file ``root`` and its companions.
 
-    Left out are hidden files, those that ``ignore`` and ``excluded`` name, and symbolic links to
-    folders or out of the searched folder. A subfolder that cannot be read is told and left out.
+    Left out of a folder are hidden files, those that ``ignore`` and ``excluded`` name, and symbolic
+    links to folders or out of it. A subfolder that cannot be read is logged and left out.
+
+    Args:
+        root: the folder or file.
+        ignore: shell patterns of file names.
+        excluded: absolute paths.
+        is_inbox: whether ``root`` has to be a folder; one that is not there may come back.
 
     Raises:
-        OSError: ``folder`` itself cannot be read.
+        InboxGoneError: a folder that cannot be read, or an inbox that is not there.
+        UsageError: anything else that is not there.
     """
+    if not is_inbox and not os.path.lexists(root):
+        raise UsageError(f"{shown(root)}: no such file or folder")
+    if not is_inbox and not _is_folder(root):
+        for path in named_with_companions(root):
+            yield ListedFile(str(path.absolute()), PurePath(), root.parent, _status(path))
+        return
     names = _matching(ignore)
     places = frozenset(str(path) for path in excluded)
-    yield from _walk(folder.absolute(), PurePath(), os.path.realpath(folder), names, places)
+    try:
+        walk = _walk(root.absolute(), PurePath(), os.path.realpath(root), names, places)
+        for entry, folder in walk:
+            try:
+                status = entry.stat()
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not entry.is_symlink():
+                    continue  # taken away since the folder was read
+                status = None
+            yield ListedFile(entry.path, folder, root, status)
+    except OSError as error:
+        problem = f"inbox: {shown(root)}: {error.strerror}; mount or create it"
+        raise InboxGoneError([problem]) from error
 
 
 def _walk(
     folder: Path, relative: PurePath, root: str, ignore: re.Pattern[str], excluded: frozenset[str]
 ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
+    """List the entries to paint of a folder, each with its folder relative to the first."""
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
     for entry in entries:
@@ -116,6 +135,8 @@ def _walk(
         if entry.is_dir(follow_symlinks=False) and not entry.name.lower().endswith(IMAGE_ENDINGS):
             try:
                 yield from _walk(Path(entry.path), relative / entry.name, root, ignore, excluded)
+            except FileNotFoundError:
+                continue  # taken away since its parent was read
             except OSError as error:
                 log.warning("%s: cannot be searched: %s", shown(entry.path), error.strerror)
         elif not entry.is_symlink() or _stays_in(entry.path, root):
@@ -124,7 +145,29 @@ def _walk(
 
 def _stays_in(link: str, root: str) -> bool:
     target = os.path.realpath(link)
-    return target.startswith(f"{root}/") and not Path(target).is_dir()
+    return target.startswith(f"{root}/") and not _is_folder(target)
+
+
+def _is_folder(path: Path | str) -> bool:
+    """Tell whether a path is a folder; one that cannot even be looked at is none."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises PermissionError
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _own_signature(file: ListedFile) -> str | None:
+    return signature(file.status) if file.status else None
+
+
+def _source(file: ListedFile, own: str | None, companions: tuple[Companion, ...]) -> SourceFile:
+    arrived = file.status.st_ctime_ns if file.status else 0
+    arrived = max([arrived, *(companion.arrived_ns for companion in companions)])
+    return SourceFile(Path(file.path), file.folder, file.root, own, arrived, companions)
 
 
 @functools.lru_cache(maxsize=8)
@@ -138,9 +181,10 @@ class Scan:
     """What a look at the folders found.
 
     Attributes:
-        stable: files that are ready and have something left to do, the first to do first.
+        stable: files that are complete as far as anybody can tell and have something left to do,
+            the first to do first.
         unstable: files that changed too recently.
-        finished: folder and name of the files that nothing is left to do for.
+        finished: folder and stem of the files that nothing is left to do for.
         wait_seconds: when the next of ``unstable`` may be stable; None: there is none.
     """
 
@@ -152,7 +196,7 @@ class Scan:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Look for no garbage meanwhile: among a million objects, none of it, that takes long."""
+    """Switch Python's garbage collector off meanwhile: it would search a million live objects."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -166,7 +210,7 @@ class Scanner:
     """Looks at folders again and again, and remembers since when each file has been the same.
 
     Attributes:
-        knows: for its user, to tell what `forget` was last told of.
+        known_as: what the files that are finished were called when they were set.
     """
 
     def __init__(
@@ -176,49 +220,60 @@ class Scanner:
         excluded: tuple[Path, ...],
         settle_seconds: float,
         urgent: str = "",
+        is_inbox: bool = False,
     ) -> None:
         """Look at nothing yet.
 
         Args:
             roots: folders, and files that are taken as they are.
-            ignore: as `inbox.walk` takes it.
+            ignore: as `list_files` takes it.
             excluded: likewise.
-            settle_seconds: how long a file must stay the same.
+            settle_seconds: how long a file must stay the same to be stable.
             urgent: subfolder of a root whose files come first.
+            is_inbox: whether the roots are the inbox and not what somebody named; as `list_files`
+                takes it.
         """
         self._roots, self._ignore, self._excluded = roots, ignore, excluded
-        self._settle_seconds, self._urgent = settle_seconds, urgent
+        self._settle_seconds, self._urgent, self._is_inbox = settle_seconds, urgent, is_inbox
         self._since: dict[str, tuple[str, float]] = {}
         self._finished: dict[str, str] = {}
-        self.knows = ""
+        self.known_as = ""
         # Where others write, their clock is not ours, and only watching tells a file's age.
         self._trusts_clock = not any(is_network(root) for root in roots)
 
-    def forget(self, finished: dict[str, str]) -> None:
-        """Take in anew which files (paths as text, with their signatures) have nothing left to do.
+    def set_finished(self, finished: dict[str, str], known_as: str) -> None:
+        """Replace the files that nothing is left to do for.
 
-        One with companions is none of them: it is looked at again.
+        Args:
+            finished: their signatures, by their paths as `shown`. One that has companions by now is
+                looked at again.
+            known_as: what to call them, so that the caller sees whether they are still the right
+                ones.
         """
-        self._finished = finished
+        self._finished, self.known_as = finished, known_as
 
-    def finish(self, found: SourceFile) -> None:
-        """Leave a file out from now on, until it changes."""
+    def add_finished(self, found: SourceFile) -> None:
+        """Leave a file out from now on, until it or a companion changes."""
         if found.signature:
             self._finished[shown(found.path)] = found.signatures
 
     def age_seconds(self, found: SourceFile) -> float:
-        """Return how long a file has been the same, as far as is known."""
-        known, since = self._since.get(str(found.path), (None, 0.0))
-        watched = time.monotonic() - since if known and known == found.signatures else 0.0
-        by_clock = (time.time_ns() - found.arrived_ns) / 1e9 if self._trusts_clock else 0.0
-        return max(watched, by_clock)
+        """Return how long a file has been the same, as far as can be told."""
+        before, since = self._since.get(str(found.path), (None, 0.0))
+        now = time.monotonic()
+        is_same = before and before == found.signatures
+        return self._age_seconds(since if is_same else now, found.arrived_ns, now)
+
+    def _age_seconds(self, since: float, arrived_ns: int, now: float) -> float:
+        by_clock = (time.time_ns() - arrived_ns) / 1e9 if self._trusts_clock else 0.0
+        return max(now - since, by_clock)
 
     @uncollected()
     def scan(self) -> Scan:
         """Look at all files: one stat each, no reading.
 
         Raises:
-            InboxGoneError: a folder to search is not there.
+            InboxGoneError: a folder to search is not there, or cannot be read.
             UsageError: another path that was given is not there.
         """
         stable: list[SourceFile] = []
@@ -227,21 +282,19 @@ class Scanner:
         ages: list[float] = []
         seen: dict[str, tuple[str, float]] = {}
         now = time.monotonic()
-        for (path, folder, root, status), beside in with_companions(self._files()):
-            own = signature(status) if status else None
-            known = combined_signature(own, beside)
-            if own and self._finished and self._finished.get(shown(path)) == known:
-                finished.append((folder, PurePath(path).stem))
+        for file, companions in with_companions(self._files()):
+            own = _own_signature(file)
+            whole = combined_signature(own, companions)
+            if own and self._finished and self._finished.get(shown(file.path)) == whole:
+                finished.append((file.folder, PurePath(file.path).stem))
                 continue
-            if path in seen:
+            if file.path in seen:
                 continue
-            before = self._since.get(path)
-            seen[path] = before if before and before[0] == known else (known, now)
-            arrived = max([status.st_ctime_ns if status else 0, *(c.arrived_ns for c in beside)])
-            found = SourceFile(Path(path), folder, root, own, arrived, beside)
-            age = now - seen[path][1]
-            if self._trusts_clock:
-                age = max(age, (time.time_ns() - arrived) / 1e9)
+            before = self._since.get(file.path)
+            since = before[1] if before and before[0] == whole else now
+            seen[file.path] = whole, since
+            found = _source(file, own, companions)
+            age = self._age_seconds(since, found.arrived_ns, now)
             if age >= self._settle_seconds:
                 stable.append(found)
             else:
@@ -252,39 +305,13 @@ class Scanner:
         wait = max(0.0, self._settle_seconds - max(ages)) if ages else None
         return Scan(stable, unstable, finished, wait)
 
+    def _files(self) -> Iterator[ListedFile]:
+        for root in self._roots:
+            yield from list_files(root, self._ignore, self._excluded, self._is_inbox)
+
     def _rank(self, found: SourceFile) -> tuple[bool, int]:
         return not self.is_urgent(found), found.arrived_ns
 
     def is_urgent(self, found: SourceFile) -> bool:
         """Tell whether a file is to come first."""
         return bool(self._urgent) and found.folder.parts[:1] == (self._urgent,)
-
-    def _files(self) -> Iterator[tuple[str, PurePath, Path, os.stat_result | None]]:
-        for root in self._roots:
-            if not os.path.lexists(root):
-                raise UsageError(f"{shown(root)}: no such file or folder")
-            if not root.is_dir():
-                for path in named_with_companions(root):
-                    yield str(path.absolute()), PurePath(), root.parent, _status(path)
-                continue
-            try:
-                for entry, folder in walk(root, self._ignore, self._excluded):
-                    try:
-                        status = entry.stat()
-                    except FileNotFoundError:
-                        if not entry.is_symlink():
-                            continue  # taken away since the folder was read
-                        status = None
-                    except OSError:
-                        status = None
-                    yield entry.path, folder, root, status
-            except OSError as error:
-                problem = f"inbox: {shown(root)}: {error.strerror}; mount or create it"
-                raise InboxGoneError([problem]) from error
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None

@@ -16,7 +16,6 @@ from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
-    InboxGoneError,
     NotReadyError,
 )
 from nst_pipeline.files import shown
@@ -145,17 +144,8 @@ def make_scanner(
         (*config.excluded, *styles),
         config.watch.settle_seconds if settle_seconds is None else settle_seconds,
         "" if paths else config.watch.urgent,
+        is_inbox=not paths,
     )
-
-
-def check_inbox(config: Config) -> None:
-    """See that the inbox is there.
-
-    Raises:
-        InboxGoneError: it is not.
-    """
-    if not config.inbox.is_dir():
-        raise InboxGoneError([f"inbox: {shown(config.inbox)}: no such folder; create it"])
 
 
 @uncollected()
@@ -213,9 +203,8 @@ def make_plan(
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
     """Tell the scanner what is finished, where it cannot know: at first, and after a change."""
     known = f"{plan_digest} {ledger.fact('changed_by_hand') or ''}"
-    if scanner.knows != known:
-        scanner.forget(ledger.files.finished(plan_digest))
-        scanner.knows = known
+    if scanner.known_as != known:
+        scanner.set_finished(ledger.files.finished(plan_digest), known)
 
 
 def _chunks(items: list[T]) -> Iterator[list[T]]:

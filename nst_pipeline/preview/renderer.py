@@ -27,7 +27,7 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, Pixels, decode, to_depth
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.companions import by_kind, engine_arguments, missing_mask
+from nst_pipeline.inbox.companions import by_kind, engine_arguments, missing_companion
 from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.preview.sheet import mosaic
 
@@ -153,8 +153,11 @@ class Renderer:
         painted: dict[str, Rendered] = {}
         groups: dict[str, list[PreviewJob]] = {}
         for job in {job.key: job for job in jobs}.values():
-            wrong = self.styles[job.style].reason
-            if wrong := wrong or missing_mask(found.path, self._blends[job.style], kinds):
+            wrong, needs_init = self.styles[job.style].reason, job.recipe.init == "image"
+            if not wrong:
+                regions = self._blends[job.style]
+                wrong = missing_companion(found.path, regions, needs_init, kinds)
+            if wrong:
                 painted[job.key] = Rendered(None, wrong)
             else:
                 groups.setdefault(job.recipe_digest, []).append(job)

@@ -199,7 +199,7 @@ class Disposal:
         )
         if self._policy.remembers:
             for found in files:
-                self._scanner.finish(found)
+                self._scanner.add_finished(found)
 
 
 def _is_unchanged(found: SourceFile) -> bool:

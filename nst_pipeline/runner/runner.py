@@ -26,7 +26,6 @@ from nst_pipeline.jobs.planning import (
     Broken,
     Plan,
     Policy,
-    check_inbox,
     make_plan,
     make_scanner,
 )
@@ -98,8 +97,6 @@ class Runner:
             DiskFullError: for want of space, be it that ``limits.min_free_bytes`` would be used.
             DeviceLostError: the device broke; only a new process can paint again.
         """
-        if not paths:
-            check_inbox(self._config)
         scanner = make_scanner(self._config, paths)
         with self._begun(scanner, RUN) as run:
             return run.do_all(force, are_sources_ours=not paths)
@@ -116,7 +113,6 @@ class Runner:
         Raises:
             PipelineError: as `run`.
         """
-        check_inbox(self._config)
         with self._begun(scanner, WATCH) as run:
             while run.go_on():
                 pass

@@ -12,7 +12,7 @@ from PIL import Image
 from support import wait_until
 
 from nst_pipeline.config.settings import OutputSettings
-from nst_pipeline.images.animation import animate, snapshot_steps
+from nst_pipeline.images.animation import animate, extra_path, snapshot_steps
 from nst_pipeline.workers import checkpoints
 
 
@@ -60,6 +60,19 @@ def test_an_animation_alone_takes_its_own_number_of_snapshots() -> None:
     assert snapshot_steps(OutputSettings(making="gif"), 300) == 10
     assert snapshot_steps(OutputSettings(making="gif"), 5) == 1
     assert snapshot_steps(OutputSettings(making="gif", snapshots=50), 300) == 50
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".steps/00010.png"])
+def test_the_longest_name_of_a_result_still_has_extras_of_its_own(
+    tmp_path: Path, suffix: str
+) -> None:
+    assert extra_path(tmp_path / "photo-ink.png", suffix) == tmp_path / f"photo-ink{suffix}"
+    results = [tmp_path / ("p" * 250 + f"{letter}.png") for letter in "ab"]
+    extras = {extra_path(result, suffix) for result in results}
+    for path in (*results, *extras):
+        path.parent.mkdir(exist_ok=True)
+        path.touch(exist_ok=False)
+    assert len(extras) == 2
 
 
 def _start(project: Path) -> "subprocess.Popen[bytes]":

@@ -1,78 +1,72 @@
+"""Reading a file whole, or saying why not."""
+
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pytest
+from support import draw
 
-from nst_pipeline.errors import ImageError, UsageError
-from nst_pipeline.inbox import reading, scanner
+from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError
+from nst_pipeline.files import signature
+from nst_pipeline.inbox.reading import read
 
 BIG = 10**9
 
 
-def test_reading_refuses_what_is_not_a_regular_file_with_its_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("folder.jpg", ImageError, "a folder, not an image file"),
+        ("pipe.jpg", ImageError, "a pipe or device"),
+        ("large.jpg", ImageError, r"1,000 bytes; limits\.max_bytes allows 999"),
+        ("link.jpg", NotReadyError, "a link to nowhere"),
+        ("loop.jpg", NotReadyError, "a link to nowhere"),
+        ("empty.jpg", NotReadyError, "empty; copy it again"),
+        ("missing.jpg", NotReadyError, "No such file"),
+        ("large.jpg/below.jpg", NotReadyError, "Not a directory"),
+        ("x" * 256, NotReadyError, "File name too long"),
+        ("far.jpg", NotReadyError, "a link to nowhere"),
+    ],
+)
+def test_what_is_not_a_regular_file_is_refused_with_its_reason(
+    tmp_path: Path, name: str, kind: type[ImageError], reason: str
+) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "link.jpg").symlink_to("nowhere")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "far.jpg").symlink_to("x" * 256)
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "large.jpg").write_bytes(b"x" * 1000)
     os.mkfifo(tmp_path / "pipe.jpg")
-    for name, reason in {
-        "folder.jpg": "a folder",
-        "link.jpg": "a link to nowhere",
-        "empty.jpg": "empty",
-        "large.jpg": r"1,000 bytes; limits.max_bytes allows 999",
-        "pipe.jpg": "a pipe or device",
-        "missing.jpg": "No such file",
-    }.items():
-        with pytest.raises(ImageError, match=reason):
-            reading.read(tmp_path / name, 999)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read(tmp_path / name, 999)
+    assert caught.type is kind and str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_reading_refuses_a_file_without_permission(tmp_path: Path) -> None:
-    path = tmp_path / "secret.png"
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_a_file_without_permission_is_refused(tmp_path: Path, which: str) -> None:
+    path = tmp_path / "folder/secret.png"
+    path.parent.mkdir()
     path.write_bytes(b"x")
-    path.chmod(0)
-    with pytest.raises(ImageError, match="Permission denied"):
-        reading.read(path, BIG)
+    (path if which == "file" else path.parent).chmod(0)
+    with pytest.raises(NotReadyError, match="Permission denied"):
+        read(path, BIG)
+    path.parent.chmod(0o700)
 
 
-def names(found: list[scanner.SourceFile], root: Path) -> list[str]:
-    return [os.fsdecode(item.path.relative_to(root)) for item in found]
+def test_a_file_with_a_writer_is_not_read(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("ab"), pytest.raises(BeingWrittenError):
+        read(tmp_path / "a.png", BIG)
+    assert read(tmp_path / "a.png", BIG) == (tmp_path / "a.png").read_bytes()
 
 
-def test_folders_are_searched_in_order_with_their_subfolders(tmp_path: Path) -> None:
-    for name in ("b.png", "a.jpg", "sub/c.png", "sub/deep/d.png", ".hidden.png", ".git/e.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    for name in ("x.part", "notes.txt", "Thumbs.db"):
-        (tmp_path / name).touch()
-    found = scanner.find([tmp_path], ("*.part", "*.txt", "Thumbs.db"))
-    assert names(found, tmp_path) == ["a.jpg", "b.png", "sub/c.png", "sub/deep/d.png"]
-    assert found[3].folder == PurePath("sub/deep")
-
-
-def test_folders_that_are_apart_are_passed_over(tmp_path: Path) -> None:
-    for name in ("a.png", "out/b.png", "style.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = scanner.find([tmp_path], (), (tmp_path / "out", tmp_path / "style.png"))
-    assert names(found, tmp_path) == ["a.png"]
-
-
-def test_a_file_named_twice_is_found_once_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    assert len(scanner.find([tmp_path / "a.png", tmp_path])) == 1
-    with pytest.raises(UsageError, match=r"gone\.png"):
-        scanner.find([tmp_path / "gone.png"])
-
-
-def test_a_folder_named_like_an_image_is_found_to_be_told_of(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").mkdir()
-    (tmp_path / "x.jpg" / "inside.png").touch()
-    assert names(scanner.find([tmp_path]), tmp_path) == ["x.jpg"]
-
-
-def test_names_that_are_not_utf_8_are_found(tmp_path: Path) -> None:
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).touch()
-    (found,) = scanner.find([tmp_path])
-    assert os.fsencode(found.path).endswith(b"caf\xe9.png")
+def test_another_file_than_was_listed_is_not_read(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 1)
+    listed = signature((tmp_path / "a.png").stat())
+    assert read(tmp_path / "a.png", BIG, listed)
+    draw(tmp_path / "b.png", 2)
+    (tmp_path / "b.png").rename(tmp_path / "a.png")
+    with pytest.raises(BeingWrittenError):
+        read(tmp_path / "a.png", BIG, listed)

@@ -1,93 +1,211 @@
-"""Which files count as settled."""
+"""Which files there are to paint, in which order, and which of them are stable."""
 
 import os
-from pathlib import Path
+import shutil
+from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 from support import draw, wait_until
 
-from nst_pipeline.errors import BeingWrittenError, UsageError
+from nst_pipeline.errors import InboxGoneError, UsageError
 from nst_pipeline.files import signature
-from nst_pipeline.inbox import reading, scanner
-from nst_pipeline.inbox.mounts import filesystem, is_network, mount_point
-from nst_pipeline.inbox.scanner import Scan, Scanner
+from nst_pipeline.inbox import scanner
+from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, find
 
 
-def names(found: list[scanner.SourceFile]) -> list[str]:
+def names(found: list[SourceFile]) -> list[str]:
     return [str(item.folder / item.path.name) for item in found]
 
 
-def make(root: Path, settle_seconds: float = 0.0, **options: object) -> Scanner:
-    return Scanner([root], ("*.part", "*~"), (root / "excluded",), settle_seconds, **options)  # type: ignore[arg-type]
+def make(root: Path, settle_seconds: float = 0.0, **options: Any) -> Scanner:
+    return Scanner([root], ("*.part", "*~"), (root / "excluded",), settle_seconds, **options)
 
 
-def until_settled(scan: Scanner) -> Scan:
-    found: list[Scan] = []
-
-    def settled() -> bool:
-        found.append(scan.scan())
-        return not found[-1].waiting
-
-    wait_until(settled)
-    return found[-1]
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
 
 
-def test_a_file_is_settled_once_it_did_not_change_for_a_while(tmp_path: Path) -> None:
+def until_stable(look: Scanner) -> Scan:
+    """Scan until everything is stable."""
+    scans: list[Scan] = []
+
+    def is_stable() -> bool:
+        scans.append(look.scan())
+        return not scans[-1].unstable
+
+    wait_until(is_stable)
+    return scans[-1]
+
+
+# Listing
+
+
+def test_folders_are_searched_in_order_with_their_subfolders(tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "a.jpg", "sub/c.png", "sub/deep/d.png", ".hidden.png", ".git/e.png")
+    touch(tmp_path, "x.part", "notes.txt", "Thumbs.db", "c.png", "B.png")
+    found = find([tmp_path], ("*.part", "*.txt", "Thumbs.db"))
+    assert names(found) == ["B.png", "a.jpg", "b.png", "c.png", "sub/c.png", "sub/deep/d.png"]
+    assert found[-1].folder == PurePath("sub/deep") and found[-1].root == tmp_path
+
+
+def test_paths_are_taken_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "sub/a.png", "sub/c.png", "x.part")
+    found = find([tmp_path / "x.part", tmp_path / "sub", tmp_path / "b.png"], ("*.part",))
+    assert names(found) == ["x.part", "a.png", "c.png", "b.png"]
+    assert [item.root for item in found] == [tmp_path, tmp_path / "sub", tmp_path / "sub", tmp_path]
+
+
+def test_excluded_folders_and_files_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "out/b.png", "style.png")
+    assert names(find([tmp_path], (), (tmp_path / "out", tmp_path / "style.png"))) == ["a.png"]
+
+
+def test_a_file_named_twice_is_found_once_with_its_companions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.png", "a.mask.png")
+    monkeypatch.chdir(tmp_path)
+    paths = [tmp_path / "a.png", Path("a.mask.png"), Path("a.png"), tmp_path]
+    (found,) = find(paths)
+    assert [one.kind for one in found.companions] == ["mask"]
+    (found,) = Scanner(paths, (), (), 0).scan().stable
+    assert [one.kind for one in found.companions] == ["mask"]
+
+
+@pytest.mark.parametrize("name", ["gone.png", "x" * 300, "a.png/b.png"])
+def test_a_named_path_that_is_not_there_is_an_error_of_usage(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "a.png")
+    with pytest.raises(UsageError, match=f"{name}: no such file or folder"):
+        find([tmp_path / name])
+
+
+def test_a_named_link_to_nowhere_is_found_to_be_reported(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("nowhere")
+    (tmp_path / "b.png").symlink_to("x" * 300)
+    found = find([tmp_path / "a.png", tmp_path / "b.png"])
+    assert [(item.path.name, item.signature) for item in found] == [
+        ("a.png", None),
+        ("b.png", None),
+    ]
+
+
+def test_a_folder_named_like_an_image_is_found_to_be_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "x.jpg/inside.png")
+    assert names(find([tmp_path])) == ["x.jpg"]
+
+
+def test_names_that_are_not_utf_8_are_found(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).touch()
+    (found,) = find([tmp_path])
+    assert os.fsencode(found.path).endswith(b"caf\xe9.png")
+
+
+def test_what_nobody_wants_painted_is_left_out(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    root = tmp_path / "inbox"
+    touch(root, "a.png", ".h.png", "b.png.part", "c.png~", "excluded/d.png", ".hidden/e.png")
+    touch(root, "sub/f.png")
+    touch(outside, "g.png")
+    (root / "out.png").symlink_to(outside / "g.png")
+    (root / "folder").symlink_to(outside)
+    (root / "in.png").symlink_to(root / "a.png")
+    assert sorted(names(make(root).scan().stable)) == ["a.png", "in.png", "sub/f.png"]
+
+
+def test_a_link_that_cannot_even_be_followed_hides_no_other_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    (tmp_path / "far.png").symlink_to("x" * 300)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    found = make(tmp_path, is_inbox=True).scan().stable
+    assert "a.png" in names(found) and {item.signature for item in found} > {None}
+
+
+def test_an_inbox_that_is_gone_is_not_empty(tmp_path: Path) -> None:
+    root = tmp_path / "inbox"
+    root.mkdir()
+    look, named = make(root, is_inbox=True), make(root)
+    assert not look.scan().stable
+    root.rmdir()
+    with pytest.raises(InboxGoneError, match="inbox: No such file.*; mount or create it"):
+        look.scan()
+    with pytest.raises(UsageError, match="inbox: no such file"):
+        named.scan()
+    root.touch()
+    with pytest.raises(InboxGoneError, match="inbox: Not a directory"):
+        look.scan()
+
+
+def test_what_goes_while_the_inbox_is_searched_is_left_out_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.png", "b/c.png", "d.png", "e.png")
+    scandir = os.scandir
+
+    def interrupted(folder: Path) -> Any:
+        if folder == tmp_path / "b":
+            shutil.rmtree(folder)
+            (tmp_path / "d.png").unlink()
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", interrupted)
+    assert names(make(tmp_path, is_inbox=True).scan().stable) == ["a.png", "e.png"]
+    assert not caplog.records
+
+
+def test_many_files_are_each_seen_once(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}.png" for number in range(3000)))
+    look = make(tmp_path)
+    scan = look.scan()
+    assert len({item.path for item in scan.stable}) == len(scan.stable) == 3000
+    for item in scan.stable:
+        look.add_finished(item)
+    assert not look.scan().stable
+
+
+# Stable files
+
+
+def test_a_file_is_stable_once_it_did_not_change_for_a_while(tmp_path: Path) -> None:
     look = make(tmp_path, 0.2)
     (tmp_path / "a.png").write_text("1")
     first = look.scan()
-    assert names(first.waiting) == ["a.png"] and not first.settled
+    assert names(first.unstable) == ["a.png"] and not first.stable
     assert first.wait_seconds is not None and 0 < first.wait_seconds <= 0.2
-    until_settled(look)
+    until_stable(look)
     with (tmp_path / "a.png").open("a") as file:
         file.write("2")
-    assert names(look.scan().waiting) == ["a.png"]
-    assert names(until_settled(look).settled) == ["a.png"]
+    assert names(look.scan().unstable) == ["a.png"]
+    assert names(until_stable(look).stable) == ["a.png"]
 
 
 def test_without_a_clock_to_trust_only_watching_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.png").write_text("1")
-    os.utime(tmp_path / "a.png", (1, 1))
+    wait_until(lambda: make(tmp_path, 0.1).scan().stable)  # by the clock
     monkeypatch.setattr(scanner, "is_network", lambda _: True)
-    look = make(tmp_path, 3600)
-    assert names(look.scan().waiting) == ["a.png"]
+    look = make(tmp_path, 0.1)
+    assert names(look.scan().unstable) == ["a.png"]
+    assert names(until_stable(look).stable) == ["a.png"]
 
 
-def test_what_nobody_wants_painted_is_left_out(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    root = tmp_path / "inbox"
-    for folder in (outside, root / "excluded", root / ".hidden", root / "sub"):
-        folder.mkdir(parents=True)
-    for path in ("a.png", ".h.png", "b.png.part", "c.png~", "excluded/d.png", ".hidden/e.png"):
-        (root / path).write_text("x")
-    (root / "sub/f.png").write_text("x")
-    (outside / "g.png").write_text("x")
-    (root / "out.png").symlink_to(outside / "g.png")
-    (root / "folder").symlink_to(outside)
-    (root / "in.png").symlink_to(root / "a.png")
-    found = names(make(root).scan().settled)
-    assert sorted(found) == ["a.png", "in.png", "sub/f.png"]
-
-
-def test_a_finished_file_is_left_out_until_it_changes(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("1")
-    look = make(tmp_path)
-    look.forget({str(tmp_path / "a.png"): signature((tmp_path / "a.png").stat())})
-    scan = look.scan()
-    assert not scan.stable and [name for _, name in scan.finished] == ["a"]
-    (tmp_path / "a.png").write_text("22")
-    assert names(look.scan().settled) == ["a.png"]
+def test_a_picture_is_stable_when_its_companions_are(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    look = make(tmp_path, 0.3)
+    until_stable(look)
+    draw(tmp_path / "a.mask.png")
+    assert names(look.scan().unstable) == ["a.png"]
+    assert names(until_stable(look).stable) == ["a.png"]
 
 
 def test_urgent_comes_first_then_the_oldest(tmp_path: Path) -> None:
     for name in ("b.png", "urgent/c.png", "a.png", "x/urgent/d.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        last = tmp_path / name
-        last.write_text("x")
-        wait_until(lambda last=last: _is_past(last))  # type: ignore[misc]
-    found = names(make(tmp_path, urgent="urgent").scan().settled)
+        touch(tmp_path, name)
+        wait_until(lambda last=tmp_path / name: _is_past(last))  # type: ignore[misc]
+    found = names(make(tmp_path, urgent="urgent").scan().stable)
     assert found == ["urgent/c.png", "b.png", "a.png", "x/urgent/d.png"]
 
 
@@ -98,51 +216,38 @@ def _is_past(path: Path) -> bool:
     return probe.stat().st_ctime_ns > path.stat().st_ctime_ns
 
 
-def test_an_inbox_that_is_gone_is_not_empty(tmp_path: Path) -> None:
-    (tmp_path / "inbox").mkdir()
-    look = make(tmp_path / "inbox")
-    look.scan()
-    (tmp_path / "inbox").rmdir()
-    with pytest.raises(UsageError, match="inbox"):
-        look.scan()
+# Finished files
 
 
-def test_a_file_with_a_writer_is_not_read(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png")
-    with (tmp_path / "a.png").open("ab"), pytest.raises(BeingWrittenError):
-        reading.read(tmp_path / "a.png", 10**6)
-    assert reading.read(tmp_path / "a.png", 10**6)
-
-
-def test_another_file_than_was_seen_is_not_read(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png", 1)
-    known = signature((tmp_path / "a.png").stat())
-    draw(tmp_path / "b.png", 2)
-    (tmp_path / "b.png").rename(tmp_path / "a.png")
-    with pytest.raises(BeingWrittenError):
-        reading.read(tmp_path / "a.png", 10**6, known)
-
-
-def test_file_systems_without_events_are_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert filesystem(Path("/proc")) == "proc" and not is_network(tmp_path)
-    for kind in ("nfs4", "cifs", "fuse.sshfs"):
-        monkeypatch.setattr(scanner, "filesystem", lambda _, kind=kind: kind)
-        assert is_network(tmp_path)
-
-
-def test_mount_point_is_the_topmost_folder_of_the_file_system(tmp_path: Path) -> None:
-    assert mount_point(Path("/proc/self")) == Path("/proc")
-    assert tmp_path.is_relative_to(mount_point(tmp_path))
-
-
-def test_many_files_are_each_seen_once(tmp_path: Path) -> None:
-    for number in range(3000):
-        (tmp_path / f"{number}.png").touch()
+def test_a_finished_file_is_left_out_until_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("1")
     look = make(tmp_path)
+    assert look.known_as == ""
+    finished = {str(tmp_path / "a.png"): signature((tmp_path / "a.png").stat())}
+    look.set_finished(finished, "today's")
+    assert look.known_as == "today's"
     scan = look.scan()
-    assert len({item.path for item in scan.stable}) == len(scan.stable) == 3000
-    for item in scan.stable:
-        look.finish(item)
-    assert not look.scan().settled
+    assert not scan.stable and scan.finished == [(PurePath(), "a")]
+    (tmp_path / "a.png").write_text("22")
+    assert names(look.scan().stable) == ["a.png"]
+
+
+def test_other_finished_files_take_the_place_of_those_before(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png")
+    look = make(tmp_path)
+    for item in look.scan().stable:
+        look.add_finished(item)
+    assert not look.scan().stable
+    look.set_finished({}, "")
+    assert sorted(names(look.scan().stable)) == ["a.png", "b.png"]
+
+
+def test_a_finished_picture_is_looked_at_again_when_a_companion_changes(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    look = make(tmp_path)
+    for change in (draw, lambda path: draw(path, 2), Path.unlink):
+        (found,) = look.scan().stable
+        look.add_finished(found)
+        assert not look.scan().stable
+        change(tmp_path / "a.mask.png")
+    assert look.scan().stable

@@ -1,0 +1,142 @@
+"""What the command line says of styles, as its users meet it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import Program, picture
+
+
+@pytest.fixture
+def styles(project: Path) -> Path:
+    """Return the folder of styles, with two pictures more and what is none."""
+    for number, name in enumerate(("a.jpg", "b.jpg", ".hidden.jpg")):
+        picture(seed=10 + number).save(project / "styles" / name)
+    (project / "styles/notes.txt").write_text("no picture")
+    (project / "other").mkdir()
+    picture(seed=20).save(project / "other/a.jpg")
+    picture(seed=21).save(project / "photo.jpg")
+    return project / "styles"
+
+
+def planned(program: Program, *arguments: str) -> tuple[list[str], str]:
+    """Return what a run would paint, as CONTENT in STYLE, and what it says besides."""
+    done = program("run", "--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("paint ")]
+    pairs = [f"{Path(content).name} in {style.rstrip(':')}" for _, content, _, style, *_ in lines]
+    return pairs, done.stderr
+
+
+def refused(program: Program, *arguments: str) -> str:
+    """Return why the command line is wrong."""
+    for command in ("run", "preview"):
+        done = program(command, "photo.jpg", *arguments)
+        assert done.returncode == 64 and "Traceback" not in done.stderr
+        assert not done.stdout
+    return done.stderr
+
+
+def test_two_images_of_one_stem_are_refused_with_both_and_what_to_do(
+    styles: Path, program: Program
+) -> None:
+    said = refused(program, "-s", "styles/a.jpg", "-s", "other/a.jpg")
+    assert f"{styles}/a.jpg and {styles.parent}/other/a.jpg are two styles of one name, a" in said
+    assert "names under `styles:` in pipeline.yaml, or rename one" in said
+
+
+@pytest.mark.parametrize("chosen", [["ink", "other/ink.jpg"], ["other/ink.jpg", "ink"]])
+def test_an_image_cannot_have_the_name_of_a_style_that_is_chosen_too(
+    styles: Path, program: Program, chosen: list[str]
+) -> None:
+    (styles.parent / "other/a.jpg").rename(styles.parent / "other/ink.jpg")
+    said = refused(program, "-s", chosen[0], "-s", chosen[1])
+    assert "the settings' style ink" in said and f"{styles.parent}/other/ink.jpg" in said
+    pairs, _ = planned(program, "photo.jpg", "-s", "other/ink.jpg")
+    assert pairs == ["photo.jpg in ink"]
+
+
+def test_one_file_or_style_that_is_named_twice_is_one_style(styles: Path, program: Program) -> None:
+    (styles.parent / "link").symlink_to(styles)
+    twice = ["-s", "styles/a.jpg", "-s", "./link/a.jpg", "-s", "ink", "-s", "ink"]
+    pairs, _ = planned(program, "photo.jpg", *twice, "-s", "styles/a*")
+    assert pairs == ["photo.jpg in a", "photo.jpg in ink"]
+
+
+@pytest.mark.parametrize("folder", ["styles", "./styles", "absolute"])
+def test_a_quoted_pattern_takes_every_image_that_matches(
+    styles: Path, program: Program, folder: str
+) -> None:
+    pattern = f"{styles if folder == 'absolute' else folder}/*"
+    pairs, said = planned(program, "photo.jpg", "-s", pattern)
+    assert pairs == [f"photo.jpg in {style}" for style in ("a", "b", "ink", "oil")]
+    assert not said
+    pairs, _ = planned(program, "photo.jpg", "-s", f"{pattern}.jpg", "-s", "oil")
+    assert pairs == [f"photo.jpg in {style}" for style in ("a", "b", "oil")]
+
+
+def test_a_file_may_be_named_like_a_pattern(styles: Path, program: Program) -> None:
+    (styles / "a.jpg").rename(styles / "[ab].jpg")
+    pairs, _ = planned(program, "photo.jpg", "-s", "styles/[ab].jpg")
+    assert pairs == ["photo.jpg in [ab]"]
+
+
+@pytest.mark.parametrize("name", ["styles/*.webp", "styles/*.txt", "gone/*", "styles", "x" * 300])
+def test_what_is_no_style_and_matches_no_image_is_refused_by_its_name(
+    styles: Path, program: Program, name: str
+) -> None:
+    assert f"--style {name}: " in refused(program, "-s", name)
+
+
+NOTE = (
+    "note: styles/b.jpg is painted as a content; give each style its own -s, "
+    "or quote the pattern: -s 'styles/*.jpg'\n"
+)
+
+
+def test_a_pattern_that_the_shell_expanded_is_noted_on_one_line(
+    styles: Path, program: Program
+) -> None:
+    pairs, said = planned(program, "photo.jpg", "-s", "styles/a.jpg", "styles/b.jpg")
+    assert sorted(pairs) == ["b.jpg in a", "photo.jpg in a"] and said == NOTE
+    _, said = planned(program, "-s", "styles/a.jpg", "styles/b.jpg", "styles/ink.png")
+    assert said == NOTE.replace("is painted as a content", "and 1 more are painted as contents")
+    done = program("preview", "photo.jpg", "-s", "styles/a.jpg", "styles/b.jpg", "--size", 32,
+                   "--iterations", 1)  # fmt: skip
+    assert done.returncode == 0 and done.stderr == NOTE
+
+
+def test_upper_case_comes_after_lower_case_or_is_the_same_as_shells_differ(
+    styles: Path, program: Program
+) -> None:
+    (styles / "b.jpg").rename(styles / "B.jpg")
+    for style, content in (("a", "B"), ("B", "a")):
+        _, said = planned(program, "-s", f"styles/{style}.jpg", f"styles/{content}.jpg")
+        assert f"note: styles/{content}.jpg is painted" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["photo.jpg", "-s", "styles/a.jpg", "-s", "styles/b.jpg"],
+        ["styles/b.jpg", "-s", "styles/a.jpg", "-s", "styles/b.jpg"],
+        ["styles/a.jpg", "-s", "styles/b.jpg"],
+        ["styles/b.jpg", "-s", "other/a.jpg"],
+        ["styles", "-s", "styles/a.jpg"],
+        ["styles/b.jpg", "-s", "ink"],
+        ["styles/b.jpg", "-s", "styles/*.jpg"],
+    ],
+)
+def test_nothing_is_noted_where_no_shell_would_have_made_it(
+    styles: Path, program: Program, arguments: list[str]
+) -> None:
+    pairs, said = planned(program, *arguments)
+    assert pairs and not said
+
+
+def test_an_image_whose_name_is_no_text_is_refused_as_a_style(
+    styles: Path, program: Program
+) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    picture(seed=30).save(os.fsencode(styles / name), "PNG")
+    assert "cannot be a style's name" in refused(program, "-s", f"styles/{name}")
