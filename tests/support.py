@@ -1,4 +1,4 @@
-"""What the tests of the daemon share: a place to work in, an executor that paints nothing.
+"""What tests share: a place to work in, an executor that paints nothing, a silent observer.
 
 As a program, this is nst-pipeline with that executor.
 """
@@ -18,64 +18,89 @@ from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nst_pipeline.config.pipeline import Config, load
-from nst_pipeline.errors import DeviceLostError, ImageError
+from nst_pipeline.errors import Abandoned, DeviceLostError, ImageError
 from nst_pipeline.files import shown
-from nst_pipeline.images.decoding import decode, to_depth
+from nst_pipeline.images.decoding import Pixels, decode, to_depth
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
-from nst_pipeline.jobs.planning import Plan
+from nst_pipeline.jobs.planning import RUN, Plan, Policy, make_plan, make_scanner
 from nst_pipeline.manifest.model import JobRecord
-from nst_pipeline.workers.protocol import Task
+from nst_pipeline.manifest.recorder import Recorder
+from nst_pipeline.runner.observer import Observer
+from nst_pipeline.runner.runner import Runner
+from nst_pipeline.workers.protocol import MakeExecutor, Progress, Task
 
-LOSSES = {"content": 1.0, "style": 1.0, "tv": 0.0, "total": 2.0}
+LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
 PATIENCE_SECONDS = 30.0
 
 
 class FakeExecutor:
     """Gives each content back as its own result; fails, waits or dies when told to.
 
-    What it is to do with a content stands in ``orders/NAME``: ``fail``, ``input`` (is no
-    picture), ``pass`` (may pass), ``die`` (SIGKILL), ``lost`` (the device is), or ``slow``
-    (steps until the order is taken away). What it painted stands in ``painted.log``.
+    What it is to do with a content stands in ``orders/NAME`` beside the inbox: ``fail``, ``input``
+    (is no picture), ``pass`` (may pass), ``cut`` (the result is cut short), ``die`` (SIGKILL),
+    ``lost`` (the device is), or ``slow`` (steps until the order is taken away). What it painted
+    stands in ``painted.log``.
+
+    Attributes:
+        fates: a failure or an error for the contents of a stem.
+        painted: the jobs that were painted.
+        together: the stems of the contents at hand, each time one was handed over.
+        limit: tasks that it takes.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        weights: object,
-        on_step: Callable[[Job, int, float], None],
-        check: Callable[[], None] | None = None,
-    ) -> None:
-        self._on_step, self._check = on_step, check
+    def __init__(self, fates: dict[str, Failure | BaseException] | None = None, limit: int = 2):
+        self.fates, self.limit = fates or {}, limit
+        self.painted: list[Job] = []
+        self.together: list[list[str]] = []
+        self.made = 0
         self._tasks: deque[Task] = deque()
+        self._home = Path()
+
+    def __call__(self, config: Config, weights: object) -> Self:
+        """Be made for some settings, as a class of executors is."""
         self._home = config.inbox.parent
+        self.made += 1
+        return self
 
     @property
     def capacity(self) -> int:
-        return 0 if self._tasks else 1
+        return self.limit - len(self._tasks)
 
     def submit(self, task: Task) -> None:
+        assert self.capacity
         self._tasks.append(task)
+        self.together.append([task.content.path.stem for task in self._tasks])
 
-    def poll(self) -> Iterator[Outcome]:
-        task = self._tasks.popleft()
+    def poll(self, progress: Progress) -> Iterator[Outcome]:
+        task, is_over = self._tasks.popleft(), False
         for job in task.jobs:
-            yield Outcome(job, self._paint(task, job))
+            fate = self.fates.get(job.content.path.stem)
+            if isinstance(fate, BaseException):
+                raise fate
+            outcome: EncodedResult | Failure | None = fate
+            if not is_over and outcome is None:
+                try:
+                    outcome = self._paint(task, job, progress)
+                except Abandoned:
+                    is_over = True
+            yield Outcome(job, outcome)
 
-    def drain(self) -> Iterator[Outcome]:
+    def drain(self, progress: Progress) -> Iterator[Outcome]:
         while self._tasks:
-            yield from self.poll()
+            yield from self.poll(progress)
 
     def machine(self) -> Machine:
-        return Machine("fake", "fp32", 1, 1)
+        return Machine("fake", "fp32", 3, 4)
 
     def close(self) -> None:
         self._tasks.clear()
 
-    def _paint(self, task: Task, job: Job) -> EncodedResult | Failure:
+    def _paint(self, task: Task, job: Job, progress: Progress) -> EncodedResult | Failure:
         name = task.content.path.name
         order = self._home / "orders" / name
         what = order.read_text() if order.exists() else ""
@@ -87,42 +112,70 @@ class FakeExecutor:
         if what in kinds:
             return Failure(f"{name}: told to {what}", kind=kinds[what])
         step = 1
-        self._on_step(job, step, 2.0)
+        progress.stepped(job, step, 2, 2.0)
+        while what == "hang" and order.exists():
+            threading.Event().wait(0.01)
         while what == "slow" and order.exists():
             threading.Event().wait(0.01)
             step += 1
-            if self._check:
-                self._check()
-            self._on_step(job, step, 2.0)
-        assert task.copy is not None
+            progress.check()
+            progress.stepped(job, step, 2, 2.0)
         try:
-            pixels = decode(task.copy.read_bytes(), name, 10**6).pixels
+            pixels = decode(task.data, name, 10**6).pixels
         except ImageError as error:
             return Failure(str(error), kind="input")
-        buffer = io.BytesIO()
-        Image.fromarray(to_depth(pixels, 8)).save(buffer, "PNG")
-        size = pixels.shape[:2]
+        self.painted.append(job)
         with (self._home / "painted.log").open("a") as log:
             log.write(f"{shown(name)} {job.style.name}\n")
+        height, width = pixels.shape[:2]
+        size = height * 3 // 4, width * 3 // 4
+        data = _as_png(pixels, size, f"{shown(name)} in {job.style.name}")
         return EncodedResult(
-            buffer.getvalue(), size, size, step, "iterations", LOSSES, LOSSES, 0.01
-        )
+            data[:200] if what == "cut" else data,
+            size, (height, width), step, "iterations", LOSSES, LOSSES, 0.5,
+        )  # fmt: skip
 
 
-class Silent:
-    """A listener that only remembers the records."""
+def _as_png(pixels: Pixels, size: tuple[int, int], title: str) -> bytes:
+    buffer, tag = io.BytesIO(), PngInfo()
+    tag.add_text("title", title)
+    image = Image.fromarray(to_depth(pixels, 8)).resize(size[::-1])
+    image.save(buffer, "PNG", pnginfo=tag)
+    return buffer.getvalue()
+
+
+class SilentObserver(Observer):
+    """An observer that only remembers what it was told."""
 
     def __init__(self) -> None:
+        self.plans: list[Plan] = []
         self.records: list[JobRecord] = []
 
     def planned(self, plan: Plan) -> None:
-        pass
-
-    def stepped(self, job: Job, done: int, loss: float) -> None:
-        pass
+        self.plans.append(plan)
 
     def finished(self, record: JobRecord) -> None:
         self.records.append(record)
+
+
+def run_once(
+    config: Config,
+    executor: MakeExecutor | None = None,
+    observer: Observer | None = None,
+    paths: list[Path] | None = None,
+    force: bool = False,
+) -> Recorder:
+    """Run once with an executor that paints nothing, unless another is given."""
+    make = executor or FakeExecutor()
+    with Runner(config, make, observer or SilentObserver()) as runner:
+        return runner.run(paths, force)
+
+
+def plan_of(config: Config, ledger: Ledger, policy: Policy = RUN) -> Plan:
+    """Return the plan of everything in the inbox, and queue its jobs."""
+    plan = make_plan(config, ledger, make_scanner(config, None, 0), policy)
+    ledger.jobs.add(plan.todo)
+    return plan
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
@@ -177,11 +230,11 @@ def configure(home: Path, **changes: Any) -> Config:
 
 def states(home: Path) -> dict[str, str]:
     """Return the state of each job of the ledger, by its content's name."""
-    ledger = Ledger.to_read(home / "state" / "ledger.sqlite")
+    ledger = Ledger.to_read(ledger_path(home / "state"))
     if ledger is None:
         return {}
     with ledger:
-        return {entry.source.name: entry.state for entry in ledger.entries()}
+        return {entry.source.name: str(entry.state) for entry in ledger.jobs.all()}
 
 
 def painted(home: Path) -> list[str]:
@@ -269,11 +322,11 @@ class Watch:
 
 def main() -> None:
     """Run nst-pipeline with the executor that paints nothing."""
-    import nst_pipeline.cli
-    import nst_pipeline.workers.local
+    from nst_pipeline import cli
+    from nst_pipeline.workers import local
 
-    nst_pipeline.workers.local.LocalExecutor = FakeExecutor  # type: ignore[misc, assignment]
-    nst_pipeline.cli.main()
+    local.LocalExecutor = FakeExecutor(limit=1)  # type: ignore[misc, assignment]
+    cli.main()
 
 
 if __name__ == "__main__":

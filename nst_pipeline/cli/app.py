@@ -1,6 +1,5 @@
 """The command line: parses, calls, prints, and sets the exit code."""
 
-import functools
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nst_pipeline.config.pipeline import Config
-    from nst_pipeline.runner.runner import Plan
+    from nst_pipeline.jobs.planning import Plan
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -136,12 +135,16 @@ def _run(
     from nst_pipeline.daemon.signals import end_on_signals
     from nst_pipeline.jobs.lock import Lock
     from nst_pipeline.manifest.model import to_json
-    from nst_pipeline.runner.runner import run_once
+    from nst_pipeline.runner.runner import Runner
     from nst_pipeline.workers.local import LocalExecutor
 
-    make_executor = functools.partial(LocalExecutor, check=end_on_signals())
-    with Lock(config.state, "run", wait), Display(console) as display:
-        recorder = run_once(config, make_executor, display, paths or None, force)
+    check = end_on_signals()
+    with (
+        Lock(config.state, "run", wait),
+        Display(console, check) as display,
+        Runner(config, LocalExecutor, display) as runner,
+    ):
+        recorder = runner.run(paths, force)
     manifest = recorder.manifest()
     totals = manifest.totals
     if as_json:
@@ -184,12 +187,12 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
 
 def _plan(config: "Config", paths: list[Path] | None = None, force: bool = False) -> "Plan":
     """Plan without leaving a trace."""
-    from nst_pipeline.jobs.ledger import Ledger
-    from nst_pipeline.runner.runner import ledger_path, make_plan
+    from nst_pipeline.jobs.ledger import Ledger, ledger_path
+    from nst_pipeline.jobs.planning import make_plan, make_scanner
 
-    path = ledger_path(config)
+    path = ledger_path(config.state)
     with Ledger(path if path.is_file() else None) as ledger:
-        return make_plan(config, ledger, paths or None, force)
+        return make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
 
 
 @app.command()

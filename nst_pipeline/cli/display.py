@@ -1,5 +1,6 @@
 """What people see of a run: a progress display on a terminal, plain lines anywhere else."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -9,8 +10,9 @@ from rich.text import Text
 
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
-from nst_pipeline.runner.runner import Plan
+from nst_pipeline.runner.observer import Observer
 
 
 class Bars:
@@ -53,16 +55,17 @@ class Bars:
         self._console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 
 
-class Display(Bars):
-    """A runner's listener that writes to a console: bars, and a line a job."""
+class Display(Bars, Observer):
+    """An observer of a run that writes to a console: bars, and a line a job."""
 
-    def __init__(self, console: Console) -> None:
-        """Write to ``console``."""
+    def __init__(self, console: Console, check: Callable[[], None]) -> None:
+        """Write to ``console``; ``check`` is called at every step."""
         super().__init__(console)
+        self._check = check
         self._current = self._progress.add_task("", total=None, visible=False, loss="")
         self._jobs = self._ended = 0
         self._steps: dict[Path, int] = {}
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
@@ -72,11 +75,10 @@ class Display(Bars):
         self.begin(steps)
         self._count()
 
-    def stepped(self, job: Job, done: int, loss: float) -> None:
+    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Move the bars."""
         if job.output not in self._steps:
             title = f"{shown(job.content.path.name)} in {job.style.name}"
-            total = job.style.recipe.steps
             self._progress.reset(
                 self._current, total=total, visible=True, description=title, loss=""
             )
@@ -89,10 +91,10 @@ class Display(Bars):
         self._ended += record.key is not None
         self._count()
         if record.error:
-            told = (record.content.path, record.error.reason)
-            if told not in self._told:
+            reported = (record.content.path, record.error.reason)
+            if reported not in self._reported:
                 self.line(f"failed   {record.error.reason}", "red")
-            self._told.add(told)
+            self._reported.add(reported)
         elif record.output and record.duplicate_of:
             self.line(
                 f"done     {_short(record.content.path)} in {record.style.name} -> "
@@ -105,6 +107,10 @@ class Display(Bars):
                 f"{_short(record.output.path)}  {record.seconds:.1f} s, "
                 f"loss {start:.4g} -> {end:.4g}"
             )
+
+    def check(self) -> None:
+        """End the work if somebody asked for it."""
+        self._check()
 
     def _count(self) -> None:
         description = f"{self._ended} of {self._jobs} jobs"

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.daemon.live import PAUSED_NAME
 from nst_pipeline.errors import UsageError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
@@ -21,10 +20,12 @@ from nst_pipeline.files import (
     sync_folder,
 )
 from nst_pipeline.inbox.companions import role
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
-from nst_pipeline.jobs.planning import ledger_path
+from nst_pipeline.jobs.state import JobState
 from nst_pipeline.runner.moves import report_path
+
+PAUSED_NAME = "paused"
 
 
 def retry(config: Config, names: list[str]) -> list[Path]:
@@ -39,33 +40,24 @@ def retry(config: Config, names: list[str]) -> list[Path]:
         OutputError: it cannot be moved.
     """
     with _ledger(config) as ledger:
-        failures = _failures(ledger)
-        failed = _sources(ledger, "failed")
+        places = {one.source: one.place for one in ledger.files.failed()}
+        failed = ledger.jobs.sources(JobState.FAILED)
         if names:
-            known = [*failures, *failed, *_sources(ledger, "cancelled"),
-                     *_sources(ledger, "queued")]  # fmt: skip
-            chosen = _choose(names, known, config)
+            others = ledger.jobs.sources(JobState.CANCELLED, JobState.QUEUED)
+            chosen = _choose(names, [*places, *failed, *others], config)
         else:
-            chosen = [*failures, *failed]
+            chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
-        chosen = list(dict.fromkeys([*_companions(chosen, failures), *chosen]))
+        chosen = list(dict.fromkeys([*_companions(chosen, places), *chosen]))
         for source in chosen:
             # The jobs first: should we be killed, the file is still listed as failed.
-            ledger.database.execute(
-                "UPDATE jobs SET state = 'gone' WHERE source = ? AND state IN "
-                "('failed', 'cancelled')",
-                (os.fsencode(source),),
-            )
-            ledger.database.execute(
-                "UPDATE jobs SET next_try = 0 WHERE source = ? AND state = 'queued'",
-                (os.fsencode(source),),
-            )
-            if (place := failures.get(source)) is not None and place != source:
+            ledger.jobs.retry(source)
+            if (place := places.get(source)) is not None and place != source:
                 _move_back(place, source)
-            ledger.database.execute("DELETE FROM failures WHERE source = ?", (os.fsencode(source),))
-            ledger.unsettle(source)
-        _tell(ledger)
-    nudge(config.state)
+            ledger.files.forgive(source)
+            ledger.files.forget(source)
+        _note_change(ledger)
+    wake(config.state)
     return chosen
 
 
@@ -83,17 +75,18 @@ def cancel(config: Config, names: list[str]) -> list[Path]:
         UsageError: no such file is in the queue.
     """
     with _ledger(config) as ledger:
-        known = [*_sources(ledger, "queued"), *_sources(ledger, "running")]
+        known = ledger.jobs.sources(JobState.QUEUED, JobState.RUNNING)
         chosen = _choose(names, known, config)
         for source in chosen:
-            ledger.database.execute(
-                "UPDATE jobs SET state = 'cancelled' WHERE source = ? AND state IN "
-                "('queued', 'running')",
-                (os.fsencode(source),),
-            )
-        _tell(ledger)
-    nudge(config.state)
+            ledger.jobs.cancel(source)
+        _note_change(ledger)
+    wake(config.state)
     return chosen
+
+
+def is_paused(state: Path) -> bool:
+    """Tell whether somebody asked for a pause."""
+    return (state / PAUSED_NAME).exists()
 
 
 def pause(config: Config) -> None:
@@ -107,7 +100,7 @@ def pause(config: Config) -> None:
         (config.state / PAUSED_NAME).touch()
     except OSError as error:
         raise cannot_write(config.state / PAUSED_NAME, error) from error
-    nudge(config.state)
+    wake(config.state)
 
 
 def resume(config: Config) -> None:
@@ -120,10 +113,10 @@ def resume(config: Config) -> None:
         (config.state / PAUSED_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(config.state / PAUSED_NAME, error) from error
-    nudge(config.state)
+    wake(config.state)
 
 
-def nudge(state: Path) -> None:
+def wake(state: Path) -> None:
     """Have a daemon look at once; one of another user looks at its next scan."""
     who = holder(state)
     if who is not None and who.command == "watch" and who.pid:
@@ -132,26 +125,15 @@ def nudge(state: Path) -> None:
 
 
 def _ledger(config: Config) -> Ledger:
-    path = ledger_path(config)
+    path = ledger_path(config.state)
     if not path.is_file():
         raise UsageError(f"{shown(path)}: there is no ledger yet: nothing was ever queued")
     return Ledger(path)
 
 
-def _tell(ledger: Ledger) -> None:
-    ledger.set_fact("told", str(time.time_ns()))
-
-
-def _failures(ledger: Ledger) -> dict[Path, Path]:
-    rows = ledger.database.execute("SELECT source, place FROM failures ORDER BY failed")
-    return {Path(os.fsdecode(source)): Path(os.fsdecode(place)) for source, place in rows}
-
-
-def _sources(ledger: Ledger, state: str) -> list[Path]:
-    rows = ledger.database.execute(
-        "SELECT DISTINCT source FROM jobs WHERE state = ? AND source <> X''", (state,)
-    )
-    return [Path(os.fsdecode(source)) for (source,) in rows]
+def _note_change(ledger: Ledger) -> None:
+    """Have a daemon ask the ledger anew what is finished."""
+    ledger.set_fact("changed_by_hand", str(time.time_ns()))
 
 
 def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
@@ -174,7 +156,9 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
             problems.append(f"{name}: several files: {several}; give more of the path")
         else:
             some = ", ".join(shown(path.name) for path in known[:5]) or "none"
-            problems.append(f"{name}: no such file there; known: {some}")
+            is_new = any(path.is_file() for path in places)
+            what = "in the inbox, but not in the queue" if is_new else "no such file there"
+            problems.append(f"{name}: {what}; known: {some}")
     if problems:
         raise UsageError("\n".join(problems))
     return chosen

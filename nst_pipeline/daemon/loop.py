@@ -1,18 +1,15 @@
 """The daemon: decides when the runner runs, and waits for what it cannot run without."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.config.weights import Weights
-from nst_pipeline.daemon.live import is_paused
+from nst_pipeline.daemon.control import is_paused
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.reporter import Reporter
-from nst_pipeline.daemon.signals import Signals
+from nst_pipeline.daemon.signals import Signals, WakeUp
 from nst_pipeline.errors import (
     Abandoned,
     ConfigError,
@@ -22,12 +19,12 @@ from nst_pipeline.errors import (
     PipelineError,
 )
 from nst_pipeline.files import free_bytes, shown
-from nst_pipeline.inbox.file_watcher import FileWatcher, WakeUp
+from nst_pipeline.inbox.file_watcher import FileWatcher
 from nst_pipeline.inbox.mounts import mount_point
 from nst_pipeline.jobs.lock import Lock
 from nst_pipeline.jobs.planning import Plan, make_scanner
-from nst_pipeline.runner.runner import Hooks, run_standing
-from nst_pipeline.workers.protocol import Executor, OnStep
+from nst_pipeline.runner.runner import Runner
+from nst_pipeline.workers.protocol import MakeExecutor
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +38,7 @@ REST_SECONDS = 0.2
 """The shortest time between two scans that events ask for."""
 
 
-class MakeChecked(Protocol):
-    """Makes an executor that calls ``check`` before every step."""
-
-    def __call__(
-        self, config: Config, weights: Weights, on_step: OnStep, check: Callable[[], None]
-    ) -> Executor:
-        """Make it."""
-
-
-def watch(load: Callable[[], Config], make_executor: MakeChecked, wait: bool = False) -> None:
+def watch(load: Callable[[], Config], make_executor: MakeExecutor, wait: bool = False) -> None:
     """Paint whatever arrives in the inbox, until SIGTERM or SIGINT.
 
     Args:
@@ -72,33 +60,109 @@ def watch(load: Callable[[], Config], make_executor: MakeChecked, wait: bool = F
             daemon.close()
 
 
-class _Daemon:
-    def __init__(
-        self, config: Config, load: Callable[[], Config], make_executor: MakeChecked
-    ) -> None:
-        self._config, self._load, self._make_executor = config, load, make_executor
-        self._bell, self._notifier = WakeUp(), Notifier()
-        self._reporter = Reporter(config, self._notifier)
-        self._signals = Signals(self._bell.set, config.watch.stop_seconds)
-        self._hooks = Hooks(
-            should_stop=self._should_stop, rung=self._rung, check=self._check,
-            again=self._note_due, looked=self._looked, timed=self._reporter.timed,
-            machine=self._reporter.machine,
-        )  # fmt: skip
-        self._mount: Path | None = None
-        self._has_begun = False
-        self._trouble_seconds = 0.0
+class _Schedule:
+    """When to look at the inbox again."""
+
+    def __init__(self) -> None:
+        self.wake_up = WakeUp()
         self._rest_until = 0.0
         self._due: float | None = None
-        self._settings()
 
-    def _settings(self) -> None:
+    def begin_look(self) -> None:
+        """Take everything that was asked for until now as about to be done."""
+        self._due = None
+
+    def note_look(self, seconds: float) -> None:
+        """Note that a look took so long, and rest in proportion."""
+        self._rest_until = time.monotonic() + max(REST_SECONDS, SCAN_SHARE * seconds)
+
+    def note_due(self, seconds: float) -> None:
+        """Have a look taken in so many seconds, if none is due before."""
+        due = time.monotonic() + seconds
+        self._due = due if self._due is None else min(self._due, due)
+
+    def is_due(self) -> bool:
+        """Tell whether to look now: there is a reason to, and enough rest since the last look."""
+        now = time.monotonic()
+        has_reason = self.wake_up.is_set() or (self._due is not None and now >= self._due)
+        if not has_reason or now < self._rest_until:
+            return False
+        self.wake_up.clear()
+        self._due = None
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the next reason to look, so many seconds at most."""
+        if self._due is not None:
+            seconds = min(seconds, self._due - time.monotonic())
+        self.wake_up.wait(seconds)
+
+    def rest_seconds(self) -> float:
+        """Return how long the rest since the last look still is."""
+        return self._rest_until - time.monotonic()
+
+
+class _DaemonObserver(Reporter):
+    """Reports what a run does, and answers for the daemon what it shall do.
+
+    Attributes:
+        config: the settings, as they were read last.
+    """
+
+    def __init__(
+        self, config: Config, notifier: Notifier, signals: Signals, schedule: _Schedule
+    ) -> None:
+        super().__init__(config, notifier)
+        self.config = config
+        self._signals, self._schedule = signals, schedule
+
+    def looked(self, plan: Plan) -> None:
+        self._schedule.note_look(plan.seconds)
+        super().looked(plan)
+        if plan.arriving:
+            self._schedule.note_due(self.config.watch.settle_seconds)
+        if plan.more:
+            self._schedule.note_due(0)
+        self.ready()
+
+    def due(self, seconds: float) -> None:
+        self._schedule.note_due(seconds)
+
+    def should_stop(self) -> bool:
+        signals = self._signals
+        return signals.stopping or signals.reload or is_paused(self.config.state)
+
+    def should_look(self) -> bool:
+        return self._schedule.is_due()
+
+    def check(self) -> None:
+        self._signals.check()
+        self.alive()
+        if self._signals.stopping:
+            self.stopping(self.config.watch.stop_seconds)
+
+
+class _Daemon:
+    def __init__(
+        self, config: Config, load: Callable[[], Config], make_executor: MakeExecutor
+    ) -> None:
+        self._load, self._make_executor = load, make_executor
+        self._schedule, self._notifier = _Schedule(), Notifier()
+        self._signals = Signals(self._schedule.wake_up.set, config.watch.stop_seconds)
+        self._observer = _DaemonObserver(config, self._notifier, self._signals, self._schedule)
+        self._trouble_seconds = 0.0
+        self._use(config)
+
+    def _use(self, config: Config) -> None:
         """Make what depends on the settings."""
-        config = self._config
+        self._config = self._observer.config = config
         self._signals.stop_seconds = config.watch.stop_seconds
         self._scanner = make_scanner(config)
-        self._watcher = FileWatcher(config.inbox, config.watch.polling, self._bell.set)
-        self._mount = None
+        self._runner = Runner(config, self._make_executor, self._observer)
+        self._file_watcher = FileWatcher(
+            config.inbox, config.watch.polling, self._schedule.wake_up.set
+        )
+        self._mount: Path | None = None
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -108,84 +172,78 @@ class _Daemon:
                 log.info("watching %s", shown(self._config.inbox))
                 while not self._signals.stopping:
                     self._turn()
-                self._reporter.state("stopping")
+                self._observer.state("stopping")
         except Abandoned:
             log.warning("stopped at once; what was at work is queued again")
 
     def close(self) -> None:
         """Free everything."""
         self._notifier.tell(STOPPING=1)
-        self._watcher.close()
-        self._reporter.close()
-        self._bell.close()
+        self._file_watcher.close()
+        self._runner.close()
+        self._observer.close()
+        self._schedule.wake_up.close()
 
     def _turn(self) -> None:
-        self._bell.clear()  # before anything is looked at, so that no later ring is lost
+        self._schedule.wake_up.clear()  # before anything is looked at, so that nothing is lost
         if self._signals.stopping:
             return
         if self._signals.reload:
             self._reload()
         if obstacle := self._obstacle():
-            self._reporter.state(*obstacle, level=logging.WARNING)
-            self._ready()
-            self._notifier.alive()
-            self._bell.wait(OBSTACLE_SECONDS)
+            self._observer.state(*obstacle, level=logging.WARNING)
+            self._observer.ready()
+            self._observer.alive()
+            self._schedule.wake_up.wait(OBSTACLE_SECONDS)
             return
         try:
             self._look()
             self._trouble_seconds = 0.0
         except (InboxGoneError, DiskFullError) as error:
             if self._obstacle() is None:  # over already, or less room than a result takes
-                self._trouble(error)
+                self._wait_out(error)
         except DeviceLostError:
             raise
         except PipelineError as error:
-            if not self._has_begun:
+            if not self._observer.is_ready:
                 raise
-            self._trouble(error)
+            self._wait_out(error)
 
     def _look(self) -> None:
-        self._watcher.arm()
-        self._due = None
-        make = functools.partial(self._make_executor, check=self._check)
-        run_standing(self._config, make, self._reporter, self._hooks, self._scanner)
-        self._ready()
-        if self._should_stop():
+        """Do what there is to do, then wait for the next reason to look."""
+        self._file_watcher.arm()
+        self._schedule.begin_look()
+        self._runner.run_standing(self._scanner)
+        self._observer.ready()
+        if self._observer.should_stop():
             return
-        self._reporter.state("idle")
+        self._observer.state("idle")
         watch = self._config.watch
-        wait = watch.rescan_seconds if self._watcher.has_events else watch.poll_seconds
-        if self._due is not None:
-            wait = min(wait, self._due - time.monotonic())
-        self._bell.wait(wait)
-        self._rest(self._rest_until - time.monotonic())
-
-    def _ready(self) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            self._notifier.tell(READY=1)
+        has_events = self._file_watcher.has_events
+        self._schedule.wait(watch.rescan_seconds if has_events else watch.poll_seconds)
+        self._rest(self._schedule.rest_seconds())
 
     def _rest(self, seconds: float) -> None:
         """Let more events come in, but no signal wait."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._bell.clear()
+            self._schedule.wake_up.clear()
             if self._signals.stopping or self._signals.reload:
                 return
-            self._bell.wait(left)
+            self._schedule.wake_up.wait(left)
 
-    def _trouble(self, error: PipelineError) -> None:
+    def _wait_out(self, error: PipelineError) -> None:
+        """Report trouble that is not a job's, and wait before the next try, ever longer."""
         low, high = TROUBLE_SECONDS
         self._trouble_seconds = min(high, max(low, 2 * self._trouble_seconds))
         if isinstance(error, DiskFullError):  # room comes without a sign
             self._trouble_seconds = min(OBSTACLE_SECONDS, self._trouble_seconds)
-        self._reporter.error(str(error))
-        self._reporter.state("waiting", f"{error}; tried again in {self._trouble_seconds:.0f} s")
+        self._observer.error(str(error))
+        self._observer.state("waiting", f"{error}; tried again in {self._trouble_seconds:.0f} s")
         self._rest(self._trouble_seconds)
 
-    # What the daemon waits for
-
     def _obstacle(self) -> tuple[str, str] | None:
+        """Return what the daemon waits for, if for anything: its state and why."""
         config = self._config
         if is_paused(config.state):
             return "paused", "`nst-pipeline resume` goes on"
@@ -212,39 +270,6 @@ class _Daemon:
         # Where a mount has gone, an empty folder of the file system below shows through.
         return not (mount != self._mount and self._mount.is_relative_to(mount))
 
-    # The runner's hooks
-
-    def _should_stop(self) -> bool:
-        return self._signals.stopping or self._signals.reload or is_paused(self._config.state)
-
-    def _check(self) -> None:
-        self._signals.check()
-        self._notifier.alive()
-        if self._signals.stopping:
-            self._reporter.stopping(self._config.watch.stop_seconds)
-
-    def _rung(self) -> bool:
-        now = time.monotonic()
-        is_due = self._bell.is_set() or (self._due is not None and now >= self._due)
-        if not is_due or now < self._rest_until:
-            return False
-        self._bell.clear()
-        self._due = None
-        return True
-
-    def _note_due(self, seconds: float) -> None:
-        due = time.monotonic() + seconds
-        self._due = due if self._due is None else min(self._due, due)
-
-    def _looked(self, plan: Plan) -> None:
-        rest = max(REST_SECONDS, SCAN_SHARE * plan.seconds)
-        self._rest_until = time.monotonic() + rest
-        self._reporter.looked(plan)
-        if plan.waiting:
-            self._note_due(self._config.watch.settle_seconds)
-        if not self._has_begun:
-            self._ready()
-
     def _reload(self) -> None:
         self._signals.reload = False
         self._notifier.reloading()
@@ -253,10 +278,10 @@ class _Daemon:
             if config.state != self._config.state or config.metrics != self._config.metrics:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
         except PipelineError as error:
-            self._reporter.error(f"the settings stay as they were: {error}")
+            self._observer.error(f"the settings stay as they were: {error}")
         else:
-            self._config = config
-            self._watcher.close()
-            self._settings()
+            self._file_watcher.close()
+            self._runner.close()
+            self._use(config)
             log.info("the settings were read again")
         self._notifier.tell(READY=1)

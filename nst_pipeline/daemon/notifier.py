@@ -22,11 +22,11 @@ class Notifier:
         self._every = int(usec) / 4e6 if wanted else None
         self._last = self._extended = 0.0
 
-    def tell(self, **facts: object) -> None:
+    def tell(self, **assignments: object) -> None:
         """Send some assignments, such as ``READY=1``."""
         if not self._address:
             return
-        text = "\n".join(f"{name}={value}" for name, value in facts.items())
+        text = "\n".join(f"{name}={value}" for name, value in assignments.items())
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.sendto(text.encode("utf-8", "backslashreplace"), self._address)
 

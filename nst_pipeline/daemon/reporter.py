@@ -5,14 +5,15 @@ import time
 from typing import TYPE_CHECKING
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.daemon.live import Live
 from nst_pipeline.daemon.logs import about
 from nst_pipeline.daemon.notifier import Notifier
+from nst_pipeline.daemon.status import StatusFile
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner.observer import Observer
 
 if TYPE_CHECKING:
     from nst_pipeline.daemon.metrics import Metrics
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Reporter:
-    """A run's listener that reports without a terminal."""
+class Reporter(Observer):
+    """An observer of runs that reports without a terminal.
+
+    Attributes:
+        is_ready: whether the service manager was told that the daemon works.
+    """
 
     def __init__(self, config: Config, notifier: Notifier) -> None:
         """Report nothing yet.
@@ -30,15 +35,25 @@ class Reporter:
             UnavailableError: metrics cannot be served as asked.
         """
         self._notifier = notifier
-        self._live = Live(config.state)
+        self._file = StatusFile(config.state)
         self._metrics = _metrics(config)
         self._todo: set[tuple[str, str]] = set()
-        self._backlog = 0
-        self._arriving = 0
+        self._backlog = self._arriving = 0
         self._state, self._is_stopping = "", False
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
+        self.is_ready = False
 
     # What the daemon does
+
+    def ready(self) -> None:
+        """Report, once, that the daemon has begun to work."""
+        if not self.is_ready:
+            self.is_ready = True
+            self._notifier.tell(READY=1)
+
+    def alive(self) -> None:
+        """Report real progress."""
+        self._notifier.alive()
 
     def state(self, state: str, detail: str = "", level: int = logging.INFO) -> None:
         """Report what the daemon does from now on: idle, painting, paused, waiting or stopping."""
@@ -49,7 +64,7 @@ class Reporter:
         if state in ("paused", "waiting", "stopping"):
             log.log(level, "%s", text)
         self._notifier.status(text)
-        self._live.set(state=state, detail=detail, current=None, since=time.time())
+        self._file.set(state=state, detail=detail, current=None, since=time.time())
         if self._metrics:
             self._metrics.up(state not in ("paused", "waiting"))
             self._metrics.write(now=True)
@@ -64,25 +79,25 @@ class Reporter:
     def error(self, reason: str) -> None:
         """Report trouble that is not a job's."""
         log.error("%s", reason)
-        self._live.set(last_error={"reason": reason, "time": time.time()})
+        self._file.set(last_error={"reason": reason, "time": time.time()})
 
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
         self._notifier.alive()
         self._todo = {(shown(job.content.path), job.style.name) for job in plan.todo}
-        self._arriving = len(plan.waiting)
+        self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
         self._count()
-        if plan.todo or plan.waiting or not self._state:
-            self._live.write()
+        if plan.todo or plan.arriving or not self._state:
+            self._file.write()
 
-    def machine(self, machine: Machine) -> None:
+    def noted(self, machine: Machine) -> None:
         """Report what is painted on."""
         cache = {
             "hits": machine.cache_hits, "misses": machine.cache_misses,
             "bytes": machine.cache_bytes,
         }  # fmt: skip
-        self._live.set(
+        self._file.set(
             now=False, device=machine.device, memory_bytes=machine.memory_bytes, cache=cache
         )
         if self._metrics:
@@ -95,7 +110,7 @@ class Reporter:
 
     def close(self) -> None:
         """Report the end."""
-        self._live.remove()
+        self._file.remove()
         if self._metrics:
             self._metrics.up(False)
             self._metrics.close()
@@ -106,19 +121,18 @@ class Reporter:
         """Report how much there is to do."""
         if plan.todo:
             log.info("%d jobs to do with weights %s", len(plan.todo), plan.weights.id)
-        self._told.clear()
+        self._reported.clear()
 
-    def stepped(self, job: Job, done: int, loss: float) -> None:
+    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Report the progress of a job."""
         self._notifier.alive()
-        total = job.style.recipe.steps
         name = f"{shown(job.content.path.name)} in {job.style.name}"
         if done == 1:
             log.debug("begun %s", name, extra=about(job))
         if not self._is_stopping:
             self.state("painting", f"{name}, {len(self._todo) + self._backlog} jobs in the queue")
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
-        self._live.set(now=done == 1, current=current)
+        self._file.set(now=done == 1, current=current)
 
     def finished(self, record: JobRecord) -> None:
         """Report the end of a job."""
@@ -147,19 +161,18 @@ class Reporter:
     def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
         assert record.error
         # A file that fails for all styles alike is told once.
-        told = (record.content.path, record.error.reason)
-        if told not in self._told:
+        reported = (record.content.path, record.error.reason)
+        if reported not in self._reported:
             log.error("failed %s: %s", record.content.path, record.error.reason, extra=extra)
             if record.error.trace:
                 log.debug("%s", record.error.trace, extra=extra)
-        self._told.add(told)
-        self._live.set(last_error={"reason": record.error.reason, "time": time.time()})
+        self._reported.add(reported)
+        self._file.set(last_error={"reason": record.error.reason, "time": time.time()})
 
     def _count(self) -> None:
-        queue = len(self._todo) + self._backlog
-        self._live.set(now=False, queue=queue, arriving=self._arriving)
+        self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)
         if self._metrics:
-            self._metrics.queue(queue)
+            self._metrics.queue(len(self._todo) + self._backlog)
             self._metrics.write()
 
 

@@ -1,6 +1,8 @@
-"""What `nst-pipeline status` tells: read beside the daemon, without disturbing it."""
+"""What `nst-pipeline status` tells: written by the daemon, read without disturbing it."""
 
-import shutil
+import contextlib
+import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -8,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.daemon.live import is_paused, read_live
+from nst_pipeline.daemon.control import is_paused
 from nst_pipeline.files import free_bytes, shown
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
-from nst_pipeline.jobs.planning import ledger_path
+from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
 
 HOUR_SECONDS = 3600
+
+
+STATUS_NAME = "status.json"
+EVERY_SECONDS = 1.0
+"""How often, at most, progress is written."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,50 @@ class Status:
         return asdict(self)
 
 
+class StatusFile:
+    """What a daemon does at this moment, in a small file that `read_status` reads.
+
+    A change of what the daemon does is written at once, progress now and then.
+
+    The file is replaced whole, and not made durable: it says nothing that outlives the process.
+    """
+
+    def __init__(self, state: Path) -> None:
+        """Write to the state folder, from the first change on."""
+        self._path = state / STATUS_NAME
+        self._fields: dict[str, Any] = {"pid": os.getpid(), "started": time.time()}
+        self._written = 0.0
+
+    def set(self, now: bool = True, **fields: Any) -> None:
+        """Change some fields; written at once, or within a second if that is not asked for."""
+        self._fields |= fields
+        if now or time.monotonic() - self._written >= EVERY_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file; a disk that is full does not stop anybody."""
+        self._written = time.monotonic()
+        self._fields["updated"] = time.time()
+        temporary = self._path.with_name(f".nst-{STATUS_NAME}")
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(self._fields), encoding="utf-8")
+            temporary.replace(self._path)
+
+    def remove(self) -> None:
+        """Delete the file."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+def _read_file(state: Path) -> dict[str, Any]:
+    """Return what a daemon said last; empty if there was none."""
+    try:
+        found = json.loads((state / STATUS_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_status(config: Config) -> Status:
     """Look at the lock, the ledger and what the daemon says of itself.
 
@@ -77,9 +128,9 @@ def read_status(config: Config) -> Status:
         CannotCreateError: the ledger cannot be read.
     """
     who = holder(config.state)
-    live = read_live(config.state) if who and who.command == "watch" else {}
-    facts = _from_ledger(config)
-    on_disk = _size(config.state / "targets")
+    live = _read_file(config.state) if who and who.command == "watch" else {}
+    known = _from_ledger(config)
+    last = known["failures"][-1] if known["failures"] else None
     return Status(
         alive=who is not None,
         pid=who.pid if who else None,
@@ -88,46 +139,39 @@ def read_status(config: Config) -> Status:
         state=live.get("state", "running" if who else "not running"),
         detail=live.get("detail", ""),
         paused=is_paused(config.state),
-        queue=max(facts.pop("queue", 0), live.get("queue", 0)),
+        queue=known.pop("queue") + live.get("backlog", 0),
         arriving=live.get("arriving", 0),
         current=live.get("current"),
-        last_error=live.get("last_error") or facts.pop("last_failure", None),
+        last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
         memory_bytes=live.get("memory_bytes"),
-        cache=live.get("cache", {}) | {"disk_bytes": on_disk},
+        cache=live.get("cache", {}) | {"disk_bytes": _size(config.state / "targets")},
         free_bytes=free_bytes(config.outbox),
         min_free_bytes=config.limits.min_free_bytes,
-        **{k: v for k, v in facts.items() if k != "last_failure"},
+        **known,
     )
 
 
 def _from_ledger(config: Config) -> dict[str, Any]:
-    ledger = Ledger.to_read(ledger_path(config))
+    """Return the fields of `Status` that the ledger knows."""
+    ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {}
+        return {"queue": 0, "failures": []}
     with ledger:
-        count = dict(ledger.database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
-        (recent,) = ledger.database.execute(
-            "SELECT count(*) FROM jobs WHERE finished > ? AND state <> 'failed'",
-            (time.time() - HOUR_SECONDS,),
-        ).fetchone()
+        counts = ledger.jobs.counts()
+        recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
         failures = [
-            {"source": shown(Path(source.decode("utf-8", "surrogateescape"))),
-             "place": shown(Path(place.decode("utf-8", "surrogateescape"))),
-             "reason": reason, "time": failed}
-            for source, place, reason, failed in ledger.database.execute(
-                "SELECT source, place, reason, failed FROM failures ORDER BY failed"
-            )
+            {"source": shown(one.source), "place": shown(one.place), "reason": one.reason,
+             "time": one.time}
+            for one in ledger.files.failed()
         ]  # fmt: skip
-    last = failures[-1] if failures else None
     return {
-        "queue": sum(count.get(state, 0) for state in ("queued", "running", "committing")),
-        "done": sum(count.get(state, 0) for state in ("done", "disposed", "replaced")),
-        "failed": max(len(failures), 0),
-        "cancelled": count.get("cancelled", 0),
+        "queue": sum(counts.get(state, 0) for state in IN_QUEUE),
+        "done": sum(counts.get(state, 0) for state in (*FINISHED, JobState.REPLACED)),
+        "failed": len(failures),
+        "cancelled": counts.get(JobState.CANCELLED, 0),
         "jobs_last_hour": recent,
         "failures": failures,
-        "last_failure": last and {"reason": last["reason"], "time": last["time"]},
     }
 
 
@@ -168,11 +212,6 @@ def lines(status: Status) -> Iterator[str]:
         f"disk       {_megabytes(status.free_bytes)} free, "
         f"{_megabytes(status.min_free_bytes)} must be"
     )
-
-
-def width() -> int:
-    """Return the terminal's width, in columns."""
-    return shutil.get_terminal_size().columns
 
 
 def _megabytes(number: int | None) -> str:

@@ -4,8 +4,6 @@ import functools
 import io
 import json
 import zlib
-from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -25,17 +23,6 @@ CAMERA_TAGS = frozenset(
 """EXIF tags that may be carried over: they say nothing of how their file is laid out."""
 PNG_HEADER_BYTES = 33
 STRIP_ROWS = 64
-
-
-def output_namer(settings: OutputSettings, **fields: object) -> Callable[[str], str]:
-    """Return what makes an output's name in its folder of what stands for the content.
-
-    Args:
-        settings: hold the template and the format.
-        fields: what else the template may use: style, recipe, size.
-    """
-    template = str(PurePath(settings.name)) + SUFFIXES[settings.format]
-    return lambda content: template.format(content=content, **fields)
 
 
 def encode(

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,8 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from nst_pipeline.errors import InboxGoneError
 from nst_pipeline.files import shown
-from nst_pipeline.inbox.mounts import filesystem, is_network
+from nst_pipeline.inbox.mounts import filesystem, inbox_gone, is_network
 
 log = logging.getLogger(__name__)
 
@@ -34,38 +32,6 @@ EVENTS: list[type[FileSystemEvent]] = [
 ]  # fmt: skip
 ATTEMPTS = 5
 """At watching a folder whose subfolders come and go meanwhile."""
-
-
-class WakeUp:
-    """A `threading.Event` that a signal handler may set, where no lock is safe."""
-
-    def __init__(self) -> None:
-        """Make the pipe that it consists of."""
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def set(self) -> None:
-        """Wake whoever waits, now or as soon as somebody does."""
-        with contextlib.suppress(OSError):  # the pipe is full: it is set already
-            os.write(self._write, b"!")
-
-    def is_set(self) -> bool:
-        """Tell whether it was set since the last `clear`."""
-        return bool(select.select([self._read], [], [], 0)[0])
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until it is set, ``timeout`` seconds at most; return whether it is."""
-        return bool(select.select([self._read], [], [], max(0.0, timeout))[0])
-
-    def clear(self) -> None:
-        """Unset it."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._read, 65536):
-                pass
-
-    def close(self) -> None:
-        """Free the pipe."""
-        os.close(self._read)
-        os.close(self._write)
 
 
 class _Handler(FileSystemEventHandler):
@@ -143,8 +109,7 @@ class FileWatcher:
         try:
             status = os.stat(f"{self._folder}/.")  # noqa: PTH116 - the dot: of a folder alone
         except OSError as error:
-            problem = f"inbox: {shown(self._folder)}: {error.strerror}; mount or create it"
-            raise InboxGoneError([problem]) from error
+            raise inbox_gone(self._folder, error) from error
         return status.st_dev, status.st_ino
 
     def _observe(self) -> BaseObserver:

@@ -4,6 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from nst_pipeline.errors import InboxGoneError
+from nst_pipeline.files import shown
+
 NETWORK_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "9p", "afs", "ceph", "glusterfs", "vboxsf",
      "vmhgfs", "virtiofs", "drvfs", "davfs", "lustre", "beegfs", "gpfs", "orangefs", "prl_fs")
@@ -44,3 +47,9 @@ def mount_point(path: Path) -> Path:
     while path != path.parent and path.parent.stat().st_dev == device:
         path = path.parent
     return path
+
+
+def inbox_gone(folder: Path, error: OSError) -> InboxGoneError:
+    """Return the error to raise when an inbox could not be searched for ``error``."""
+    reason = "no such folder" if isinstance(error, FileNotFoundError) else error.strerror
+    return InboxGoneError([f"inbox: {shown(folder)}: {reason}; mount or create it"])

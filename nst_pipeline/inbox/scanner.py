@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from nst_pipeline.errors import InboxGoneError, UsageError
+from nst_pipeline.errors import UsageError
 from nst_pipeline.files import shown, signature
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 from nst_pipeline.inbox.companions import (
@@ -22,7 +22,7 @@ from nst_pipeline.inbox.companions import (
     named_with_companions,
     with_companions,
 )
-from nst_pipeline.inbox.mounts import is_network
+from nst_pipeline.inbox.mounts import inbox_gone, is_network
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,7 @@ def list_files(
                 status = None
             yield ListedFile(entry.path, folder, root, status)
     except OSError as error:
-        problem = f"inbox: {shown(root)}: {error.strerror}; mount or create it"
-        raise InboxGoneError([problem]) from error
+        raise inbox_gone(root, error) from error
 
 
 def _walk(

@@ -13,13 +13,13 @@ from nst_pipeline.config.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest, canonical, digest
 from nst_pipeline.errors import ConfigError
-from nst_pipeline.files import shown
-from nst_pipeline.images.encoding import output_namer
+from nst_pipeline.files import fitted_name, shown
+from nst_pipeline.images.encoding import SUFFIXES
 from nst_pipeline.inbox.scanner import SourceFile
 
-Beside = Mapping[str, tuple[Path, str]]
-"""Companions by their kind, each with the SHA-256 of its bytes."""
-NOTHING_BESIDE: Beside = MappingProxyType({})
+Companions = Mapping[str, tuple[Path, str]]
+"""Files beside a content that say how it is painted, by kind, each with its SHA-256."""
+NO_COMPANIONS: Companions = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Content:
 
     found: SourceFile
     sha256: str
-    companions: Beside = field(default_factory=lambda: NOTHING_BESIDE, hash=False)
+    companions: Companions = field(default_factory=lambda: NO_COMPANIONS, hash=False)
 
     @property
     def path(self) -> Path:
@@ -47,19 +47,19 @@ class Content:
         """SHA-256 over its bytes and its companions'; without companions, its own."""
         if not self.companions:
             return self.sha256
-        return digest([self.sha256, self.beside()])
+        return digest([self.sha256, self.companion_digests()])
 
-    def beside(self) -> dict[str, str]:
+    def companion_digests(self) -> dict[str, str]:
         """Return the digests of the companions, by their kind."""
         return {kind: sha256 for kind, (_, sha256) in self.companions.items()}
 
 
-Source = tuple[Path, str, float]
+StyleImage = tuple[Path, str, float]
 """A style image: its file, the SHA-256 of its bytes, and its share of its region."""
 
 
 @dataclass(frozen=True)
-class Style:
+class PlannedStyle:
     """A style's images with the recipe that it is painted by.
 
     Attributes:
@@ -70,7 +70,7 @@ class Style:
     """
 
     name: str
-    sources: Mapping[str, tuple[Source, ...]] = field(hash=False)
+    sources: Mapping[str, tuple[StyleImage, ...]] = field(hash=False)
     recipe: Recipe
 
     @property
@@ -120,7 +120,7 @@ class Job:
     """
 
     content: Content
-    style: Style
+    style: PlannedStyle
     weights: Weights
     precision: str
     encoding: OutputSettings
@@ -141,13 +141,13 @@ class Job:
             "weights_sha256": self.weights.sha256,
             "recipe": self.style.recipe.model_dump(mode="json"),
             "job": self.key,
-        } | ({"companions": self.content.beside()} if self.content.companions else {})
+        } | ({"companions": self.content.companion_digests()} if self.content.companions else {})
 
 
 class JobTemplate(NamedTuple):
-    """How a style is painted and saved: a `Job` without its content and its place."""
+    """A `Job` without its content and its place: how a style is painted and saved."""
 
-    style: Style
+    style: PlannedStyle
     weights: Weights
     precision: str
     encoding: OutputSettings
@@ -159,15 +159,26 @@ class JobTemplate(NamedTuple):
         return lambda sha256: bytes_digest(before + sha256.encode() + after)
 
     def names(self) -> Callable[[str], str]:
-        """Return what makes an output's name in its folder of what stands for the content."""
-        style = self.style
-        return output_namer(
-            self.encoding, style=style.name, recipe=style.recipe.name, size=style.recipe.size
-        )
+        """Return what makes an output's name in its folder of what stands for the content.
+
+        A name that no file system would take is shortened.
+        """
+        style, recipe = self.style, self.style.recipe
+        template = str(PurePath(self.encoding.name))
+        suffix = SUFFIXES[self.encoding.format]
+
+        def name(content: str) -> str:
+            filled = template.format(
+                content=content, style=style.name, recipe=recipe.name, size=recipe.size
+            )
+            *folders, stem = filled.split("/")
+            return "/".join([*(fitted_name(f, "") for f in folders), fitted_name(stem, suffix)])
+
+        return name
 
 
-class Planned(NamedTuple):
-    """A job before anything is known of it; there may be very many.
+class Candidate(NamedTuple):
+    """A job before anything is known of it, small, for there may be very many.
 
     ``output`` is the result's absolute path, and ``key`` that of `Job`.
     """
@@ -199,15 +210,15 @@ def _pixels(encoding: OutputSettings) -> dict[str, Any]:
     return encoding.pixels()
 
 
-def plan(
+def pair(
     contents: list[Content],
-    styles: list[Style],
+    styles: list[PlannedStyle],
     outbox: Path,
     encoding: OutputSettings,
     weights: Weights,
     precision: str,
     neighbours: Iterable[tuple[PurePath, str]] = (),
-) -> Iterator[Planned]:
+) -> Iterator[Candidate]:
     """Give every content x style, all styles of a content before the next content.
 
     Contents whose names would clash keep more of their path: two of one stem in a folder keep
@@ -231,27 +242,27 @@ def plan(
     inputs |= {str(path) for one in contents for path, _ in one.companions.values()}
     inputs |= {str(path) for style in styles for path in style.paths}
     seen: set[int] = set()  # of the names only the hashes, for want of room
-    for item in _planned(contents, places, templates, outbox):
+    for item in _candidates(contents, places, templates, outbox):
         name = hash(item.output)
         if name in seen or item.output in inputs:
-            _refuse_clashes(_planned(contents, places, templates, outbox), inputs)
+            _refuse_clashes(_candidates(contents, places, templates, outbox), inputs)
         seen.add(name)
         yield item
 
 
-def _planned(
+def _candidates(
     contents: list[Content],
     places: list[tuple[PurePath, str]],
     templates: list[JobTemplate],
     outbox: Path,
-) -> Iterator[Planned]:
+) -> Iterator[Candidate]:
     keyed = [(template, template.keys(), template.names()) for template in templates]
     folders: dict[PurePath, str] = {}
     for content, (folder, stem) in zip(contents, places, strict=True):
         place = folders.get(folder) or folders.setdefault(folder, f"{outbox / folder}/")
         sha256 = content.digest
         for template, key, name in keyed:
-            yield Planned(content, template, place + name(stem), key(sha256))
+            yield Candidate(content, template, place + name(stem), key(sha256))
 
 
 def _places(
@@ -273,8 +284,8 @@ def _places(
     return result
 
 
-def _refuse_clashes(planned: Iterator[Planned], inputs: set[str]) -> None:
-    seen: dict[str, Planned] = {}
+def _refuse_clashes(planned: Iterator[Candidate], inputs: set[str]) -> None:
+    seen: dict[str, Candidate] = {}
     problems = []
     for item in planned:
         other = seen.setdefault(item.output, item)
@@ -291,5 +302,5 @@ def _refuse_clashes(planned: Iterator[Planned], inputs: set[str]) -> None:
         raise ConfigError(problems)
 
 
-def _title(item: Planned) -> str:
+def _title(item: Candidate) -> str:
     return f"{shown(item.content.path)} in {item.template.style.name}"

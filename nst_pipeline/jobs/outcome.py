@@ -9,10 +9,19 @@ from nst_pipeline.jobs.job import Job
 
 @dataclass(frozen=True)
 class EncodedResult:
-    """A finished job: the output file's bytes, and what the manifest says of their making.
+    """A finished job: the output file's bytes, and what the manifest says of how it was made.
 
-    ``history_size`` is given only if memory did not suffice for the recipe's; ``extras`` are
-    files that go beside the output, by what follows its stem.
+    Attributes:
+        data: the output, an image file.
+        size: of the output, (height, width).
+        content_size: of the content, (height, width).
+        iterations: steps done, over all scales.
+        stop_reason: why they ended.
+        start: the losses that the optimisation began with, by term.
+        end: the losses of the output.
+        seconds: that it took.
+        history_size: of L-BFGS, where memory did not suffice for the recipe's.
+        extras: files that go with the output, by what follows its stem.
     """
 
     data: bytes
@@ -29,10 +38,13 @@ class EncodedResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job came to nothing; ``trace`` is empty for a reason that we foresaw.
+    """Why a job came to nothing.
 
-    ``kind`` is ``input`` if the content is no picture, ``job`` if it will not work the next
-    time either, and ``passing`` if it may.
+    Attributes:
+        reason: for people.
+        trace: of Python; empty for a reason that the program foresaw.
+        kind: ``input`` if the content is no picture, ``job`` if it will not work the next time
+            either, and ``passing`` if it may.
     """
 
     reason: str
@@ -50,7 +62,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an executor painted on, and how its cache of style targets fared.
+    """What a worker runs on, and how its cache of style targets fares.
 
     ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
     """

@@ -1,37 +1,63 @@
-"""What there is to do: the inbox x the styles, minus what the ledger knows as settled."""
+"""What there is to do: the inbox x the styles, less what the ledger knows to be finished."""
 
 import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from nst_pipeline.config import weights
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.config.weights import Weights
+from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.digests import bytes_digest, digest, file_digest
 from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
-    InboxGoneError,
     NotReadyError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import decode, identify
-from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import by_kind
+from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, uncollected
-from nst_pipeline.jobs import job
-from nst_pipeline.jobs.job import Content, Job, Planned, Style
-from nst_pipeline.jobs.ledger import Digests, Ledger
-from nst_pipeline.jobs.states import DONE_STATES, Brief, Entry
+from nst_pipeline.jobs.file_table import Known
+from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
+from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.state import FINISHED, Entry, EntrySummary, JobState
+
+T = TypeVar("T")
 
 CHUNK = 256
-"""New contents that a standing plan takes up at a time, so that painting begins soon."""
+"""Files that are looked at together, and new contents that `WATCH` takes up at a time."""
+KEPT_BYTES = 64 * 2**20
+"""Bytes of new contents that stay in memory until they are painted, so that none is read twice."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What `run` and `watch` do differently.
+
+    Attributes:
+        remembers: what is finished is left out of plans until it changes, and a result that
+            somebody took away is not made again.
+        chunk: new contents that a plan takes up, so that painting begins soon; None: all.
+        retries: what may pass is tried again after some time; what does not is moved to the failed
+            folder, and left alone until a person asks for it. Without it, a failure is reported at
+            once, and the next run tries again.
+        looks: before each content, new files may be looked for.
+    """
+
+    remembers: bool
+    chunk: int | None
+    retries: bool
+    looks: bool
+
+
+RUN = Policy(remembers=False, chunk=None, retries=False, looks=False)
+WATCH = Policy(remembers=True, chunk=CHUNK, retries=True, looks=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +76,7 @@ class Done(NamedTuple):
     """
 
     content: Content
-    style: Style
+    style: PlannedStyle
     entry: int
 
 
@@ -64,10 +90,10 @@ class Held:
     @property
     def reason(self) -> str:
         """Why, for people."""
-        if self.entry.state == "queued":
+        if self.entry.state == JobState.QUEUED:
             wait = max(0.0, self.entry.next_try - time.time())
             return f"tried again in {wait:.0f} s: {self.entry.reason}"
-        if self.entry.state == "cancelled":
+        if self.entry.state == JobState.CANCELLED:
             return "cancelled; `nst-pipeline retry` puts it back"
         return self.entry.reason
 
@@ -79,45 +105,44 @@ class Plan:
     Attributes:
         weights: the network's weights.
         styles: with their recipes.
-        todo: jobs to paint, all styles of a content before the next.
+        digest: of all that decides the outputs but the contents.
+        todo: jobs to do, all styles of a content before the next.
         done: those whose output is there already, in the same order.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
-        waiting: files that are not settled, or that somebody writes to.
-        digest: of all that decides the outputs but the contents.
-        more: how many settled files there are beyond those of the plan.
-        entries: what the ledger holds of the jobs that are not done, by output.
-        seconds: what it took to find out.
+        arriving: files that are not stable, or that somebody writes to.
         stale: queued jobs of the same sources that are none any more, such as of older bytes.
+        attempts: at the jobs to do of a content, by its path.
+        more: how many stable files there are beyond those of the plan.
+        data: bytes of contents that were read just now, `KEPT_BYTES` at most.
+        seconds: what it took to find out.
     """
 
     weights: Weights
-    styles: list[Style]
-    todo: list[Job]
-    done: list[Done]
-    broken: list[Broken]
+    styles: list[PlannedStyle]
+    digest: str
+    todo: list[Job] = field(default_factory=list)
+    done: list[Done] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
-    waiting: list[SourceFile] = field(default_factory=list)
-    digest: str = ""
-    more: int = 0
-    entries: dict[Path, Entry] = field(default_factory=dict)
+    arriving: list[SourceFile] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
+    attempts: Counter[Path] = field(default_factory=Counter)
+    more: int = 0
+    data: dict[Path, bytes] = field(default_factory=dict)
     seconds: float = 0.0
 
 
-def ledger_path(config: Config) -> Path:
-    """Return where a configuration's ledger stands."""
-    return config.state / "ledger.sqlite"
-
-
-def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
-    """Return a scanner of the inbox, or of ``paths``."""
+def make_scanner(
+    config: Config, paths: list[Path] | None = None, settle_seconds: float | None = None
+) -> Scanner:
+    """Return a scanner of the inbox, or of ``paths``; by default with the settings' patience."""
     styles = (path for style in config.styles.values() for path in style.paths())
     return Scanner(
         paths or [config.inbox],
         config.ignore,
         (*config.excluded, *styles),
-        config.watch.settle_seconds,
+        config.watch.settle_seconds if settle_seconds is None else settle_seconds,
         "" if paths else config.watch.urgent,
         is_inbox=not paths,
     )
@@ -127,162 +152,161 @@ def make_scanner(config: Config, paths: list[Path] | None = None) -> Scanner:
 def make_plan(
     config: Config,
     ledger: Ledger,
-    paths: list[Path] | None = None,
+    scanner: Scanner,
+    policy: Policy = RUN,
     force: bool = False,
     scan: Scan | None = None,
-    scanner: Scanner | None = None,
 ) -> Plan:
-    """Find the contents and decide what must be painted; imports no torch, writes no output.
+    """Find the contents and decide what must be painted.
+
+    Imports no torch, and changes nothing but what the ledger remembers of files: `JobTable.add`
+    queues what is to do.
 
     Args:
         config: the settings.
         ledger: what is done already.
-        paths: files and folders to paint in place of the inbox.
+        scanner: of the files to paint.
+        policy: of `run` or `watch`.
         force: paint also what is done already.
-        scan: says which files are settled; without one, all are.
-        scanner: a daemon's, in place of ``scan``. Its plan leaves out what is finished, takes up
-            `CHUNK` contents at a time, leaves failed jobs until somebody asks for them, and does
-            not miss outputs that were taken away.
+        scan: what the scanner found; by default it looks now, after it was told what is finished.
 
     Raises:
-        InboxGoneError: there is no inbox.
+        InboxGoneError: a folder to search is not there.
         ConfigError: a style that is no image, or outputs that would clash.
         UnavailableError: no weights as asked.
-        UsageError: one of ``paths`` does not exist.
+        UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
-    if not paths and not config.inbox.is_dir():
-        raise InboxGoneError([f"inbox: {shown(config.inbox)}: no such folder; create it"])
-    network = weights.resolve(config.weights, lambda path: ledger.file_digest(path, file_digest))
+    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
     styles = _styles(config, ledger, network)
-    plan_digest = _digest_of_plan(config, styles, network)
-    if scanner is not None:
-        _recall(ledger, scanner, plan_digest)
-        scan = scanner.scan()
-    elif scan is None:
-        scan = make_scanner(config, paths).scan()
-        scan = replace(scan, stable=scan.stable + scan.unstable)
-    standing = scanner is not None
-    contents, broken, more = _contents(config, ledger, scan, standing)
-    planned = job.plan(
-        contents, styles, config.outbox, config.output, network, config.precision,
-        scan.finished,
-    )  # fmt: skip
-    plan = Plan(
-        network, styles, [], [], broken, waiting=scan.unstable, digest=plan_digest, more=more
+    plan = Plan(network, styles, _digest_of_plan(config, styles, network))
+    if policy.remembers:
+        _recall(ledger, scanner, plan.digest)
+    scan = scan or scanner.scan()
+    plan.arriving.extend(scan.unstable)
+    contents, more = _contents(plan, config, ledger, scan, policy)
+    candidates = pair(
+        contents, styles, config.outbox, config.output, network, config.precision, scan.finished
     )
-    for first in range(0, len(contents), CHUNK):
-        some = contents[first : first + CHUNK]
-        known = ledger.briefs([content.path for content in some])
+    for some in _chunks(contents):
+        known = ledger.jobs.summaries([content.path for content in some])
         for content in some:
-            items = list(itertools.islice(planned, len(styles)))
-            _sort(items, known[os.fsencode(content.path)], ledger, plan, force, standing)
-    if standing:
+            items = list(itertools.islice(candidates, len(styles)))
+            entries = known[os.fsencode(content.path)]
+            _sort(items, entries, ledger, plan, policy, force)
+    if policy.retries:
         # What was tried before comes after all that was not: it may end the process again.
-        tried = Counter(
-            {j.content.path: plan.entries[j.output].attempts for j in plan.todo
-             if j.output in plan.entries}
-        )  # fmt: skip
-        plan.todo.sort(key=lambda job: tried[job.content.path])
-    return replace(plan, seconds=time.monotonic() - begun)
+        plan.todo.sort(key=lambda job: plan.attempts[job.content.path])
+    return replace(plan, more=more, seconds=time.monotonic() - begun)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
     """Tell the scanner what is finished, where it cannot know: at first, and after a change."""
-    known = f"{plan_digest} {ledger.fact('told') or ''}"
+    known = f"{plan_digest} {ledger.fact('changed_by_hand') or ''}"
     if scanner.known_as != known:
-        scanner.set_finished(ledger.settled(plan_digest), known)
+        scanner.set_finished(ledger.files.finished(plan_digest), known)
+
+
+def _chunks(items: list[T]) -> Iterator[list[T]]:
+    return (items[first : first + CHUNK] for first in range(0, len(items), CHUNK))
 
 
 def _contents(
-    config: Config, ledger: Ledger, scan: Scan, standing: bool
-) -> tuple[list[Content], list[Broken], int]:
+    plan: Plan, config: Config, ledger: Ledger, scan: Scan, policy: Policy
+) -> tuple[list[Content], int]:
+    """Return the contents of a plan, and how many files are left for the next.
+
+    What cannot be one is put into the plan's ``broken`` or ``arriving``.
+    """
     contents: list[Content] = []
-    broken: list[Broken] = []
-    room = CHUNK
-    digests: Digests = {}
-    for number, found in enumerate(scan.stable):
-        if number % CHUNK == 0:
-            digests = ledger.digests([shown(f.path) for f in scan.stable[number : number + CHUNK]])
-        if standing and found.signature is None:
-            continue  # a link to nowhere, or gone by now
-        if standing and not room:
-            return contents, broken, len(scan.stable) - number
-        room -= not (standing and ledger.is_put_off(found.path))
-        try:
-            contents.append(_content(found, config, ledger, digests))
-        except BeingWrittenError as error:
-            if standing:
-                scan.unstable.append(found)
-            else:
-                broken.append(Broken(found, str(error)))
-        except NotReadyError as error:
-            broken.append(Broken(found, str(error), passing=True))
-        except ImageError as error:
-            broken.append(Broken(found, str(error)))
-    return contents, broken, 0
+    new, looked_at = 0, 0
+    for files in _chunks(scan.stable):
+        known = ledger.files.known([found.path for found in files])
+        queued = ledger.jobs.queued_sources([found.path for found in files])
+        for found in files:
+            if new == policy.chunk:
+                return contents, len(scan.stable) - looked_at
+            looked_at += 1
+            if policy.remembers and found.signature is None:
+                continue  # a link to nowhere, or gone by now
+            new += found.path not in queued
+            try:
+                contents.append(_content(found, plan, config, ledger, known))
+            except BeingWrittenError as error:
+                if policy.retries:
+                    plan.arriving.append(found)
+                else:
+                    plan.broken.append(Broken(found, str(error)))
+            except ImageError as error:
+                passing = isinstance(error, NotReadyError)
+                plan.broken.append(Broken(found, str(error), passing))
+    return contents, 0
 
 
-def _content(found: SourceFile, config: Config, ledger: Ledger, digests: Digests) -> Content:
+def _content(
+    found: SourceFile, plan: Plan, config: Config, ledger: Ledger, known: Known
+) -> Content:
     """Return a file as a content, with its companions.
 
     Raises:
         ImageError: it is none, or a companion is none, or has no picture.
     """
-    beside = by_kind(found.path, found.companions)
-    sha256 = _digest(found.path, config, ledger, identify, found.signature, digests)
-    if not beside:
+    by = by_kind(found.path, found.companions)
+
+    def compute(path: Path) -> str:
+        data = _look(path, config, identify, found.signature)
+        if len(data) + sum(map(len, plan.data.values())) <= KEPT_BYTES:
+            plan.data[path] = data
+        return bytes_digest(data)
+
+    sha256 = ledger.files.digest(found.path, compute, found.signature, known)
+    if not by:
         return Content(found, sha256)
     companions = {
         kind: (one.path, _digest(one.path, config, ledger, identify, one.signature))
-        for kind, one in beside.items()
+        for kind, one in by.items()
     }
     return Content(found, sha256, companions)
 
 
 def _sort(
-    planned: list[Planned],
-    known: dict[tuple[str, str], Brief],
+    candidates: list[Candidate],
+    known: dict[tuple[str, str], EntrySummary],
     ledger: Ledger,
     plan: Plan,
+    policy: Policy,
     force: bool,
-    standing: bool,
 ) -> None:
     """Sort a content's jobs into those to do, those done, and those to leave."""
-    for item in planned:
+    for item in candidates:
         style = item.template.style
-        brief = known.pop((style.name, item.key), None)
-        brief = brief or ledger.done_by_older(item.output, item.key)
-        if brief and not force and _is_done(brief, standing):
-            plan.done.append(Done(item.content, style, brief.id))
-            continue
-        job = item.job()
-        if brief is None:
-            plan.todo.append(job)
-            continue
-        entry = plan.entries[job.output] = ledger.entry(brief.id)
-        if not force and _is_held(entry, standing):
-            plan.held.append(Held(job, entry))
+        entry = known.pop((style.name, item.key), None)
+        if entry and not force and _is_done(entry, policy):
+            plan.done.append(Done(item.content, style, entry.id))
+        elif entry and not force and _is_held(entry, policy):
+            plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
-            plan.todo.append(job)
-    plan.stale.extend(brief.id for brief in known.values() if brief.state == "queued")
+            plan.todo.append(item.job())
+            plan.attempts[item.content.path] += entry.attempts if entry else 0
+    plan.stale.extend(one.id for one in known.values() if one.state == JobState.QUEUED)
 
 
-def _is_done(brief: Brief, standing: bool) -> bool:
-    if brief.state not in DONE_STATES:
+def _is_done(entry: EntrySummary, policy: Policy) -> bool:
+    if entry.state not in FINISHED:
         return False
-    return standing or (brief.final is not None and os.path.isfile(brief.final))  # noqa: PTH113
+    is_there = entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
+    return policy.remembers or is_there
 
 
-def _is_held(entry: Entry, standing: bool) -> bool:
-    if entry.state == "failed":
-        return standing or entry.poison
-    if entry.state == "queued":
-        return standing and entry.next_try > time.time()
-    return entry.state == "cancelled"
+def _is_held(entry: EntrySummary, policy: Policy) -> bool:
+    if entry.state == JobState.FAILED:
+        return policy.retries or bool(entry.poison)
+    if entry.state == JobState.QUEUED:
+        return policy.retries and entry.next_try > time.time()
+    return entry.state == JobState.CANCELLED
 
 
-def _digest_of_plan(config: Config, styles: list[Style], network: Weights) -> str:
+def _digest_of_plan(config: Config, styles: list[PlannedStyle], network: Weights) -> str:
     return digest(
         [
             [[style.name, style.sha256, style.pixels] for style in styles],
@@ -296,7 +320,7 @@ def _digest_of_plan(config: Config, styles: list[Style], network: Weights) -> st
     )
 
 
-def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
+def _styles(config: Config, ledger: Ledger, network: Weights) -> list[PlannedStyle]:
     styles, problems = [], []
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
@@ -311,25 +335,31 @@ def _styles(config: Config, ledger: Ledger, network: Weights) -> list[Style]:
             region: tuple((path, digests[path], share) for path, share in images)
             for region, images in settings.sources().items()
         }
-        styles.append(Style(name, sources, config.style_recipe(name, network.id)))
+        styles.append(PlannedStyle(name, sources, config.style_recipe(name, network.id)))
     if problems:
         raise ConfigError(problems)
     return styles
 
 
-def _digest(
-    path: Path,
-    config: Config,
-    ledger: Ledger,
-    look: Callable[[bytes, str, int], object],
-    known: str | None = None,
-    digests: Digests | None = None,
-) -> str:
-    """Return an image file's SHA-256; ``look`` refuses, the first time, what is no image."""
+Look = Callable[[bytes, str, int], object]
+"""Refuses what is no image, by its bytes, its name and the pixels allowed."""
+
+
+def _digest(path: Path, config: Config, ledger: Ledger, look: Look, seen: str | None = None) -> str:
+    """Return an image file's SHA-256, looked at the first time."""
 
     def compute(path: Path) -> str:
-        data = reading.read(path, config.limits.max_bytes, known)
-        look(data, shown(path), config.limits.max_pixels)
-        return bytes_digest(data)
+        return bytes_digest(_look(path, config, look, seen))
 
-    return ledger.file_digest(path, compute, known, digests)
+    return ledger.files.digest(path, compute, seen)
+
+
+def _look(path: Path, config: Config, look: Look, seen: str | None) -> bytes:
+    """Return the bytes of an image file of the signature ``seen``.
+
+    Raises:
+        ImageError: it is none.
+    """
+    data = read(path, config.limits.max_bytes, seen)
+    look(data, shown(path), config.limits.max_pixels)
+    return data

@@ -1,33 +1,21 @@
-"""The ledger's tables, and how older ledgers become new ones."""
+"""The ledger's tables, and transactions on them."""
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 
 VERSION = 2
 
-VERSION_1 = """
-CREATE TABLE IF NOT EXISTS done (
-    output TEXT PRIMARY KEY,
-    key TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    finished REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS files (
-    path TEXT PRIMARY KEY,
-    facts TEXT NOT NULL,
-    sha256 TEXT NOT NULL
-) WITHOUT ROWID;
-"""
-
 # Paths are blobs: the bytes of a name need not be text.
-VERSION_2 = """
+TABLES = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
-    source BLOB NOT NULL,            -- the content's path; empty: made before version 2
+    source BLOB NOT NULL,            -- the content's path
     style TEXT NOT NULL,
     key TEXT NOT NULL,
     content TEXT NOT NULL,           -- SHA-256 of the content
-    output BLOB NOT NULL,            -- where the result was planned to go
-    state TEXT NOT NULL,
+    output BLOB NOT NULL,            -- where the result is planned to go
+    state TEXT NOT NULL,             -- a JobState
     attempts INTEGER NOT NULL DEFAULT 0,
     next_try REAL NOT NULL DEFAULT 0,
     poison INTEGER NOT NULL DEFAULT 0,  -- it failed by ending the process
@@ -47,13 +35,18 @@ CREATE INDEX jobs_by_final ON jobs (final);
 CREATE INDEX jobs_by_output ON jobs (output);
 CREATE INDEX jobs_by_finished ON jobs (finished);
 
-ALTER TABLE files ADD COLUMN problem TEXT;   -- why it is no picture
-ALTER TABLE files ADD COLUMN settled TEXT;   -- digest of the plan that has nothing left for it
+CREATE TABLE files (
+    path TEXT PRIMARY KEY,
+    facts TEXT NOT NULL,             -- the file's signature
+    sha256 TEXT NOT NULL,
+    problem TEXT,                    -- why it is no picture
+    settled TEXT                     -- digest of the plan that has nothing left for it
+) WITHOUT ROWID;
 
 CREATE TABLE moves (                 -- what is being done with a source after its last job
     source BLOB PRIMARY KEY,
     target BLOB NOT NULL,
-    facts TEXT NOT NULL,
+    facts TEXT NOT NULL,             -- the source's signature
     kind TEXT NOT NULL,              -- move, delete or fail
     report TEXT NOT NULL DEFAULT ''  -- of a failure, JSON
 ) WITHOUT ROWID;
@@ -81,47 +74,51 @@ CREATE TABLE records (
 ) WITHOUT ROWID;
 
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
-INSERT INTO jobs (source, style, key, content, output, final, sha256, state, queued, finished)
-SELECT X'', output, key, '', CAST(output AS BLOB), CAST(output AS BLOB), sha256, 'done',
-       finished, finished
-FROM done;
-DROP TABLE done;
 """
 
 
-def migrate(database: sqlite3.Connection) -> int:
-    """Bring a ledger to the present version in one transaction; return the version it had.
-
-    A ledger of a newer version is left as it is.
+def create(database: sqlite3.Connection) -> int:
+    """Make the tables in an empty database; return the version that they have now.
 
     Raises:
         sqlite3.Error: the database cannot be used.
     """
-    found = version(database)
-    if found >= VERSION:
-        return found
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        found = version(database)  # another process may have been faster
-        for step in (VERSION_1, VERSION_2)[min(found, 1) :] if found < VERSION else ():
-            for statement in statements(step):
-                database.execute(statement)
-        database.execute(f"PRAGMA user_version = {VERSION}")
-        database.execute("COMMIT")
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
+    if (found := version(database)) == 0:
+        with transaction(database):
+            if (found := version(database)) == 0:  # no other process was faster
+                for statement in _statements(TABLES):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {VERSION}")
+                found = VERSION
     return found
 
 
 def version(database: sqlite3.Connection) -> int:
-    """Return a ledger's version; 0: it is empty."""
+    """Return the version of a ledger's tables; 0: it has none."""
     (found,) = database.execute("PRAGMA user_version").fetchone()
     return int(found)
 
 
-def statements(script: str) -> list[str]:
+@contextlib.contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Do all or nothing of the block, also when a signal's handler ends it.
+
+    A block inside another is a part of that.
+    """
+    if database.in_transaction:
+        yield
+        return
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> list[str]:
     """Return the statements of a script (executescript would end the transaction)."""
     found, rest = [], ""
     for line in script.splitlines(keepends=True):

@@ -1,28 +1,17 @@
-"""One run's record: valid JSON on disk from its first job to its last."""
+"""The manifest's schema: everything that the record of a run holds."""
 
 import json
 import platform
-import secrets
-import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nst_pipeline import __version__
-from nst_pipeline.config.weights import Weights
-from nst_pipeline.files import publish, shown
 
-BULK = 500
-"""A manifest of more jobs is not written after each: that would take ever longer."""
-BULK_SHARE = 10
-"""Of a time span, one part in so many may go into writing one."""
-LISTED_SKIPPED = 10_000
-"""Of more jobs that were done already, a manifest tells the number alone."""
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
 
@@ -174,89 +163,6 @@ def program() -> ProgramRecord:
         platform=platform.platform(),
         libraries={name: version(name) for name in LIBRARIES},
     )
-
-
-class Recorder:
-    """Keeps a run's manifest.
-
-    Attributes:
-        device: set once it is known.
-        cache_hits: of the style targets.
-        cache_misses: of the style targets.
-    """
-
-    def __init__(self, outbox: Path, weights: Weights, config: dict[str, Any]) -> None:
-        """Begin the record of a run that starts now; nothing is written yet."""
-        now = datetime.now(UTC)
-        self._begun = time.monotonic()
-        self._run = RunRecord(id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", started=now)
-        self._weights = WeightsRecord(
-            id=weights.id, path=shown(weights.path), sha256=weights.sha256, note=weights.note
-        )
-        self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
-        self._saved, self._save_seconds = 0.0, 0.0
-        self._skipped = 0
-        self.path = outbox / "manifests" / f"{self._run.id}.json"
-        self.device: DeviceRecord | None = None
-        self.cache_hits = self.cache_misses = 0
-
-    @property
-    def id(self) -> str:
-        """The run's name."""
-        return self._run.id
-
-    @property
-    def count(self) -> int:
-        """The number of jobs."""
-        return len(self._jobs)
-
-    def add(self, record: JobRecord) -> None:
-        """Add what became of a job, in place of what was said of it before."""
-        self._jobs[record.content.path, record.style.name] = record
-
-    def skip(self, jobs: int) -> None:
-        """Count jobs that were done already, too many to be listed."""
-        self._skipped = jobs
-
-    def end(self, status: Literal["finished", "stopped"]) -> None:
-        """Record that the run is over."""
-        self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
-
-    def manifest(self) -> Manifest:
-        """Return the manifest as it stands."""
-        jobs = list(self._jobs.values())
-        seconds = time.monotonic() - self._begun
-        return Manifest(
-            run=self._run,
-            program=program(),
-            device=self.device,
-            weights=self._weights,
-            config=self._config,
-            jobs=jobs,
-            totals=totals(jobs, seconds, self.cache_hits, self.cache_misses, self._skipped),
-        )
-
-    def save_if_due(self) -> None:
-        """Write the manifest after a job, but a long one only now and then.
-
-        Raises:
-            CannotCreateError, OutputError: see `save`.
-        """
-        wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
-        if time.monotonic() - self._saved >= wait:
-            begun = time.monotonic()
-            self.save()
-            self._saved = time.monotonic()
-            self._save_seconds = self._saved - begun
-
-    def save(self) -> None:
-        """Write the manifest to the outbox, replacing the last one atomically.
-
-        Raises:
-            CannotCreateError: the outbox cannot be written to.
-            OutputError: the disk is full or broken.
-        """
-        publish(self.path, to_json(self.manifest()).encode())
 
 
 def totals(

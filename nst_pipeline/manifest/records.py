@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.files import shown
-from nst_pipeline.jobs.job import Content, Job, Style
+from nst_pipeline.jobs.job import Content, Job, PlannedStyle
 from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.jobs.planning import Broken, Done
-from nst_pipeline.jobs.states import Entry
+from nst_pipeline.jobs.state import Entry
 from nst_pipeline.manifest.model import (
     ContentRecord,
     ErrorRecord,
@@ -19,36 +19,36 @@ from nst_pipeline.manifest.model import (
 )
 
 
-def painted(job: Job, painting: EncodedResult, output: FileRecord, extras: list[str]) -> JobRecord:
+def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str]) -> JobRecord:
     """Return the record of a job that made ``output``, and ``extras`` beside it."""
-    return _record(job, "done", output, painting.content_size).model_copy(
+    return _record(job, "done", output, result.content_size).model_copy(
         update={
-            "iterations": painting.iterations,
-            "stop_reason": painting.stop_reason,
-            "history_size": painting.history_size,
+            "iterations": result.iterations,
+            "stop_reason": result.stop_reason,
+            "history_size": result.history_size,
             "losses": {
-                "start": LossRecord(**painting.start),
-                "end": LossRecord(**painting.end),
+                "start": LossRecord(**result.start),
+                "end": LossRecord(**result.end),
             },
-            "seconds": painting.seconds,
+            "seconds": result.seconds,
             "extras": extras,
         }
     )
 
 
-def repeated(job: Job, twin: Entry, output: FileRecord) -> JobRecord:
-    """Return the record of a job whose output was made already, for another name."""
+def duplicate(job: Job, original: Entry, output: FileRecord) -> JobRecord:
+    """Return the record of a job whose output was made before, for another name."""
     return _record(job, "done", output).model_copy(
-        update={"duplicate_of": shown(twin.final), "seconds": 0.0}
+        update={"duplicate_of": shown(original.final), "seconds": 0.0}
     )
 
 
-def skipped(done: Done, entry: Entry) -> JobRecord:
+def skipped(job: Done, entry: Entry) -> JobRecord:
     """Return the record of a job whose output is there already."""
     return JobRecord(
         status="skipped",
-        content=_content(done.content),
-        style=_style(done.style),
+        content=_content(job.content),
+        style=_style(job.style),
         output=FileRecord(path=shown(entry.final), sha256=entry.sha256),
         key=entry.key,
     )
@@ -60,7 +60,7 @@ def failed(job: Job, failure: Failure) -> JobRecord:
     return _record(job, "failed", None).model_copy(update={"error": error})
 
 
-def broken(file: Broken, style: Style) -> JobRecord:
+def broken(file: Broken, style: PlannedStyle) -> JobRecord:
     """Return the record of a file that no job could be made of."""
     return JobRecord(
         status="failed",
@@ -97,7 +97,7 @@ def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRe
     )
 
 
-def _style(style: Style) -> StyleRecord:
+def _style(style: PlannedStyle) -> StyleRecord:
     images = [
         SourceRecord(region=region, path=shown(path), sha256=sha256, weight=share)
         for region, sources in style.sources.items()

@@ -1,8 +1,9 @@
-"""What a run has at work: contents handed to the executor, results published as they come."""
+"""The dispatcher: hands contents to the executor, and takes in what comes back."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -17,107 +18,162 @@ from nst_pipeline.errors import (
     ImageError,
     OutputError,
 )
-from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, write_temporary
+from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, signature
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.scanner import Scanner
-from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
-from nst_pipeline.jobs.planning import Plan
-from nst_pipeline.jobs.states import Entry
+from nst_pipeline.jobs.planning import Plan, Policy
+from nst_pipeline.jobs.state import Entry, JobState
 from nst_pipeline.manifest import records
-from nst_pipeline.manifest.model import FileRecord
-from nst_pipeline.runner import publishing
-from nst_pipeline.runner.disposal import Settler
-from nst_pipeline.runner.journal import Journal
-from nst_pipeline.runner.observer import Hooks, Listener
+from nst_pipeline.manifest.model import FileRecord, JobRecord
+from nst_pipeline.manifest.recorder import Recorder
+from nst_pipeline.runner.disposal import Disposal
+from nst_pipeline.runner.observer import Observer
+from nst_pipeline.runner.publishing import ConflictError, publish_duplicate, publish_result
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.protocol import Executor, OnStep, Task
+from nst_pipeline.workers.protocol import Executor, Task
 
 log = logging.getLogger(__name__)
 
-MakeExecutor = Callable[[Config, Weights, OnStep], Executor]
+
+@dataclass(eq=False)
+class InFlight:
+    """A job that a worker has.
+
+    Attributes:
+        job: the job.
+        entry: what the ledger held of it before it was handed over.
+        is_ahead: whether its content was handed over while another was at work.
+        has_begun: whether it made a step.
+    """
+
+    job: Job
+    entry: Entry
+    is_ahead: bool
+    has_begun: bool = False
 
 
 class Dispatcher:
-    """Paints plans, by one executor that is made for the first content to paint."""
+    """Carries out plans with one executor; it is the `Progress` that the executor tells."""
 
     def __init__(
         self,
         config: Config,
         ledger: Ledger,
-        make_executor: MakeExecutor,
-        journal: Journal,
-        listener: Listener,
-        hooks: Hooks,
-        scanner: Scanner | None,
+        observer: Observer,
+        policy: Policy,
+        scanner: Scanner,
     ) -> None:
-        """Have nothing at work; with a scanner, paint as a daemon does."""
-        self._config, self._ledger, self._make_executor = config, ledger, make_executor
-        self._journal, self._listener, self._hooks = journal, listener, hooks
-        self._scanner = scanner
+        """Have nothing in flight.
+
+        Args:
+            config: the settings.
+            ledger: holds the jobs.
+            observer: told of the progress.
+            policy: of `run` or `watch`.
+            scanner: knows the age of files.
+        """
+        self._config, self._ledger, self._observer = config, ledger, observer
+        self._policy, self._scanner = policy, scanner
         self._executor: Executor | None = None
-        self._settler: Settler | None = None
-        self._stepped: set[Path] = set()
-        self._at_work: dict[Path, Entry] = {}
-        self._copies: dict[Path, tuple[Path, set[Path]]] = {}
-        self._ahead: set[Path] = set()
+        self._disposal: Disposal | None = None
+        self._recorder: Recorder | None = None
+        self._in_flight: dict[Path, InFlight] = {}
         self._is_called = False
 
-    def close(self) -> None:
-        """End whatever the executor does."""
-        if self._executor is not None:
-            self._executor.close()
-            self._executor = None
-
-    def paint(self, plan: Plan, settler: Settler | None, force: bool = False) -> None:
-        """Paint what a plan has to do, and publish it.
+    def carry_out(
+        self,
+        plan: Plan,
+        executor_for: Callable[[Weights], Executor],
+        recorder: Recorder | None,
+        disposal: Disposal | None,
+        force: bool = False,
+    ) -> None:
+        """Do what a plan has to do.
 
         While one content is painted, the next is read. What was begun before and not finished
         is painted alone, so that no other content is blamed should it end the process.
+
+        Args:
+            plan: what to do; its jobs are in the ledger.
+            executor_for: gives the executor, once there is something to paint.
+            recorder: of the run; None only if there is nothing to do.
+            disposal: of the sources; None: they stay as they are.
+            force: paint also what was painted before, for another name.
         """
-        self._settler, self._is_called = settler, False
-        if settler:
-            settler.settle_done()
-        for _, group in groupby(plan.todo, key=lambda job: job.content.path):
+        self._disposal, self._recorder, self._is_called = disposal, recorder, False
+        if disposal:
+            disposal.dispose_of_done()
+        for content, group in groupby(plan.todo, key=lambda job: job.content):
             jobs = list(group)
-            is_suspect = self._is_suspect(jobs, plan)
+            is_suspect = self._config.watch.max_attempts == 1 or plan.attempts[content.path] > 0
             if is_suspect or self._is_repeated(jobs):
                 self._drain()
-            if self._hooks.should_stop() or self._is_wanted():
+            if self._observer.should_stop() or self._is_wanted():
                 break
             self._check_room()
-            task = self._prepare(jobs, force)
+            task = self._prepare(content, jobs, plan.data.pop(content.path, None), force)
             if task is None:
                 continue
-            executor = self._executor or self._make_executor(self._config, plan.weights, self._step)
-            self._executor = executor
-            executor.submit(task)
-            while executor.capacity == 0:
-                self._take_in(executor, executor.poll)
+            self._executor = executor_for(plan.weights)
+            self._executor.submit(task)
+            while self._executor.capacity == 0:
+                self._take_in(self._executor.poll(self))
             if is_suspect:
                 self._drain()
         self._drain()
-        if settler:
-            settler.settle_all()
+        if disposal:
+            disposal.dispose_of_all()
 
-    def _drain(self) -> None:
-        if self._executor is not None:
-            self._take_in(self._executor, self._executor.drain)
+    def put_back(self, reason: str = "") -> None:
+        """Queue again what is in flight, as if it had not been begun unless there is a reason."""
+        for one in self._in_flight.values():
+            if self._ledger.jobs.state(one.entry.id) == JobState.RUNNING:
+                self._ledger.jobs.requeue(one.entry.id, reason)
+        self._in_flight.clear()
 
-    def _is_suspect(self, jobs: list[Job], plan: Plan) -> bool:
-        entries = [plan.entries[job.output] for job in jobs if job.output in plan.entries]
-        return self._config.watch.max_attempts == 1 or any(e.attempts for e in entries)
+    # What the executor tells
+
+    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+        """Pass a step on.
+
+        Raises:
+            Abandoned: the job is not to be begun, or not to be finished.
+        """
+        one = self._in_flight[job.output]
+        if not one.has_begun:
+            if self._observer.should_stop() or (one.is_ahead and self._is_wanted()):
+                raise Abandoned
+            for other in self._in_flight.values():
+                if other.job.content == job.content:
+                    other.is_ahead = False
+        one.has_begun = True
+        self._observer.check()
+        if self._ledger.jobs.state(one.entry.id) == JobState.CANCELLED:
+            raise Abandoned
+        self._observer.stepped(job, done, total, loss)
+
+    def check(self) -> None:
+        """Pass a sign of life on.
+
+        Raises:
+            Abandoned: the work is to end.
+        """
+        self._observer.check()
+
+    # Handing over
 
     def _is_repeated(self, jobs: list[Job]) -> bool:
-        """Tell whether one of the jobs is at work already, for another name."""
-        keys = {entry.key for entry in self._at_work.values()}
+        """Tell whether one of the jobs is in flight already, for another name."""
+        keys = {one.job.key for one in self._in_flight.values()}
         return any(job.key in keys for job in jobs)
 
     def _is_wanted(self) -> bool:
-        """Tell whether to look at the inbox before the next content."""
-        self._is_called = self._is_called or (bool(self._scanner) and self._hooks.rung())
+        """Tell whether to look for new files before the next content."""
+        self._is_called |= self._policy.looks and self._observer.should_look()
         return self._is_called
 
     def _check_room(self) -> None:
@@ -129,146 +185,148 @@ class Dispatcher:
                     f"{wanted:,}; make room"
                 )
 
-    def _prepare(self, jobs: list[Job], force: bool) -> Task | None:
-        """Queue a content's jobs, copy its bytes, and start what nobody has painted before."""
+    def _prepare(
+        self, content: Content, jobs: list[Job], data: bytes | None, force: bool
+    ) -> Task | None:
+        """Return a content's task; None: none of its jobs is to be painted now."""
         begun = time.monotonic()
-        content = jobs[0].content
-        entries = self._ledger.enqueue(jobs, force)
-        pairs = [(j, e) for j, e in zip(jobs, entries, strict=True) if e.state == "queued"]
+        known = self._ledger.jobs.of_source(content.path)
+        entries = [(job, known[job.style.name, job.key]) for job in jobs]
+        queued = [(job, entry) for job, entry in entries if entry.state == JobState.QUEUED]
         try:
-            data = reading.read(
-                content.path, self._config.limits.max_bytes, content.found.signature
-            )
-            if bytes_digest(data) != content.sha256:
-                raise BeingWrittenError(f"{shown(content.path)}: {reading.BEING_WRITTEN}")
+            data = self._read(content, data)
         except ImageError as error:
-            self._not_ready(pairs, error)
+            self._not_ready(queued, error)
             return None
-        if not force:
-            pairs = [pair for pair in pairs if not self._repeat(*pair)]
-        if not pairs:
-            if self._settler:
-                self._settler.settle(content.path)
+        is_ahead = bool(self._in_flight)
+        started = []
+        for job, entry in queued:
+            if self._ledger.jobs.start(entry.id) and (force or not self._repeat(job, entry)):
+                self._in_flight[job.output] = InFlight(job, entry, is_ahead)
+                started.append(job)
+        if not started:
+            if self._disposal:
+                self._disposal.dispose_of(content.path)
             return None
-        copy = write_temporary(self._config.state / "work" / str(pairs[0][1].id), data)
-        self._copies[content.path] = copy, {job.output for job, _ in pairs}
-        if self._at_work:
-            self._ahead.add(content.path)
-        self._ledger.start(entry.id for _, entry in pairs)
-        self._at_work |= {job.output: entry for job, entry in pairs}
-        self._hooks.timed("read", time.monotonic() - begun)
-        return Task(content, tuple(job for job, _ in pairs), copy)
+        self._observer.timed("read", time.monotonic() - begun)
+        return Task(content, tuple(started), data)
 
-    def _not_ready(self, pairs: list[tuple[Job, Entry]], error: ImageError) -> None:
-        for job, entry in pairs:
-            if self._scanner:
+    def _read(self, content: Content, data: bytes | None) -> bytes:
+        """Return a content's bytes, those that it was planned with.
+
+        Args:
+            content: the content.
+            data: its bytes, if they were read for the plan.
+
+        Raises:
+            ImageError: it is another file by now, or cannot be read.
+        """
+        path, seen = content.path, content.found.signature
+        if data is None:
+            data = reading.read(path, self._config.limits.max_bytes, seen)
+            is_same = bytes_digest(data) == content.sha256
+        else:
+            is_same = _is_seen(path, seen)
+        if not is_same:
+            raise BeingWrittenError(f"{shown(path)}: {reading.BEING_WRITTEN}")
+        return data
+
+    def _not_ready(self, jobs: list[tuple[Job, Entry]], error: ImageError) -> None:
+        for job, entry in jobs:
+            if self._policy.retries:
                 wait = max(0.1, self._config.watch.settle_seconds)
-                self._ledger.put_off(entry.id, str(error), wait)
+                self._ledger.jobs.postpone(entry.id, str(error), wait)
             else:
-                self._journal.finish(records.failed(job, Failure(str(error))))
+                self._record(records.failed(job, Failure(str(error))))
 
     def _repeat(self, job: Job, entry: Entry) -> bool:
-        """Publish what was painted before for another name; return whether there was such."""
+        """Publish what was painted before, for another name; return whether the job is over."""
         try:
-            twin = publishing.commit_twin(
-                self._ledger, entry, self._ledger.twins(job.key), self._config.conflict_policy
-            )
-        except publishing.ConflictError as error:
-            self._failed(job, entry, Failure(str(error), kind="job"))
+            original = publish_duplicate(self._ledger.jobs, entry, self._config.conflict_policy)
+        except (CannotCreateError, OutputError) as error:
+            self._not_published(job, entry, error)
             return True
-        if twin is None:
-            return False
-        done = self._ledger.entry(entry.id)
-        self._journal.finish(
-            records.repeated(job, twin, FileRecord(path=shown(done.final), sha256=done.sha256))
-        )
+        if original is None:
+            return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
+        done = self._ledger.jobs.get(entry.id)
+        output = FileRecord(path=shown(done.final), sha256=done.sha256)
+        self._record(records.duplicate(job, original, output))
         return True
 
-    def _step(self, job: Job, done: int, loss: float) -> None:
-        if job.output not in self._stepped:
-            is_ahead = job.content.path in self._ahead
-            self._ahead.discard(job.content.path)
-            if self._hooks.should_stop() or (is_ahead and self._is_wanted()):
-                raise Abandoned
-        self._stepped.add(job.output)
-        self._hooks.check()
-        entry = self._at_work.get(job.output)
-        if entry and self._ledger.state(entry.id) == "cancelled":
-            raise Abandoned
-        self._listener.stepped(job, done, loss)
+    # Taking in
 
-    def _take_in(self, executor: Executor, ask: Callable[[], Iterable[Outcome]]) -> None:
-        try:
-            for outcome in ask():
-                if machine := executor.machine():
-                    self._journal.note(machine)
-                    self._hooks.machine(machine)
-                self._stepped.discard(outcome.job.output)
-                entry = self._at_work.pop(outcome.job.output)
-                if self._ledger.state(entry.id) == "cancelled":
-                    pass
-                elif outcome.outcome is None:
-                    self._ledger.requeue(entry.id)
-                elif isinstance(outcome.outcome, Failure):
-                    self._failed(outcome.job, entry, outcome.outcome)
-                else:
-                    self._publish(outcome.job, entry, outcome.outcome)
-                self._release(outcome.job)
-                if self._settler:
-                    self._settler.settle(outcome.job.content.path)
-        except Abandoned:
-            self.put_back()
+    def _drain(self) -> None:
+        if self._executor is not None:
+            self._take_in(self._executor.drain(self))
 
-    def put_back(self, reason: str = "") -> None:
-        """Queue again what is at work, as if it had not been begun unless there is a reason."""
-        for entry in self._at_work.values():
-            if self._ledger.state(entry.id) == "running":
-                self._ledger.requeue(entry.id, reason)
-        self.close()
-        self._at_work.clear()
-        self._stepped.clear()
-        self._ahead.clear()
-        for copy, _ in self._copies.values():
-            copy.unlink(missing_ok=True)
-        self._copies.clear()
+    def _take_in(self, outcomes: Iterator[Outcome]) -> None:
+        for outcome in outcomes:
+            assert self._executor
+            if machine := self._executor.machine():
+                self._observer.noted(machine)
+                if self._recorder:
+                    self._recorder.note(machine)
+            one = self._in_flight.pop(outcome.job.output)
+            self._take_in_one(one, outcome.outcome)
+            if self._disposal:
+                self._disposal.dispose_of(one.job.content.path)
 
-    def _release(self, job: Job) -> None:
-        copy, open_jobs = self._copies[job.content.path]
-        open_jobs.discard(job.output)
-        if not open_jobs:
-            copy.unlink(missing_ok=True)
-            del self._copies[job.content.path]
+    def _take_in_one(self, one: InFlight, outcome: EncodedResult | Failure | None) -> None:
+        if self._ledger.jobs.state(one.entry.id) == JobState.CANCELLED:
+            return
+        if outcome is None:
+            self._ledger.jobs.requeue(one.entry.id)
+        elif isinstance(outcome, Failure):
+            self._failed(one.job, one.entry, outcome)
+        else:
+            self._publish(one.job, one.entry, outcome)
 
-    def _publish(self, job: Job, entry: Entry, painting: EncodedResult) -> None:
+    def _publish(self, job: Job, entry: Entry, result: EncodedResult) -> None:
         begun = time.monotonic()
         try:
-            final, sha256 = publishing.commit(
-                self._ledger, entry, painting.data, self._config.conflict_policy
+            final = publish_result(
+                self._ledger.jobs, entry, result.data, self._config.conflict_policy
             )
-        except publishing.ConflictError as error:
-            self._failed(job, entry, Failure(str(error), kind="job"))
         except ImageError as error:
             self._failed(job, entry, Failure(str(error)))
-        except (CannotCreateError, OutputError) as error:
-            self._unpublished(job, entry, error)
-        else:
-            self._hooks.timed("paint", painting.seconds)
-            self._hooks.timed("publish", time.monotonic() - begun)
-            checkpoints.forget(self._config.state, job.key)
-            output = FileRecord(path=shown(final), sha256=sha256, size=painting.size)
-            extras = _publish_extras(final, painting)
-            self._journal.finish(records.painted(job, painting, output, extras))
-
-    def _unpublished(self, job: Job, entry: Entry, error: CannotCreateError | OutputError) -> None:
-        """Stop the run, unless it is a daemon's and the trouble is this one job's."""
-        if self._ledger.state(entry.id) == "running":
-            self._ledger.requeue(entry.id)
-        if self._scanner and not isinstance(error, DiskFullError):
-            ensure_folder(self._config.outbox)
-            self._failed(job, entry, Failure(str(error)))
             return
-        self._journal.add(records.failed(job, Failure(str(error))))
-        raise error
+        except (CannotCreateError, OutputError) as error:
+            self._not_published(job, entry, error)
+            return
+        if final is None:
+            return
+        self._observer.timed("paint", result.seconds)
+        self._observer.timed("publish", time.monotonic() - begun)
+        checkpoints.forget(self._config.state, job.key)
+        sha256 = bytes_digest(result.data)
+        output = FileRecord(path=shown(final), sha256=sha256, size=result.size)
+        self._record(records.done(job, result, output, _publish_extras(final, result)))
+
+    def _not_published(
+        self, job: Job, entry: Entry, error: CannotCreateError | OutputError
+    ) -> None:
+        """Fail a job whose result cannot be published.
+
+        Raises:
+            CannotCreateError, OutputError: none can: the outbox is full, gone or read-only.
+        """
+        try:
+            if isinstance(error, DiskFullError):
+                raise error
+            ensure_folder(self._config.outbox)
+        except (CannotCreateError, OutputError):
+            if self._ledger.jobs.state(entry.id) == JobState.RUNNING:
+                self._ledger.jobs.requeue(entry.id)
+            if self._recorder:
+                self._recorder.add(records.failed(job, Failure(str(error))))
+            raise
+        is_final = isinstance(error, ConflictError)
+        self._failed(job, entry, Failure(str(error), kind="job" if is_final else "passing"))
+
+    def _record(self, record: JobRecord) -> None:
+        assert self._recorder
+        self._recorder.finish(record)
+        self._observer.finished(record)
 
     def _failed(self, job: Job, entry: Entry, failure: Failure) -> None:
         """Give a job up, or have it tried again later if what went wrong may pass."""
@@ -276,21 +334,28 @@ class Dispatcher:
         watch = self._config.watch
         wait = watch.retry_seconds * 2 ** min(attempts - 1, 10)
         may_pass = failure.kind == "passing" and attempts < watch.max_attempts
-        if failure.kind == "input" and self._scanner:
+        if failure.kind == "input" and self._policy.retries:
             wait = watch.grace_seconds - self._scanner.age_seconds(job.content.found)
             may_pass = wait > 0
         if may_pass:
-            self._ledger.requeue(entry.id, failure.reason, failure.trace, wait)
+            self._ledger.jobs.requeue(entry.id, failure.reason, failure.trace, wait)
         else:
-            self._ledger.fail(entry.id, failure.reason, failure.trace)
-        if not (may_pass and self._scanner):
-            self._journal.finish(records.failed(job, failure))
+            self._ledger.jobs.fail(entry.id, failure.reason, failure.trace)
+        if not (may_pass and self._policy.retries):
+            self._record(records.failed(job, failure))
 
 
-def _publish_extras(final: Path, painting: EncodedResult) -> list[str]:
-    """Publish what goes beside a result; what cannot be is told, for the result is there."""
+def _is_seen(path: Path, seen: str | None) -> bool:
+    try:
+        return signature(path.stat()) == seen
+    except OSError:
+        return False
+
+
+def _publish_extras(final: Path, result: EncodedResult) -> list[str]:
+    """Publish what goes with a result; what cannot be is logged, for the result is there."""
     done = []
-    for suffix, data in painting.extras.items():
+    for suffix, data in result.extras.items():
         path = extra_path(final, suffix)
         try:
             ensure_folder(path.parent)

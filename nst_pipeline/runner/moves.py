@@ -1,4 +1,4 @@
-"""What becomes of a source after its last job: moved, deleted, or given up with its reason.
+"""Moving a source away, deleting it, or giving it up with its reason, so that a kill loses nothing.
 
 The ledger notes the intention first, so that a kill at any point leaves either the source where
 it was or the move complete. A source that changed since it was painted is left alone.
@@ -12,16 +12,17 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
     cannot_write,
+    fitted_name,
     make_folder,
     numbered,
     publish,
@@ -30,31 +31,12 @@ from nst_pipeline.files import (
     signature,
     sync_folder,
 )
+from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["move", "delete", "fail"]
 REPORT_SUFFIX = ".error.json"
-
-
-@dataclass(frozen=True)
-class Move:
-    """What is to become of a source.
-
-    Attributes:
-        source: the file.
-        target: where it goes; with ``delete``, where it stands for the last moment.
-        signature: what the file was seen with.
-        kind: what it is about.
-        report: of a failure, JSON.
-    """
-
-    source: Path
-    target: Path
-    signature: str
-    kind: Kind
-    report: str = ""
 
 
 def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | None:
@@ -67,36 +49,36 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
             whose file changed is left out.
 
     Raises:
-        OutputError: one could not be moved; it is still there.
+        OutputError: one could not be moved. It is still there, or the next start completes it;
+            what goes with a source that went is moved all the same.
     """
     if not _is_same(move.source, move.signature):
         return None
-    left = [move, *(one for one in along if _is_same(one.source, one.signature))]
-    place = None
+    moves = [move, *(one for one in along if _is_same(one.source, one.signature))]
+    place, failed = None, None
     try:
-        left = [_prepared(one) for one in left]
-        with ledger.transaction():
-            for one in left:
-                _intend(ledger, one)
-        place = _carry_out(ledger, left[0])
-        del left[0]
-        while place is not None and left:
-            _carry_out(ledger, left[0])
-            del left[0]
+        moves = [_prepared(one) for one in moves]
+        _intend(ledger, moves)
     except OSError as error:
-        where = left[0].source
-        _forget_those_there(ledger, left)
-        raise OutputError(
-            f"{shown(where)}: cannot be moved away: {error.strerror}; it stays where it is"
-        ) from error
-    _forget_those_there(ledger, left)
-    return place
-
-
-def _forget_those_there(ledger: Ledger, moves: list[Move]) -> None:
+        raise _cannot_move(move, error) from error
+    for one in moves:
+        try:
+            moved = _carry_out(ledger, one)
+            place = moved if one is moves[0] else place
+        except OSError as error:
+            failed = failed or _cannot_move(one, error)
+        if os.path.lexists(moves[0].source):
+            break
     for one in moves:
         if os.path.lexists(one.source):
             _forget(ledger, one)
+    if failed:
+        raise failed
+    return place
+
+
+def _cannot_move(move: Move, error: OSError) -> OutputError:
+    return OutputError(f"{shown(move.source)}: cannot be moved away: {error.strerror}")
 
 
 def _prepared(move: Move) -> Move:
@@ -139,7 +121,7 @@ def recover(ledger: Ledger) -> None:
     Raises:
         OutputError: that is impossible, as on a broken disk.
     """
-    for move in pending(ledger):
+    for move in ledger.files.intended():
         try:
             _recover(ledger, move)
         except OSError as error:
@@ -167,18 +149,9 @@ def _is_copy(source: Path, target: Path) -> bool:
         return False
 
 
-def pending(ledger: Ledger) -> list[Move]:
-    """Return the moves that were begun and not completed."""
-    rows = ledger.database.execute("SELECT source, target, facts, kind, report FROM moves")
-    return [
-        Move(Path(os.fsdecode(source)), Path(os.fsdecode(target)), known, kind, report)
-        for source, target, known, kind, report in rows
-    ]
-
-
 def report_path(place: Path) -> Path:
     """Return where the reason of a failed file stands."""
-    return place.with_name(place.name + REPORT_SUFFIX)
+    return place.with_name(fitted_name(place.name, REPORT_SUFFIX))
 
 
 def _carry_out(ledger: Ledger, move: Move) -> Path | None:
@@ -260,51 +233,31 @@ def _at_free_target(move: Move) -> Move:
     number = 1
     while os.path.lexists(numbered(move.target, number)):
         number += 1
-    return Move(move.source, numbered(move.target, number), move.signature, move.kind, move.report)
+    return replace(move, target=numbered(move.target, number))
 
 
 def _again(ledger: Ledger, move: Move) -> Move:
     if move.kind == "fail":
         report_path(move.target).unlink(missing_ok=True)
     move = _at_free_target(move)
-    _intend(ledger, move)
+    _intend(ledger, [move])
     return move
 
 
-def _intend(ledger: Ledger, move: Move) -> None:
+def _intend(ledger: Ledger, moves: Iterable[Move]) -> None:
     ledger.set_fact("clean", "no")
-    ledger.database.execute(
-        "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
-        (
-            os.fsencode(move.source),
-            os.fsencode(move.target),
-            move.signature,
-            move.kind,
-            move.report,
-        ),
-    )
+    ledger.files.intend(moves)
 
 
 def _complete(ledger: Ledger, move: Move) -> None:
     with ledger.transaction():
         if move.kind == "fail":
             reason = json.loads(move.report)["reason"]
-            record_failure(ledger, move.source, move.target, reason)
+            ledger.files.fail(move.source, move.target, reason)
         else:
-            ledger.database.execute(
-                "UPDATE jobs SET state = 'disposed' WHERE source = ? AND state = 'done'",
-                (os.fsencode(move.source),),
-            )
+            ledger.jobs.dispose(move.source)
         _forget(ledger, move)
 
 
-def record_failure(ledger: Ledger, source: Path, place: Path, reason: str) -> None:
-    """Record that a source was given up, and where its file is now."""
-    ledger.database.execute(
-        "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)",
-        (os.fsencode(source), os.fsencode(place), reason, time.time()),
-    )
-
-
 def _forget(ledger: Ledger, move: Move) -> None:
-    ledger.database.execute("DELETE FROM moves WHERE source = ?", (os.fsencode(move.source),))
+    ledger.files.end_move(move.source)

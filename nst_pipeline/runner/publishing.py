@@ -1,4 +1,4 @@
-"""The commit protocol: a result gets its final name whole, once, and never by chance.
+"""Publishing: a result gets its final name whole, once, and never by chance.
 
 The result is written to a hidden file beside its place and verified; the ledger notes its
 digest (``committing``); it is renamed; the folder is made durable; the ledger notes ``done``.
@@ -24,24 +24,24 @@ from nst_pipeline.files import (
     write_temporary,
 )
 from nst_pipeline.images.decoding import decode
-from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.states import Entry
+from nst_pipeline.jobs.job_table import JobTable
+from nst_pipeline.jobs.state import Entry, JobState
 
-Policy = Literal["replace", "suffix", "fail"]
+OnConflict = Literal["replace", "suffix", "fail"]
 
 
 class ConflictError(OutputError):
     """The output's name is taken, and nothing may be replaced."""
 
 
-def commit(ledger: Ledger, entry: Entry, data: bytes, policy: Policy) -> tuple[Path, str]:
-    """Publish a painted result; return its path and its SHA-256.
+def publish_result(jobs: JobTable, entry: Entry, data: bytes, policy: OnConflict) -> Path | None:
+    """Publish a result; return its path, or None if the job was cancelled meanwhile.
 
     Args:
-        ledger: where the steps are noted.
+        jobs: where the steps are noted.
         entry: the job.
         data: the result, an image file.
-        policy: what to do when the name is taken.
+        policy: what is done when the name is taken.
 
     Raises:
         ConflictError: it is, and ``policy`` is ``fail``.
@@ -52,37 +52,38 @@ def commit(ledger: Ledger, entry: Entry, data: bytes, policy: Policy) -> tuple[P
     temporary = write_temporary(entry.output, data)
     with _removed(temporary):
         _verify(temporary, sha256)
-        return _rename(ledger, entry, temporary, sha256, policy), sha256
+        return _rename(jobs, entry, temporary, sha256, policy)
 
 
-def commit_twin(ledger: Ledger, entry: Entry, twins: list[Entry], policy: Policy) -> Entry | None:
-    """Publish a result that was made before for another name; return whose it is.
+def publish_duplicate(jobs: JobTable, entry: Entry, policy: OnConflict) -> Entry | None:
+    """Publish a result that was made before, for another name; return whose it is.
 
     None if there is none whose file is still as it was made.
 
     Raises:
-        ConflictError, CannotCreateError, OutputError: see `commit`.
+        ConflictError, CannotCreateError, OutputError: see `publish_result`.
     """
-    twin = next((t for t in twins if t.id != entry.id and is_intact(t)), None)
-    if twin is None or twin.final is None or twin.sha256 is None:
+    made = (one for one in jobs.finished_with(entry.key) if one.id != entry.id)
+    original = next(filter(is_intact, made), None)
+    if original is None or original.final is None or original.sha256 is None:
         return None
     temporary = entry.output.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{entry.id}")
     try:
         make_folder(entry.output.parent)
         temporary.unlink(missing_ok=True)
-        temporary.hardlink_to(twin.final)
+        temporary.hardlink_to(original.final)
     except OSError:  # another file system, or one without links
         with contextlib.suppress(OSError):
-            data = twin.final.read_bytes()
-            if bytes_digest(data) == twin.sha256:
-                commit(ledger, entry, data, policy)
-                return twin
+            data = original.final.read_bytes()
+            if bytes_digest(data) == original.sha256:
+                publish_result(jobs, entry, data, policy)
+                return original
         return None
     with _removed(temporary):
-        if file_digest(temporary) != twin.sha256:
+        if file_digest(temporary) != original.sha256:
             return None
-        _rename(ledger, entry, temporary, twin.sha256, policy)
-    return twin
+        _rename(jobs, entry, temporary, original.sha256, policy)
+    return original
 
 
 def is_intact(entry: Entry) -> bool:
@@ -94,7 +95,7 @@ def is_intact(entry: Entry) -> bool:
 
 
 def recover(
-    ledger: Ledger, policy: Policy, max_attempts: int, report: Callable[[str], None]
+    jobs: JobTable, policy: OnConflict, max_attempts: int, report: Callable[[str], None]
 ) -> None:
     """Bring every job that a kill interrupted to where it can go on.
 
@@ -105,25 +106,27 @@ def recover(
     Raises:
         OutputError: a file could not be renamed.
     """
-    for entry in ledger.entries("state = 'committing'"):
-        _resume(ledger, entry, policy, report)
-    for entry in ledger.entries("state = 'running'"):
+    for entry in jobs.in_state(JobState.COMMITTING):
+        _resume(jobs, entry, policy, report)
+    for entry in jobs.in_state(JobState.RUNNING):
         where = f"{shown(entry.source)} in {entry.style}"
         reason = f"{where}: the process ended while it was painted, {_times(entry.attempts)}"
         if entry.attempts >= max_attempts:
-            ledger.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
+            jobs.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
             report(f"{reason}; given up")
         else:
-            ledger.requeue(entry.id, reason)
+            jobs.requeue(entry.id, reason)
             report(f"{reason}; queued again")
 
 
-def _resume(ledger: Ledger, entry: Entry, policy: Policy, report: Callable[[str], None]) -> None:
+def _resume(
+    jobs: JobTable, entry: Entry, policy: OnConflict, report: Callable[[str], None]
+) -> None:
     where = f"{shown(entry.source)} in {entry.style}"
     if is_intact(entry) and entry.final is not None:
         with contextlib.suppress(OSError):
             sync_folder(entry.final.parent)
-        ledger.done(entry.id)
+        jobs.finish(entry.id)
         report(f"{where}: its result was published before the process ended")
         return
     temporary, final = entry.temporary, entry.final
@@ -134,10 +137,10 @@ def _resume(ledger: Ledger, entry: Entry, policy: Policy, report: Callable[[str]
                 sync_folder(final.parent)
             else:
                 rename_new(temporary, final)
-            ledger.done(entry.id)
+            jobs.finish(entry.id)
             report(f"{where}: its result was finished before the process ended; published now")
             return
-    ledger.requeue(entry.id)
+    jobs.requeue(entry.id)
     report(f"{where}: its result was lost with the process; queued again")
 
 
@@ -163,20 +166,26 @@ def _verify(temporary: Path, sha256: str) -> None:
     decode(data, shown(temporary), max_pixels=2**62)
 
 
-def _rename(ledger: Ledger, entry: Entry, temporary: Path, sha256: str, policy: Policy) -> Path:
+def _rename(
+    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, policy: OnConflict
+) -> Path | None:
     try:
         if policy == "replace" or _is_own(entry):
             final = entry.final if _is_own(entry) and entry.final else entry.output
-            ledger.commit_begins(entry.id, final, temporary, sha256)
+            if not jobs.begin_commit(entry.id, final, temporary, sha256):
+                return None
             temporary.replace(final)
             sync_folder(final.parent)
         else:
-            final = _rename_new(ledger, entry, temporary, sha256, policy)
+            free = _rename_new(jobs, entry, temporary, sha256, policy)
+            if free is None:
+                return None
+            final = free
     except ConflictError:
         raise
     except OSError as error:
         raise cannot_write(entry.output, error) from error
-    ledger.done(entry.id)
+    jobs.finish(entry.id)
     return final
 
 
@@ -185,12 +194,15 @@ def _is_own(entry: Entry) -> bool:
     return entry.final is not None and entry.sha256 is not None and is_intact(entry)
 
 
-def _rename_new(ledger: Ledger, entry: Entry, temporary: Path, sha256: str, policy: Policy) -> Path:
+def _rename_new(
+    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, policy: OnConflict
+) -> Path | None:
     number = 1
     while True:
         final = numbered(entry.output, number)
         if not os.path.lexists(final):
-            ledger.commit_begins(entry.id, final, temporary, sha256)
+            if not jobs.begin_commit(entry.id, final, temporary, sha256):
+                return None
             with contextlib.suppress(FileExistsError):
                 rename_new(temporary, final)
                 return final

@@ -1,211 +1,285 @@
-"""The orchestrator: scan, plan, paint, publish, record. A failed job never stops the others.
+"""The runner: look, plan, queue, dispatch, dispose, record, once or as long as a daemon lives.
 
 Whatever happens to the process, the ledger says how far each job came, and the next run goes on
-from there: `commit` and `disposal` hold the two protocols, `recovery` is the way back in.
+from there: `publishing` and `moves` hold the two protocols.
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.errors import (
-    DeviceLostError,
-    PipelineError,
-)
-from nst_pipeline.files import shown
-from nst_pipeline.inbox import reading
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.errors import DeviceLostError, PipelineError
+from nst_pipeline.files import ensure_folder, remove_temporaries, shown
+from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
-from nst_pipeline.jobs.planning import Broken, Plan, ledger_path, make_plan, make_scanner
+from nst_pipeline.jobs.planning import (
+    RUN,
+    WATCH,
+    Broken,
+    Plan,
+    Policy,
+    make_plan,
+    make_scanner,
+)
+from nst_pipeline.jobs.state import JobState
 from nst_pipeline.manifest import records
-from nst_pipeline.manifest.model import LISTED_SKIPPED, Recorder
-from nst_pipeline.manifest.records import resolved
-from nst_pipeline.runner.dispatcher import Dispatcher, MakeExecutor
-from nst_pipeline.runner.disposal import Settler
-from nst_pipeline.runner.journal import Journal
-from nst_pipeline.runner.observer import Hooks, Listener
-from nst_pipeline.runner.recovery import recover
+from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.manifest.recorder import Ending, Recorder, rebuild
+from nst_pipeline.runner import moves, publishing
+from nst_pipeline.runner.dispatcher import Dispatcher
+from nst_pipeline.runner.disposal import Disposal
+from nst_pipeline.runner.observer import Observer
+from nst_pipeline.workers import checkpoints
+from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
-__all__ = [
-    "Hooks", "Listener", "MakeExecutor", "Plan", "ledger_path", "make_plan", "resolved",
-    "run_once", "run_standing",
-]  # fmt: skip
+log = logging.getLogger(__name__)
 
 PATIENCE = 5
 """How many times ``settle_seconds`` a run waits for files that still change."""
 BATCH_JOBS = 1000
-"""After so many jobs a standing run's manifest is closed, and the next begun."""
+"""After so many jobs the manifest of a daemon's run is closed, and the next begun."""
 
 
-def run_once(
-    config: Config,
-    make_executor: MakeExecutor,
-    listener: Listener,
-    paths: list[Path] | None = None,
-    force: bool = False,
-    hooks: Hooks | None = None,
-) -> Recorder:
-    """Paint everything that is not painted yet, and return the run's record.
+class Runner:
+    """Carries out what there is to do, by one executor that lives as long; a context manager."""
 
-    The manifest is also written to the outbox, anew after each job, unless there was nothing
-    to do. A job that fails is in it with its reason. Only one process at a time may do this
-    with a state folder (see `lock`).
+    def __init__(self, config: Config, make_executor: MakeExecutor, observer: Observer) -> None:
+        """Begin nothing.
 
-    Args:
-        config: the settings.
-        make_executor: makes what paints.
-        listener: told of the progress.
-        paths: files and folders to paint in place of the inbox.
-        force: paint also what is done already.
-        hooks: for the caller to take part.
+        Args:
+            config: the settings.
+            make_executor: makes what paints, for the first content to paint.
+            observer: told of the progress, and asked whether to go on.
+        """
+        self._config, self._make_executor, self._observer = config, make_executor, observer
+        self._executor: tuple[Weights, Executor] | None = None
 
-    Raises:
-        InboxGoneError, ConfigError: see `make_plan`.
-        UnavailableError: no weights or device as asked.
-        CannotCreateError: the outbox or the state folder cannot be written to.
-        OutputError: an output could not be written.
-        DiskFullError: for want of space, be it that ``limits.min_free_bytes`` would be used.
-        DeviceLostError: the device broke; only a new process can paint again.
-    """
-    with Ledger(ledger_path(config)) as ledger:
-        recover(config, ledger)
-        batch = _Batch(config, ledger, make_executor, listener, hooks or Hooks())
-        return batch.run_all(paths or None, force)
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        """End whatever the executor does."""
+        self.close()
+
+    def close(self) -> None:
+        """End whatever the executor does."""
+        if self._executor:
+            self._executor[1].close()
+        self._executor = None
+
+    def run(self, paths: list[Path] | None = None, force: bool = False) -> Recorder:
+        """Paint everything that is not painted yet, and return the run's record.
+
+        The manifest is also written to the outbox, anew after each job, unless there was nothing
+        to do. A job that fails is in it with its reason. Only one process at a time may do this
+        with a state folder (see `lock`).
+
+        Args:
+            paths: files and folders to paint in place of the inbox.
+            force: paint also what is done already.
+
+        Raises:
+            InboxGoneError, ConfigError, UsageError: see `make_plan`.
+            UnavailableError: no weights or device as asked.
+            CannotCreateError: the outbox or the state folder cannot be written to.
+            OutputError: the outbox or the ledger cannot be written to.
+            DiskFullError: for want of space, be it that ``limits.min_free_bytes`` would be used.
+            DeviceLostError: the device broke; only a new process can paint again.
+        """
+        scanner = make_scanner(self._config, paths)
+        with self._begun(scanner, RUN) as run:
+            return run.do_all(force, are_sources_ours=not paths)
+
+    def run_standing(self, scanner: Scanner) -> None:
+        """Do as `run` does, for a daemon: until the inbox has nothing left to do.
+
+        What may pass is tried again later (``observer.due`` is told when); what is given up is
+        moved to the failed folder.
+
+        Args:
+            scanner: made by `planning.make_scanner`, and kept from call to call.
+
+        Raises:
+            PipelineError: as `run`.
+        """
+        with self._begun(scanner, WATCH) as run:
+            while run.go_on():
+                pass
+
+    @contextlib.contextmanager
+    def _begun(self, scanner: Scanner, policy: Policy) -> Iterator["_Run"]:
+        """Put in order what a killed process left; leave nothing in flight, whatever happens."""
+        with Ledger(ledger_path(self._config.state)) as ledger:
+            recover(self._config, ledger)
+            run = _Run(self, ledger, self._config, self._observer, scanner, policy)
+            try:
+                yield run
+            except BaseException as error:
+                run.stop(error)
+                with contextlib.suppress(PipelineError):
+                    self.close()  # whatever it still does, nobody waits for
+                raise
+            run.end("finished")
+
+    def executor_for(self, weights: Weights) -> Executor:
+        """Return the executor; a new one for other weights than before."""
+        if self._executor and self._executor[0] != weights:
+            self.close()
+        if self._executor is None:
+            self._executor = weights, self._make_executor(self._config, weights)
+        return self._executor[1]
 
 
-def run_standing(
-    config: Config,
-    make_executor: MakeExecutor,
-    listener: Listener,
-    hooks: Hooks,
-    scanner: Scanner,
-) -> None:
-    """Do as `run_once` does, for a daemon: until the inbox has nothing left to do.
-
-    What may pass is tried again later (``hooks.again`` is told when); what is given up is moved
-    to the failed folder.
-
-    Args:
-        config: the settings.
-        make_executor: makes what paints.
-        listener: told of the progress.
-        hooks: for the caller to take part.
-        scanner: made by `planning.make_scanner`, and kept from call to call.
-
-    Raises:
-        PipelineError: as `run_once`; `OutputError` only if the whole outbox is concerned.
-    """
-    with Ledger(ledger_path(config)) as ledger:
-        recover(config, ledger)
-        _Batch(config, ledger, make_executor, listener, hooks, scanner).run_standing(scanner)
-
-
-class _Batch:
-    """One run at work; with a scanner, a standing one."""
+class _Run:
+    """One run at work."""
 
     def __init__(
         self,
-        config: Config,
+        runner: Runner,
         ledger: Ledger,
-        make_executor: MakeExecutor,
-        listener: Listener,
-        hooks: Hooks,
-        scanner: Scanner | None = None,
+        config: Config,
+        observer: Observer,
+        scanner: Scanner,
+        policy: Policy,
     ) -> None:
-        self._journal = Journal(config, ledger, listener)
-        self._config, self._ledger, self._hooks = config, ledger, hooks
-        self._dispatcher = Dispatcher(
-            config, ledger, make_executor, self._journal, listener, hooks, scanner
-        )
+        self._runner, self._ledger, self._config = runner, ledger, config
+        self._observer, self._scanner, self._policy = observer, scanner, policy
+        self._dispatcher = Dispatcher(config, ledger, observer, policy, scanner)
+        self._recorder: Recorder | None = None
 
-    def run_standing(self, scanner: Scanner) -> None:
-        """Do everything that there is to do and that comes meanwhile."""
-        with self._in_order():
-            while self._go_on(scanner):
-                pass
-
-    def run_all(self, paths: list[Path] | None, force: bool) -> Recorder:
+    def do_all(self, force: bool, are_sources_ours: bool) -> Recorder:
         """Do everything there is to do now; return the record of it."""
-        with self._in_order():
-            return self._run_all(paths, force)
-
-    @contextlib.contextmanager
-    def _in_order(self) -> Iterator[None]:
-        """Whatever ends the block, leave nothing at work, and the manifest with an end."""
-        try:
-            with contextlib.closing(self._dispatcher):
-                yield
-        except BaseException as error:
-            self._stop(error)
-            raise
-        self._journal.close("finished")
-
-    def _run_all(self, paths: list[Path] | None, force: bool) -> Recorder:
-        scanner = make_scanner(self._config, paths)
-        scan = self._await_settled(scanner, paths)
-        plan = make_plan(self._config, self._ledger, paths, force, scan)
-        self._hooks.looked(plan)
-        recorder = self._journal.recorder(plan)
-        if len(plan.done) > LISTED_SKIPPED:
-            recorder.skip(len(plan.done))
-        else:
-            for done in plan.done:
-                recorder.add(records.skipped(done, self._ledger.entry(done.entry)))
-        unsettled = [Broken(f, f"{shown(f.path)}: {reading.BEING_WRITTEN}") for f in plan.waiting]
-        poisonous = [held for held in plan.held if held.entry.state == "failed"]
-        if plan.todo or plan.broken or unsettled or poisonous:
-            self._journal.begin(plan)
-        for broken in (*plan.broken, *unsettled):
-            for style in plan.styles:
-                self._journal.finish(records.broken(broken, style))
+        plan = self._plan(force, self._await_stable())
+        recorder = self._recorder_of(plan)
+        skipped = (records.skipped(job, self._ledger.jobs.get(job.entry)) for job in plan.done)
+        recorder.skip(skipped, len(plan.done))
+        unstable = [Broken(f, f"{shown(f.path)}: {BEING_WRITTEN}") for f in plan.arriving]
+        poisonous = [held for held in plan.held if held.entry.state == JobState.FAILED]
+        if plan.todo or plan.broken or unstable or poisonous:
+            self._begin(plan)
+        for broken in (*plan.broken, *unstable):
+            self._record_broken(broken, plan)
         for held in poisonous:
             reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
-            self._journal.finish(records.failed(held.job, Failure(reason)))
-        # Only the inbox is ours to clear.
-        settler = None if paths else Settler(self._config, self._ledger, plan)
-        self._dispatcher.paint(plan, settler, force)
+            self._record(records.failed(held.job, Failure(reason)))
+        disposal = self._disposal(plan) if are_sources_ours else None
+        self._dispatcher.carry_out(plan, self._runner.executor_for, recorder, disposal, force)
         return recorder
 
-    def _await_settled(self, scanner: Scanner, paths: list[Path] | None) -> Scan | None:
-        deadline = time.monotonic() + PATIENCE * self._config.watch.settle_seconds
-        if paths is None and not self._config.inbox.is_dir():
-            return None  # the plan tells
-        while (wait := (scan := scanner.scan()).wait_seconds) is not None:
-            if time.monotonic() + wait > deadline:
-                return scan
-            self._hooks.wait(wait + 0.01)
-        return scan
-
-    def _go_on(self, scanner: Scanner) -> bool:
+    def go_on(self) -> bool:
         """Look once, do what there is to do; return whether to look again at once."""
-        plan = make_plan(self._config, self._ledger, scanner=scanner)
-        self._hooks.looked(plan)
-        self._ledger.mark("gone", plan.stale)
-        settler = Settler(self._config, self._ledger, plan, scanner)
-        hopeless = settler.hopeless()
-        if plan.todo or hopeless:
-            self._journal.begin(plan)
-        for broken in hopeless:
-            settler.give_up_broken(broken)
-            for style in plan.styles:
-                self._journal.finish(records.broken(broken, style))
-        self._dispatcher.paint(plan, settler)
-        if self._hooks.should_stop():
+        plan = self._plan()
+        disposal = self._disposal(plan)
+        given_up = disposal.broken_for_good()
+        if plan.todo or given_up:
+            self._begin(plan)
+        for broken in given_up:
+            disposal.give_up_broken(broken)
+            self._record_broken(broken, plan)
+        self._dispatcher.carry_out(plan, self._runner.executor_for, self._recorder, disposal)
+        if self._observer.should_stop():
             return False
-        if self._journal.count >= BATCH_JOBS:
-            self._hooks.again(0)
+        if self._recorder and self._recorder.count >= BATCH_JOBS:
+            self._observer.due(0)
             return False
-        if not (plan.todo or plan.more) and (wait := settler.next_due()) is not None:
-            self._hooks.again(wait)
+        if not (plan.todo or plan.more) and (wait := disposal.next_due()) is not None:
+            self._observer.due(wait)
         return bool(plan.todo or plan.more)
 
-    def _stop(self, error: BaseException) -> None:
-        """Put everything at work back, and write the manifest's end."""
+    def stop(self, error: BaseException) -> None:
+        """Put everything in flight back, and write the manifest's end."""
         with contextlib.suppress(PipelineError, OSError):  # the first error is the one to tell
             self._dispatcher.put_back(str(error) if isinstance(error, DeviceLostError) else "")
-            if not self._ledger.entries("state = 'committing'"):
-                self._journal.close("stopped")
+            if not self._ledger.jobs.in_state(JobState.COMMITTING):
+                self.end("stopped")
             # Otherwise the next start looks at what became of it.
+
+    def end(self, status: Ending) -> None:
+        """Record the run's end, with everything in order."""
+        if self._recorder:
+            self._recorder.end(status)
+        self._ledger.set_fact("clean", "yes")
+
+    def _await_stable(self) -> Scan:
+        """Wait, for some time, until no file changes any more."""
+        deadline = time.monotonic() + PATIENCE * self._config.watch.settle_seconds
+        while (wait := (scan := self._scanner.scan()).wait_seconds) is not None:
+            if time.monotonic() + wait > deadline:
+                break
+            self._observer.wait(wait + 0.01)
+        return scan
+
+    def _plan(self, force: bool = False, scan: Scan | None = None) -> Plan:
+        """Make a plan, and queue its jobs."""
+        plan = make_plan(self._config, self._ledger, self._scanner, self._policy, force, scan)
+        self._ledger.jobs.drop(plan.stale)
+        self._ledger.jobs.add(plan.todo, force)
+        self._observer.looked(plan)
+        return plan
+
+    def _disposal(self, plan: Plan) -> Disposal:
+        return Disposal(self._config, self._ledger, plan, self._scanner, self._policy)
+
+    def _recorder_of(self, plan: Plan) -> Recorder:
+        if self._recorder is None:
+            settings = records.resolved(self._config, plan.weights.id)
+            self._recorder = Recorder(
+                self._config.outbox, plan.weights, settings, self._ledger.runs
+            )
+        return self._recorder
+
+    def _begin(self, plan: Plan) -> None:
+        """Note that from now on there is something to put in order if we are killed.
+
+        Raises:
+            CannotCreateError, OutputError: the outbox cannot be written to.
+        """
+        recorder = self._recorder_of(plan)
+        if not recorder.is_open:
+            ensure_folder(self._config.outbox)
+            self._ledger.set_fact("clean", "no")
+            recorder.begin()
+        self._observer.planned(plan)
+
+    def _record_broken(self, broken: Broken, plan: Plan) -> None:
+        for style in plan.styles:
+            self._record(records.broken(broken, style))
+
+    def _record(self, record: JobRecord) -> None:
+        assert self._recorder
+        self._recorder.finish(record)
+        self._observer.finished(record)
+
+
+def recover(config: Config, ledger: Ledger) -> None:
+    """Bring to order what a killed process left; costs nothing where the last one ended well.
+
+    Raises:
+        CannotCreateError, OutputError: the outbox or the state folder cannot be written to.
+    """
+    # A ledger whose last write failed may have kept it after all: then a job is at work for nobody.
+    interrupted = ledger.jobs.in_state(JobState.RUNNING, JobState.COMMITTING)
+    if ledger.fact("clean") != "no" and not interrupted and not ledger.files.intended():
+        return
+    limit = config.watch.max_attempts
+    publishing.recover(ledger.jobs, config.conflict_policy, limit, log.warning)
+    moves.recover(ledger)
+    for folder in (config.state, config.outbox, config.processed, config.failed):
+        if removed := remove_temporaries(folder):
+            log.warning("%s: removed %d unfinished files", shown(folder), removed)
+    waiting = {entry.key for entry in ledger.jobs.in_state(JobState.QUEUED, JobState.RUNNING)}
+    checkpoints.forget_all_but(config.state, waiting)
+    for path in rebuild(ledger.runs):
+        log.warning("%s: completed from the ledger", shown(path))
+    ledger.set_fact("clean", "yes")

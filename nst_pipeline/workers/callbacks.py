@@ -1,45 +1,43 @@
-"""What watches the engine for the pipeline. Imports torch."""
+"""The engine's callbacks for jobs: progress, snapshots and checkpoints. Imports torch."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from PIL import Image
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.engine import Checkpoint, Progress, read_checkpoint
-from nst_pipeline.images.animation import Frames, snapshot_steps
+from nst_pipeline.engine import Callbacks, Checkpoint, read_checkpoint
+from nst_pipeline.images.animation import snapshot_steps
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
+from nst_pipeline.workers.engine_thread import JobStep, TaskInWork
 
 
-class JobCallbacks(Progress):
+class JobCallbacks(Callbacks):
     """Tells of jobs of one recipe, and keeps their snapshots and checkpoints."""
 
-    def __init__(
-        self,
-        config: Config,
-        jobs: Sequence[Job],
-        frames: dict[Path, Frames],
-        stepped: Callable[[Job, int, float], None],
-        beat: Callable[[], None],
-    ) -> None:
-        """Watch the jobs, given to the engine in this order.
+    def __init__(self, config: Config, jobs: Sequence[Job], work: TaskInWork) -> None:
+        """Serve the jobs, given to the engine in this order.
 
         Args:
             config: says what is kept.
             jobs: of one content and recipe.
-            frames: takes the snapshots, by output.
-            stepped: told of the progress.
-            beat: called after every step.
+            work: the task that they are of; takes the snapshots.
         """
-        super().__init__(lambda index, done, loss: stepped(jobs[index], done, loss), beat)
-        self._state, self._jobs, self._frames = config.state, jobs, frames
+        self._state, self._jobs, self._work = config.state, jobs, work
         self.snapshot_steps = snapshot_steps(config.output, jobs[0].style.recipe.steps)
         self.checkpoint_seconds = config.checkpoint_seconds or float("inf")
 
+    def stepped(self, index: int, done: int, total: int, loss: float) -> None:
+        """Tell how far a job is."""
+        self._work.events.put(JobStep(self._jobs[index], done, total, loss))
+
+    def check(self) -> None:
+        """Tell that the engine goes on, and end the task if it is to end."""
+        self._work.beat()
+
     def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
         """Keep a snapshot, each step's once: of work that is begun again, the last."""
-        frames = self._frames.setdefault(self._jobs[index].output, [])
+        frames = self._work.frames.setdefault(self._jobs[index].output, [])
         frames[:] = [frame for frame in frames if frame[0] < done] + [(done, picture)]
 
     def checkpoint(self, indices: range, checkpoint: Checkpoint) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
+from nst_pipeline.digests import bytes_digest
+from nst_pipeline.errors import ImageError, PipelineError
+from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames
-from nst_pipeline.images.decoding import Decoded, Pixels
-from nst_pipeline.jobs.job import Job, Source, Style
+from nst_pipeline.images.decoding import Decoded, Pixels, decode
+from nst_pipeline.inbox import reading
+from nst_pipeline.jobs.job import Job, StyleImage
 from nst_pipeline.jobs.outcome import Failure, Machine
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
     EngineStyle = engine.Style | dict[str, engine.Style]
 
-BLENDS_KEPT = 1024
+STYLE_IMAGES_KEPT = 8
+"""Style images that stay decoded."""
+STYLES_KEPT = 1024
 """Styles that the engine knows again."""
 RESULTS_WAITING = 4
 """Results of a task that may wait for their encoding before the engine does."""
@@ -40,16 +44,17 @@ class Halted(BaseException):  # noqa: N818 - no error, so that no handler of err
 
 
 @dataclass(frozen=True)
-class Step:
+class JobStep:
     """A job came so far."""
 
     job: Job
     done: int
+    total: int
     loss: float
 
 
 @dataclass(frozen=True)
-class Painted:
+class JobDone:
     """What the engine made of a job; None: it was halted."""
 
     job: Job
@@ -57,22 +62,22 @@ class Painted:
 
 
 @dataclass(frozen=True)
-class Over:
+class TaskDone:
     """The engine is done with a task; ``error`` ended it, and the thread."""
 
     error: BaseException | None = None
 
 
 @dataclass(eq=False)
-class Work:
+class TaskInWork:
     """A task on its way: what the two threads say to each other of it.
 
     Attributes:
         jobs: what to paint.
         content: decoded; None: it is no picture, and there are no jobs.
-        extras: what else the engine takes of the content: ``masks``, ``init``.
+        arguments: what else the engine takes of the content: ``masks``, ``init``.
         frames: snapshots of the jobs, by output.
-        events: from the engine, in order; `Over` is the last.
+        events: from the engine, in order; `TaskDone` is the last.
         halt: set to end the task.
         beats: steps that the engine made.
         room: for results that nobody took yet.
@@ -80,19 +85,15 @@ class Work:
 
     jobs: list[Job] = field(default_factory=list)
     content: Decoded | None = None
-    extras: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     frames: dict[Path, Frames] = field(default_factory=dict)
-    events: SimpleQueue[Step | Painted | Over] = field(default_factory=SimpleQueue)
+    events: SimpleQueue[JobStep | JobDone | TaskDone] = field(default_factory=SimpleQueue)
     halt: threading.Event = field(default_factory=threading.Event)
     beats: int = 0
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(RESULTS_WAITING))
 
-    def stepped(self, job: Job, done: int, loss: float) -> None:
-        """Tell, from the engine's thread, how far a job is."""
-        self.events.put(Step(job, done, loss))
-
     def beat(self) -> None:
-        """Note, in the engine's thread, that it goes on; end it if it is to end."""
+        """Note, in the engine's thread, that it goes on; end the task if it is to end."""
         self.beats += 1
         if self.halt.is_set():
             raise Halted
@@ -101,31 +102,30 @@ class Work:
         """Hand a result over, once there is room."""
         while not self.room.acquire(timeout=LOOK_SECONDS):
             self.beat()
-        self.events.put(Painted(job, result))
+        self.events.put(JobDone(job, result))
 
 
 class EngineThread:
     """The thread that the engine runs in, and nothing else does.
 
     Attributes:
-        machine: what it paints on; None before the first painting.
+        machine: what it runs on; None before the first result.
     """
 
-    def __init__(
-        self, config: Config, weights: Weights, style_image: Callable[[Path, str], Pixels]
-    ) -> None:
-        """Begin nothing yet; ``style_image`` decodes a file of a SHA-256."""
-        self._config, self._weights, self._style_image = config, weights, style_image
+    def __init__(self, config: Config, weights: Weights) -> None:
+        """Begin nothing yet."""
+        self._config, self._weights = config, weights
+        self._style_image = functools.lru_cache(maxsize=STYLE_IMAGES_KEPT)(self._read_style_image)
         # The engine prepares a style once, and knows it again as the same object.
-        self._blend = functools.lru_cache(maxsize=BLENDS_KEPT)(self._make_blend)
+        self._style = functools.lru_cache(maxsize=STYLES_KEPT)(self._make_style)
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
-        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
         # As a daemon, for a process that is ended twice does not wait for it.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.machine: Machine | None = None
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: TaskInWork) -> None:
         """Paint ``work`` after what was begun before."""
         self._queue.put(work)
         if not self._thread.is_alive():
@@ -146,11 +146,11 @@ class EngineThread:
                 self._paint_all(work)
             except BaseException as caught:  # noqa: BLE001 - raised again where it is of use
                 error = caught
-            work.events.put(Over(error))
+            work.events.put(TaskDone(error))
             if error:
                 return
 
-    def _paint_all(self, work: Work) -> None:
+    def _paint_all(self, work: TaskInWork) -> None:
         """Paint a task, the jobs of one recipe together.
 
         Raises:
@@ -169,50 +169,58 @@ class EngineThread:
                     del left[job.output]
         except Halted:
             for job in left.values():
-                work.events.put(Painted(job, None))
+                work.events.put(JobDone(job, None))
 
     def _paint(
-        self, transfer: StyleTransfer, work: Work, jobs: list[Job]
+        self, transfer: StyleTransfer, work: TaskInWork, jobs: list[Job]
     ) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
         from nst_pipeline.workers.callbacks import JobCallbacks
 
         assert work.content
-        left: list[tuple[Job, EngineStyle]] = []
+        styles: dict[Path, EngineStyle] = {}
         for job in jobs:
             try:
-                left.append((job, self._style(job.style)))
+                styles[job.output] = self._style(tuple(job.style.sources.items()))
             except ImageError as error:
                 yield job, failure(error)
-        while left:
-            given, styles = zip(*left, strict=True)
-            callbacks = JobCallbacks(self._config, given, work.frames, work.stepped, work.beat)
-            try:
-                for result in transfer.paint(work.content.pixels, styles, callbacks, **work.extras):
-                    self.machine = _machine(transfer)
-                    yield left.pop(0)[0], result
-            except DeviceLostError:
-                raise
-            except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
-                for _ in range(_together(left, transfer.batch)):
-                    yield left.pop(0)[0], failure(error)
+        given = [job for job in jobs if job.output in styles]
+        if not given:
+            return
+        callbacks, wanted = JobCallbacks(self._config, given, work), list(styles.values())
+        for indices, outcome in transfer.paint(
+            work.content.pixels, wanted, callbacks, **work.arguments
+        ):
+            self.machine = _machine(transfer)
+            if isinstance(outcome, Exception):
+                outcome = [failure(outcome)] * len(indices)
+            for index, result in zip(indices, outcome, strict=True):
+                yield given[index], result
 
-    def _style(self, style: Style) -> EngineStyle:
-        """Return what the engine takes as a style.
+    def _make_style(self, sources: tuple[tuple[str, tuple[StyleImage, ...]], ...]) -> EngineStyle:
+        """Return what the engine takes as a style with these images by region.
 
         Raises:
             ImageError: one of its files is no picture any more.
         """
-        regions = {name: self._blend(sources) for name, sources in style.sources.items()}
-        return regions[""] if list(regions) == [""] else regions
+        from nst_pipeline.engine import make_style
 
-    def _make_blend(self, sources: tuple[Source, ...]) -> engine.Style:
-        from nst_pipeline import engine
+        for _, images in sources:
+            for path, sha256, _ in images:
+                self._style_image(path, sha256)  # tells what is wrong with it
+        return make_style(
+            {
+                region: [(self._picture(image), image[2]) for image in images]
+                for region, images in sources
+            }
+        )
 
-        for path, sha256, _ in sources:
-            self._style_image(path, sha256)  # tells what is wrong with it
-        images = (functools.partial(self._style_image, path, sha256) for path, sha256, _ in sources)
-        return engine.Style(tuple(images), tuple(share for _, _, share in sources))
+    def _picture(self, image: StyleImage) -> functools.partial[Pixels]:
+        path, sha256, _ = image
+        return functools.partial(self._style_image, path, sha256)
+
+    def _read_style_image(self, path: Path, sha256: str) -> Pixels:
+        return read_planned(path, sha256, self._config.limits).pixels
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.
@@ -237,16 +245,16 @@ class EngineThread:
         return self._transfers[key]
 
 
-def _together(left: list[tuple[Job, EngineStyle]], batch: int) -> int:
-    """Return how many of the first jobs the engine paints together: those of equal regions."""
-    regions = left[0][0].style.sources.keys()
-    alike = itertools.takewhile(lambda pair: pair[0].style.sources.keys() == regions, left)
-    return len(list(itertools.islice(alike, batch)))
+def read_planned(path: Path, sha256: str, limits: Limits) -> Decoded:
+    """Decode a file that was planned with this digest.
 
-
-def _machine(transfer: StyleTransfer) -> Machine:
-    targets, memory = transfer.targets, transfer.memory_bytes()
-    return Machine(*transfer.describe(), targets.hits, targets.misses, targets.bytes, memory)
+    Raises:
+        ImageError: it is no picture any more, or another one.
+    """
+    data = reading.read(path, limits.max_bytes)
+    if bytes_digest(data) != sha256:
+        raise ImageError(f"{shown(path)}: changed since it was listed; run again")
+    return decode(data, shown(path), limits.max_pixels)
 
 
 def failure(error: Exception) -> Failure:
@@ -254,3 +262,8 @@ def failure(error: Exception) -> Failure:
     if isinstance(error, PipelineError):
         return Failure(str(error), kind="job")
     return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+
+def _machine(transfer: StyleTransfer) -> Machine:
+    targets, memory = transfer.targets, transfer.memory_bytes()
+    return Machine(*transfer.describe(), targets.hits, targets.misses, targets.bytes, memory)

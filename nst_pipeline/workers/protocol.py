@@ -2,28 +2,35 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.weights import Weights
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.outcome import Machine, Outcome
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """A content with its jobs; ``copy`` holds its bytes where nobody else changes them."""
+    """A content with its jobs; ``data`` are the content's bytes."""
 
     content: Content
     jobs: tuple[Job, ...]
-    copy: Path | None = None
+    data: bytes
 
 
-OnStep = Callable[[Job, int, float], None]
-"""Takes a job, the steps done, and the best loss so far."""
+class Progress(Protocol):
+    """Told, inside `Executor.poll`, how far the tasks are; ends one by raising `Abandoned`."""
+
+    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+        """A job did ``done`` of ``total`` steps; ``loss`` is its best so far."""
+
+    def check(self) -> None:
+        """Something goes on; called every now and then."""
 
 
 class Executor(Protocol):
-    """Paints tasks, here or elsewhere."""
+    """Has tasks carried out by a worker, here or elsewhere. It lives as long as its caller."""
 
     @property
     def capacity(self) -> int:
@@ -32,14 +39,22 @@ class Executor(Protocol):
     def submit(self, task: Task) -> None:
         """Take a task."""
 
-    def poll(self) -> Iterator[Outcome]:
-        """Give the outcomes that are ready, waiting for one if there is none."""
+    def poll(self, progress: Progress) -> Iterator[Outcome]:
+        """Give the outcomes that are ready, waiting for one if there is none.
 
-    def drain(self) -> Iterator[Outcome]:
-        """Give the outcomes of everything submitted."""
+        Raises:
+            UnavailableError: no such device or weights.
+            DeviceLostError: only a new process can paint again.
+        """
+
+    def drain(self, progress: Progress) -> Iterator[Outcome]:
+        """Give the outcomes of everything submitted; raises as `poll` does."""
 
     def machine(self) -> Machine | None:
-        """Tell what it paints on; None before the first painting."""
+        """Tell what it runs on; None before the first result."""
 
     def close(self) -> None:
         """End everything submitted, at once; nothing comes of it any more."""
+
+
+MakeExecutor = Callable[[Config, Weights], Executor]

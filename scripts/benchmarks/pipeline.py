@@ -9,16 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from nst_pipeline.config.pipeline import load
-from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.planning import ledger_path, make_plan
-from nst_pipeline.runner.runner import run_once
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.planning import make_plan, make_scanner
+from nst_pipeline.runner.observer import Observer
+from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.local import LocalExecutor
 
 Row = dict[str, object]
@@ -81,7 +82,8 @@ def jobs(root: Path, rounds: int) -> Row:
         place = root / str(number)
         draw_place(place, CONTENTS)
         clock = Clock()
-        run_once(load(place / "pipeline.yaml"), partial(clock.executor), Silent())
+        with Runner(load(place / "pipeline.yaml"), clock.executor, Observer()) as runner:
+            runner.run()
         walls.append(time.perf_counter() - clock.begun)
         shares.append(1 - clock.inside / walls[-1])
     del shares[0], walls[0]  # the first warms up
@@ -144,9 +146,9 @@ class Clock:
         """Begin when the first result is begun."""
         self.begun = self.inside = 0.0
 
-    def executor(self, *arguments: object, **options: object) -> LocalExecutor:
+    def executor(self, config: Config, weights: Weights) -> LocalExecutor:
         """Return an executor that is measured."""
-        executor = LocalExecutor(*arguments, **options)  # type: ignore[arg-type]
+        executor = LocalExecutor(config, weights)
         paint = executor._engine._paint
         transfer = executor._engine._transfer
 
@@ -168,15 +170,6 @@ class Clock:
         executor._engine._paint = timed  # type: ignore[method-assign, assignment]
         executor._engine._transfer = loaded  # type: ignore[method-assign, assignment]
         return executor
-
-
-class Silent:
-    """A listener that is told everything and tells nobody."""
-
-    def planned(self, *_: object) -> None:
-        """Say nothing."""
-
-    stepped = finished = planned
 
 
 def environment() -> dict[str, str]:
@@ -215,20 +208,15 @@ def make_done(root: Path, files: int) -> None:
     (root / "pipeline.yaml").write_text(settings(size=64))
     time.sleep(RACY_SECONDS)
     config = load(root / "pipeline.yaml")
-    with Ledger(ledger_path(config)) as ledger, ledger.transaction():
-        todo = make_plan(config, ledger).todo
-        ledger.database.executemany(
-            "INSERT INTO jobs (source, style, key, content, output, state, final, sha256, queued) "
-            "VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?5, ?4, 0)",
-            (
-                (os.fsencode(job.content.path), job.style.name, job.key, job.content.sha256,
-                 os.fsencode(job.output))
-                for job in todo
-            ),
-        )  # fmt: skip
-        for job in todo:
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-            job.output.touch()
+    with Ledger(ledger_path(config.state)) as ledger, ledger.transaction():
+        todo = make_plan(config, ledger, make_scanner(config, None, 0)).todo
+        ledger.jobs.add(todo)
+        for entry in ledger.jobs.all():
+            ledger.jobs.start(entry.id)
+            ledger.jobs.begin_commit(entry.id, entry.output, entry.output, entry.key)
+            ledger.jobs.finish(entry.id)
+            entry.output.parent.mkdir(parents=True, exist_ok=True)
+            entry.output.touch()
 
 
 def pixel(number: int) -> bytes:

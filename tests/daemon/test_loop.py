@@ -5,10 +5,8 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +23,6 @@ from support import (
     states,
     wait_until,
 )
-
-from nst_pipeline.manifest.model import Manifest
 
 
 @pytest.fixture
@@ -126,15 +122,34 @@ def test_names_that_are_no_text_are_painted_and_disposed_of(home: Path) -> None:
     assert (home / "outbox" / os.fsdecode(b"caf\xe9-s.png")).is_file()
 
 
-def test_no_file_is_missed_while_the_process_is_stopped(tmp_path: Path) -> None:
+def test_no_file_is_missed_that_comes_while_all_are_being_looked_at(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", watch={"settle_seconds": 3600})
     with Watch(home) as watch:
         watch.until_idle()
-        watch.send(signal.SIGSTOP)
+        # Several looks long: more events than a queue holds, and files behind the look at work.
         for number in range(20_000):
             (home / f"inbox/{number}.png").touch()
-        watch.send(signal.SIGCONT)
         wait_until(lambda: watch.status()["arriving"] == 20_000)
+
+
+def test_a_subfolder_that_is_removed_meanwhile_with_a_picture_and_its_mask_harms_nobody(
+    home: Path,
+) -> None:
+    configure(home, on_success="move")
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    draw(home / "inbox/sub/a.mask.png", 2)
+    draw(home / "inbox/z.png", 3)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        shutil.rmtree(home / "inbox/sub")
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("sub/a-s.png", "z-s.png")
+        watch.until_idle()
+        draw(home / "inbox/later.png", 4)
+        watch.until_outputs("later-s.png", "sub/a-s.png", "z-s.png")
+        assert watch.stop() == 0
 
 
 def test_an_inbox_that_goes_away_is_waited_for_and_watched_again(home: Path) -> None:
@@ -257,22 +272,6 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
     assert not (home / "inbox/sub/bad.jpg").exists()
 
 
-def test_a_failed_file_that_stays_is_not_looked_at_again_until_retried(home: Path) -> None:
-    configure(home, on_failure="keep")
-    draw(home / "inbox/a.png", 1)
-    (home / "orders/a.png").write_text("fail")
-    with Watch(home) as watch:
-        wait_until(lambda: watch.status()["failed"] == 1)
-        watch.until_idle()
-        draw(home / "inbox/b.png", 2)
-        watch.until_outputs("b-s.png")
-        (home / "orders/a.png").unlink()
-        assert states(home)["a.png"] == "failed"
-        assert program(home, "retry", "a.png").returncode == 0
-        watch.until_outputs("a-s.png", "b-s.png")
-        wait_until(lambda: watch.status()["failed"] == 0)
-
-
 def test_what_may_pass_is_tried_again_and_given_up_after_max_attempts(home: Path) -> None:
     draw(home / "inbox/soon.png", 1)
     draw(home / "inbox/never.png", 2)
@@ -286,21 +285,6 @@ def test_what_may_pass_is_tried_again_and_given_up_after_max_attempts(home: Path
         watch.until_idle()
     report = json.loads((home / "failed/never.png.error.json").read_text())
     assert report["attempts"] == 3 and report["reason"] == "never.png: told to pass"
-
-
-def test_retry_puts_failed_files_back(home: Path) -> None:
-    for name in ("a.png", "b.png"):
-        draw(home / "inbox" / name, ord(name[0]))
-        (home / "orders" / name).write_text("fail")
-    with Watch(home) as watch:
-        wait_until((home / "failed/a.png").exists)
-        wait_until((home / "failed/b.png").exists)
-        for name in ("a.png", "b.png"):
-            (home / "orders" / name).unlink()
-        watch.until_idle()
-        assert program(home, "retry", "--all-failed").returncode == 0
-        watch.until_outputs("a-s.png", "b-s.png")
-    assert not list((home / "failed").iterdir())
 
 
 def test_an_input_that_kills_the_process_is_quarantined_and_the_others_come_first(
@@ -412,33 +396,6 @@ def test_new_settings_are_taken_up_and_wrong_ones_are_not(home: Path) -> None:
         watch.until_outputs("a-s.png", "a-t.png", "b-s.png", "b-t.png")
 
 
-def test_a_pause_lasts_until_resume_also_over_a_restart(home: Path) -> None:
-    with Watch(home) as watch:
-        watch.until_idle()
-        assert program(home, "pause").returncode == 0
-        watch.until_state("paused")
-        draw(home / "inbox/a.png", 1)
-        assert watch.stop() == 0
-    with Watch(home) as watch:
-        watch.until_state("paused")
-        assert not outputs(home)
-        assert program(home, "resume").returncode == 0
-        watch.until_outputs("a-s.png")
-
-
-def test_cancel_stops_the_job_at_work_and_retry_brings_it_back(home: Path) -> None:
-    draw(home / "inbox/a.png", 1)
-    (home / "orders/a.png").write_text("slow")
-    with Watch(home) as watch:
-        watch.until_painting()
-        assert program(home, "cancel", "a.png").returncode == 0
-        watch.until_idle()
-        assert states(home) == {"a.png": "cancelled"} and (home / "inbox/a.png").exists()
-        (home / "orders/a.png").unlink()
-        assert program(home, "retry", "a.png").returncode == 0
-        watch.until_outputs("a-s.png")
-
-
 def test_urgent_comes_first_then_the_oldest(home: Path) -> None:
     draw(home / "inbox/first.png", 1)
     (home / "orders/first.png").write_text("slow")
@@ -466,134 +423,6 @@ def test_a_second_instance_says_who_holds_the_folder_and_exits_75_or_waits(home:
             assert watch.stop() == 0
             draw(home / "inbox/b.png", 2)
             second.until_outputs("a-s.png", "b-s.png")
-
-
-# Reports
-
-
-def test_status_tells_the_job_at_work_and_that_nobody_works(home: Path) -> None:
-    draw(home / "inbox/a.png", 1)
-    (home / "orders/a.png").write_text("slow")
-    with Watch(home) as watch:
-        watch.until_painting()
-        done = program(home, "status")
-        assert done.returncode == 0
-        assert "job        a.png in s: iteration" in done.stdout and "alive" in done.stdout
-        plain = json.loads(program(home, "status", "--json").stdout)
-        assert plain["alive"] and plain["queue"] == 1 and plain["current"]["loss"] == 2.0
-    done = program(home, "status")
-    assert "not running" in done.stdout
-
-
-def test_the_manifest_of_a_batch_is_rebuilt_after_a_kill(home: Path) -> None:
-    draw(home / "inbox/a.png", 1)
-    with Watch(home) as watch:
-        watch.until_outputs("a-s.png")
-        watch.until_idle()
-        (home / "orders/c.png").write_text("slow")
-        # Stopped until both are settled, so that it finds them at once: one batch.
-        watch.send(signal.SIGSTOP)
-        draw(home / "inbox/b.png", 2)
-        draw(home / "inbox/c.png", 3)
-        last = home / "inbox/c.png"
-        wait_until(lambda: time.time() - last.stat().st_ctime > 0.2)  # settled
-        watch.send(signal.SIGCONT)
-        wait_until(lambda: manifests(home)[-1]["jobs"][0]["content"]["path"].endswith("b.png"))
-        watch.until_painting()
-        watch.process.kill()
-    path = home / "outbox/manifests" / f"{manifests(home)[-1]['run']['id']}.json"
-    path.unlink()
-    (home / "orders/c.png").unlink()
-    with Watch(home) as watch:
-        watch.until_outputs("a-s.png", "b-s.png", "c-s.png")
-        watch.until_idle()
-    rebuilt = Manifest.model_validate_json(path.read_bytes())
-    assert rebuilt.run.status == "stopped" and rebuilt.totals.done == 1
-    assert rebuilt.jobs[0].content.path.endswith("b.png")
-
-
-def test_logs_are_json_where_asked_and_name_the_job(home: Path) -> None:
-    draw(home / "inbox/a.png", 1)
-    with Watch(home, "--log-format", "json") as watch:
-        watch.until_outputs("a-s.png")
-        assert watch.stop() == 0
-        lines = [json.loads(line) for line in watch.log.read_text().splitlines()]
-    (done,) = [line for line in lines if line["message"].startswith("done")]
-    assert done["content"].endswith("a.png") and done["style"] == "s" and len(done["job"]) == 12
-
-
-def test_lines_for_the_journal_carry_their_priority(home: Path) -> None:
-    (home / "inbox/bad.png").write_text("hello")
-    with Watch(home, "--log-format", "journald") as watch:
-        wait_until((home / "failed/bad.png").exists)
-        assert watch.stop() == 0
-    lines = watch.log.read_text().splitlines()
-    assert all(line.startswith("<") for line in lines)
-    assert any(line.startswith("<3>") and "bad.png" in line for line in lines)
-
-
-def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    configure(home, metrics={"textfile": str(home / "m/nst.prom"), "http": port})
-    draw(home / "inbox/a.png", 1)
-    with Watch(home) as watch:
-        watch.until_outputs("a-s.png")
-        watch.until_idle()
-        served = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-        assert watch.stop() == 0
-    written = (home / "m/nst.prom").read_text()
-    for text in (served, written):
-        assert 'nst_pipeline_jobs_total{outcome="done"} 1.0' in text
-        assert 'nst_pipeline_stage_seconds_count{stage="paint"} 1.0' in text
-
-
-def test_systemd_is_told_of_readiness_progress_reloads_and_the_end(home: Path) -> None:
-    path = str(home / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        manager.settimeout(60)
-        told: list[str] = []
-
-        def until(text: str) -> None:
-            while not any(text in message for message in told):
-                told.append(manager.recv(4096).decode())
-
-        draw(home / "inbox/a.png", 1)
-        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000") as watch:
-            until("READY=1")
-            until("STATUS=painting: a.png in s")
-            until("WATCHDOG=1")
-            until("STATUS=idle")
-            watch.send(signal.SIGHUP)
-            until("RELOADING=1")
-            watch.send(signal.SIGTERM)
-            until("STOPPING=1")
-
-
-def test_the_watchdog_hears_nothing_of_a_job_that_makes_no_progress(home: Path) -> None:
-    path = str(home / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        draw(home / "inbox/a.png", 1)
-        (home / "orders/a.png").write_text("slow")
-        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000") as watch:
-            watch.until_painting()
-            manager.setblocking(False)
-            watch.send(signal.SIGSTOP)  # as good as a step that hangs
-
-            def drained() -> bool:
-                try:
-                    while True:
-                        manager.recv(4096)
-                except BlockingIOError:
-                    return True
-
-            wait_until(drained)
-            wait_until(drained)
-            with pytest.raises(BlockingIOError):
-                manager.recv(4096)
 
 
 # Kills

@@ -120,7 +120,9 @@ def test_an_inbox_that_is_gone_is_an_error_of_its_own_before_and_after(
         root.parent.rmdir()
         root.parent.touch()
     for each in (watcher, watch(root)):
-        with pytest.raises(InboxGoneError, match=r"inbox/sub: (No such|Not a)"):
+        with pytest.raises(
+            InboxGoneError, match=r"inbox/sub: (no such folder|Not a directory); mount"
+        ):
             each.arm()
 
 
@@ -144,7 +146,7 @@ def test_an_inbox_that_goes_while_it_is_armed_is_gone_and_leaves_no_file_open(
     before = open_files()
     for _ in range(3):
         root.mkdir()
-        with pytest.raises(InboxGoneError, match="inbox: No such file"):
+        with pytest.raises(InboxGoneError, match="inbox: no such folder"):
             watcher.arm()
         assert not watcher.has_events and open_files() == before
 

@@ -129,7 +129,7 @@ def test_an_inbox_that_is_gone_is_not_empty(tmp_path: Path) -> None:
     look, named = make(root, is_inbox=True), make(root)
     assert not look.scan().stable
     root.rmdir()
-    with pytest.raises(InboxGoneError, match="inbox: No such file.*; mount or create it"):
+    with pytest.raises(InboxGoneError, match="inbox: no such folder; mount or create it"):
         look.scan()
     with pytest.raises(UsageError, match="inbox: no such file"):
         named.scan()

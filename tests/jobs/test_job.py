@@ -9,7 +9,7 @@ from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox.scanner import SourceFile
-from nst_pipeline.jobs.job import Content, Job, Style, plan
+from nst_pipeline.jobs.job import Content, Job, PlannedStyle, pair
 
 WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
 IN, OUT = Path("/in"), Path("/out")
@@ -20,12 +20,12 @@ def content(name: str, sha256: str = "c", root: Path = IN) -> Content:
     return Content(SourceFile(path, PurePath(name).parent, root), sha256)
 
 
-def style(name: str, sha256: str = "s", **recipe: Any) -> Style:
-    return Style(name, {"": ((Path(f"/styles/{name}.png"), sha256, 1.0),)}, Recipe(**recipe))
+def style(name: str, sha256: str = "s", **recipe: Any) -> PlannedStyle:
+    return PlannedStyle(name, {"": ((Path(f"/styles/{name}.png"), sha256, 1.0),)}, Recipe(**recipe))
 
 
-def outputs(contents: list[Content], styles: list[Style], **output: Any) -> list[str]:
-    planned = list(plan(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
+def outputs(contents: list[Content], styles: list[PlannedStyle], **output: Any) -> list[str]:
+    planned = list(pair(contents, styles, OUT, OutputSettings(**output), WEIGHTS, "auto"))
     jobs = [item.job() for item in planned]
     assert [job.key for job in jobs] == [item.key for item in planned]
     return [str(job.output.relative_to(OUT)) for job in jobs]
@@ -104,7 +104,7 @@ def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
 def test_an_output_that_would_overwrite_an_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="would overwrite an input"):
         list(
-            plan(
+            pair(
                 [content("x.jpg"), content("x-ink.png")],
                 [style("ink")],
                 IN,
@@ -123,9 +123,9 @@ def test_metadata_name_style_recipe_and_weights_but_no_path() -> None:
     assert "/" not in str(made_by)
 
 
-def blend(*sources: tuple[str, float], region: str = "") -> Style:
+def blend(*sources: tuple[str, float], region: str = "") -> PlannedStyle:
     images = tuple((Path(f"/styles/{sha256}.png"), sha256, share) for sha256, share in sources)
-    return Style("ink", {region: images}, Recipe())
+    return PlannedStyle("ink", {region: images}, Recipe())
 
 
 def test_a_plain_style_has_its_images_digest_and_every_other_its_own() -> None:
@@ -144,9 +144,9 @@ def test_a_plain_style_has_its_images_digest_and_every_other_its_own() -> None:
 
 def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
     images = ((OUT / "b.png", "s", 0.5), (OUT / "a-ink.png", "t", 0.5))
-    land = Style("ink", {"sky": images}, Recipe())
+    land = PlannedStyle("ink", {"sky": images}, Recipe())
     with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
-        list(plan([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
+        list(pair([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
 
 
 def with_companions(name: str, **sha256s: str) -> Content:
@@ -176,4 +176,4 @@ def test_an_output_never_takes_the_place_of_a_companion() -> None:
     contents = [with_companions("a.png", mask="m")]
     settings = OutputSettings(name="{content}.mask")
     with pytest.raises(ConfigError, match=r"a\.mask\.png: would overwrite an input"):
-        list(plan(contents, [style("ink")], IN, settings, WEIGHTS, "auto"))
+        list(pair(contents, [style("ink")], IN, settings, WEIGHTS, "auto"))

@@ -2,30 +2,30 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from support import (
-    FakeExecutor,
-    Silent,
+    SilentObserver,
     Watch,
     configure,
     draw,
     make_home,
     outputs,
     painted,
+    plan_of,
     program,
+    run_once,
     wait_until,
 )
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.files import signature
-from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.planning import Plan, ledger_path, make_plan
+from nst_pipeline.jobs import file_table
+from nst_pipeline.jobs.file_table import Move
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner import moves
-from nst_pipeline.runner.runner import run_once
 
 
 @pytest.fixture
@@ -35,15 +35,10 @@ def config(tmp_path: Path) -> Config:
     return load(home / "pipeline.yaml")
 
 
-def plan(config: Config, paths: list[Path] | None = None) -> Plan:
-    with Ledger(None) as ledger:
-        return make_plan(config, ledger, paths)
-
-
 def run(config: Config) -> list[JobRecord]:
-    listener = Silent()
-    run_once(config, FakeExecutor, listener)
-    return listener.records
+    observer = SilentObserver()
+    run_once(config, None, observer)
+    return observer.records
 
 
 def names(folder: Path) -> set[str]:
@@ -87,26 +82,24 @@ def test_a_kill_between_a_picture_and_its_companions_is_made_good(
         known = signature(path.stat())
         target = config.processed / name
         planned.append(
-            moves.Move(path, target, known, "move")
-            if kind == "move"
-            else moves.deletion(path, known)
+            Move(path, target, known, "move") if kind == "move" else moves.deletion(path, known)
         )
     carry_out, carried = moves._carry_out, []
 
-    def killed(ledger: Ledger, move: moves.Move) -> Path | None:
+    def killed(ledger: Ledger, move: Move) -> Path | None:
         if len(carried) == done:
             raise KeyboardInterrupt
         carried.append(move)
         return carry_out(ledger, move)
 
-    with Ledger(ledger_path(config)) as ledger:
+    with Ledger(ledger_path(config.state)) as ledger:
         monkeypatch.setattr(moves, "_carry_out", killed)
         with pytest.raises(KeyboardInterrupt):
             moves.dispose(ledger, planned[0], planned[1:])
         monkeypatch.undo()
-        assert len(moves.pending(ledger)) == 2 - done
+        assert len(ledger.files.intended()) == 2 - done
         moves.recover(ledger)
-        assert not moves.pending(ledger)
+        assert not ledger.files.intended()
     assert names(config.inbox) == set()
     assert names(config.processed) == ({"a.png", "a.mask.png"} if kind == "move" else set())
 
@@ -116,30 +109,32 @@ def test_a_companion_that_changed_stays_and_a_changed_picture_keeps_its_companio
 ) -> None:
     draw(config.inbox / "a.mask.png", 2)
     planned = [
-        moves.Move(path, config.processed / path.name, signature(path.stat()), "move")
+        Move(path, config.processed / path.name, signature(path.stat()), "move")
         for path in (config.inbox / "a.png", config.inbox / "a.mask.png")
     ]
-    with Ledger(ledger_path(config)) as ledger:
+    with Ledger(ledger_path(config.state)) as ledger:
         os.utime(config.inbox / "a.png", ns=(1, 1))
         assert moves.dispose(ledger, planned[0], planned[1:]) is None
-        assert names(config.inbox) == {"a.png", "a.mask.png"} and not moves.pending(ledger)
+        assert names(config.inbox) == {"a.png", "a.mask.png"} and not ledger.files.intended()
         path = config.inbox / "a.png"
-        planned[0] = moves.Move(path, config.processed / "a.png", signature(path.stat()), "move")
+        planned[0] = Move(path, config.processed / "a.png", signature(path.stat()), "move")
         os.utime(config.inbox / "a.mask.png", ns=(1, 1))
         assert moves.dispose(ledger, planned[0], planned[1:]) == config.processed / "a.png"
-        assert names(config.inbox) == {"a.mask.png"} and not moves.pending(ledger)
+        assert names(config.inbox) == {"a.mask.png"} and not ledger.files.intended()
 
 
 def test_a_finished_picture_with_companions_is_left_out_of_no_plan(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nst_pipeline.jobs.ledger.RACY_NS", 0)
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
     draw(config.inbox / "b.png", 2)
     draw(config.inbox / "a.mask.png", 3)
     for _ in range(2):
         run(config)
-        with Ledger(ledger_path(config)) as ledger:
-            assert [Path(path).name for path in ledger.settled(plan(config).digest)] == ["b.png"]
+        with Ledger(ledger_path(config.state)) as ledger:
+            assert [
+                Path(path).name for path in ledger.files.finished(plan_of(config, ledger).digest)
+            ] == ["b.png"]
 
 
 def test_watch_paints_anew_when_a_mask_comes_changes_or_goes(tmp_path: Path) -> None:
@@ -182,20 +177,3 @@ def test_watch_gives_a_picture_up_with_its_companions_and_retry_brings_both_back
     assert names(home / "processed") == {"a.png", "a.mask.png"}
     assert not names(home / "failed") and not names(home / "inbox")
     assert painted(home) == ["a.png"]
-
-
-def test_watch_goes_on_when_a_folder_goes_while_its_picture_is_painted(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home", on_success="move")
-    (home / "inbox/sub").mkdir()
-    (home / "orders/a.png").write_text("slow")
-    for name in ("a.mask.png", "a.png"):
-        draw(home / "inbox/sub" / name, 1)
-    with Watch(home) as watch:
-        watch.until_painting()
-        shutil.rmtree(home / "inbox/sub")
-        (home / "orders/a.png").unlink()
-        draw(home / "inbox/b.png", 2)
-        wait_until((home / "processed/b.png").exists)
-        watch.until_idle()
-        assert watch.stop() == 0
-    assert outputs(home) == ["b-s.png", "sub/a-s.png"]

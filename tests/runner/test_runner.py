@@ -1,8 +1,6 @@
 """The runner with an executor that paints nothing, so that only its own behaviour shows."""
 
-import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,91 +8,32 @@ import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from support import FakeExecutor, SilentObserver, plan_of, run_once
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import CannotCreateError, ConfigError, OutputError
-from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
-from nst_pipeline.manifest.model import JobRecord, Recorder, schema
-from nst_pipeline.runner import runner
-from nst_pipeline.runner.runner import Plan, run_once
-from nst_pipeline.workers.protocol import Task
+from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.manifest import recorder
+from nst_pipeline.manifest.model import JobRecord, schema
+from nst_pipeline.manifest.recorder import Recorder
+from nst_pipeline.runner import publishing
 
 SCHEMA = Path(__file__).parents[2] / "nst_pipeline" / "manifest" / "manifest.schema.json"
 
 
-class FakeExecutor:
-    """Gives each job a few bytes, or what ``fates`` says under the content's stem."""
-
-    def __init__(self, fates: dict[str, Any] | None = None) -> None:
-        self.fates = fates or {}
-        self.tasks: list[Task] = []
-        self.painted: list[Job] = []
-        self.together: list[list[str]] = []
-
-    def __call__(self, *_: object) -> "FakeExecutor":
-        return self
-
-    @property
-    def capacity(self) -> int:
-        return 2 - len(self.tasks)
-
-    def submit(self, task: Task) -> None:
-        assert self.capacity
-        self.tasks.append(task)
-        self.together.append([task.content.path.stem for task in self.tasks])
-
-    def poll(self) -> Iterator[Outcome]:
-        task = self.tasks.pop(0)
-        for job in task.jobs:
-            fate = self.fates.get(job.content.path.stem)
-            if isinstance(fate, BaseException):
-                raise fate
-            self.painted.append(job)
-            yield Outcome(job, fate or _painting(job))
-
-    def drain(self) -> Iterator[Outcome]:
-        while self.tasks:
-            yield from self.poll()
-
-    def machine(self) -> Machine:
-        return Machine("fake", "fp32", 3, 4)
-
-    def close(self) -> None:
-        self.tasks.clear()
-
-
-def _painting(job: Job) -> EncodedResult:
-    losses = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
-    buffer = io.BytesIO()
-    tag = PngInfo()
-    tag.add_text("title", f"{job.content.path.name} in {job.style.name}")
-    picture(8, 8).save(buffer, "PNG", pnginfo=tag)
-    return EncodedResult(
-        buffer.getvalue(), (36, 48), (48, 64), 3, "iterations", losses, losses, 0.5
-    )
-
-
-class Listener:
-    """Remembers what it was told, and checks that the manifest on disk is always whole."""
+class WatchfulObserver(SilentObserver):
+    """Checks after each job that the manifest on disk is whole."""
 
     def __init__(self, outbox: Path) -> None:
-        self.outbox = outbox
-        self.plans: list[Plan] = []
-        self.records: list[JobRecord] = []
-
-    def planned(self, plan: Plan) -> None:
-        self.plans.append(plan)
-
-    def stepped(self, job: Job, done: int, loss: float) -> None:
-        pass
+        super().__init__()
+        self._outbox = outbox
 
     def finished(self, record: JobRecord) -> None:
-        self.records.append(record)
-        (path,) = (self.outbox / "manifests").iterdir()
+        super().finished(record)
+        (path,) = (self._outbox / "manifests").iterdir()
         manifest = json.loads(path.read_text())
         assert manifest["run"]["status"] == "running"
         assert len(manifest["jobs"]) == len(self.records)
@@ -106,25 +45,14 @@ def config(project: Path) -> Config:
 
 
 def run(config: Config, executor: FakeExecutor | None = None, **options: Any) -> Recorder:
-    return run_once(config, executor or FakeExecutor(), Listener(config.outbox), **options)
+    return run_once(config, executor, WatchfulObserver(config.outbox), **options)
 
 
 def painted(config: Config, **options: Any) -> list[str]:
     """Run, and return which outputs were painted."""
     executor = FakeExecutor()
-    run_once(config, executor, _Silent(), **options)
+    run_once(config, executor, **options)
     return sorted(job.output.name for job in executor.painted)
-
-
-class _Silent(Listener):
-    def __init__(self) -> None:
-        pass
-
-    def planned(self, plan: Plan) -> None:
-        pass
-
-    def finished(self, record: JobRecord) -> None:
-        pass
 
 
 ALL = ["boat-ink.png", "boat-oil.png", "hill-ink.png", "hill-oil.png"]
@@ -194,7 +122,7 @@ def test_a_second_run_paints_nothing_and_writes_no_manifest(config: Config) -> N
     def must_not_be_made(*_: object) -> FakeExecutor:
         raise AssertionError("an executor was made")
 
-    manifest = run_once(config, must_not_be_made, _Silent()).manifest()
+    manifest = run_once(config, must_not_be_made).manifest()
     assert manifest.totals.skipped == 4 and manifest.device is None
     assert {job.output.sha256 is not None for job in manifest.jobs if job.output} == {True}
     assert list((config.outbox / "manifests").iterdir()) == before
@@ -204,8 +132,8 @@ def test_very_many_skipped_jobs_are_counted_and_not_listed(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painted(config)
-    monkeypatch.setattr(runner, "LISTED_SKIPPED", 3)
-    manifest = run_once(config, FakeExecutor(), _Silent()).manifest()
+    monkeypatch.setattr(recorder, "LISTED_SKIPPED", 3)
+    manifest = run_once(config, FakeExecutor()).manifest()
     assert manifest.totals.skipped == manifest.totals.jobs == 4 and not manifest.jobs
 
 
@@ -219,7 +147,7 @@ def test_what_was_begun_before_is_painted_alone(config: Config) -> None:
     run(config, FakeExecutor({"boat": Failure("no paint")}))
     (config.outbox / "hill-oil.png").unlink()
     executor = FakeExecutor()
-    run_once(config, executor, _Silent())
+    run_once(config, executor)
     assert executor.together == [["boat"], ["hill"]]
 
 
@@ -317,18 +245,16 @@ def test_an_outbox_that_cannot_be_written_stops_the_run_before_any_work(config: 
 def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nst_pipeline.runner import publishing
-
     write = publishing.write_temporary
 
     def full(path: Path, data: bytes) -> Path:
         if path.name == "boat-oil.png":
-            raise OutputError(f"{path}: No space left on device")
+            raise DiskFullError(f"{path}: No space left on device")
         return write(path, data)
 
     monkeypatch.setattr(publishing, "write_temporary", full)
-    with pytest.raises(OutputError):
-        run_once(config, FakeExecutor(), _Silent())
+    with pytest.raises(DiskFullError):
+        run_once(config)
     (path,) = (config.outbox / "manifests").iterdir()
     manifest = json.loads(path.read_text())
     assert manifest["run"]["status"] == "stopped"
@@ -337,11 +263,20 @@ def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
 
 def test_an_interrupt_leaves_the_record_of_what_was_done(config: Config) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_once(config, FakeExecutor({"hill": KeyboardInterrupt()}), _Silent())
+        run_once(config, FakeExecutor({"hill": KeyboardInterrupt()}))
     (path,) = (config.outbox / "manifests").iterdir()
     manifest = json.loads(path.read_text())
     assert manifest["run"]["status"] == "stopped" and manifest["totals"]["done"] == 2
     assert painted(config) == ["hill-ink.png", "hill-oil.png"]
+
+
+def test_a_job_that_is_at_work_for_nobody_is_done_by_the_next_run(config: Config) -> None:
+    # What a ledger looks like whose last write failed, and was kept all the same.
+    with Ledger(ledger_path(config.state)) as ledger:
+        for job in plan_of(config, ledger).todo[:2]:
+            ledger.jobs.start(ledger.jobs.of_source(job.content.path)[job.style.name, job.key].id)
+        ledger.set_fact("clean", "yes")
+    assert painted(config) == ALL
 
 
 def test_a_companion_that_is_no_picture_fails_its_picture_by_its_own_name(config: Config) -> None:

@@ -1,7 +1,8 @@
 """The local executor: what is painted in the engine's thread, and what the caller sees of it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import picture
 from PIL import Image
+from support import plan_of
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
@@ -21,7 +23,7 @@ from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
-from nst_pipeline.jobs.planning import make_plan
+from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.engine_thread import EngineThread
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Task
@@ -35,16 +37,16 @@ def config(project: Path) -> Config:
 def tasks(config: Config) -> list[Task]:
     """Return a task for each of the two contents, with both styles."""
     with Ledger(None) as ledger:
-        todo = make_plan(config, ledger).todo
-    return [Task(jobs[0].content, tuple(jobs)) for jobs in (todo[:2], todo[2:])]
+        todo = plan_of(config, ledger).todo
+    return [task_of(jobs) for jobs in (todo[:2], todo[2:])]
 
 
-def executor(
-    config: Config,
-    on_step: Callable[[Job, int, float], None] = lambda *_: None,
-    check: Callable[[], None] | None = None,
-) -> LocalExecutor:
-    return LocalExecutor(config, resolve(config.weights), on_step, check)
+def task_of(jobs: list[Job]) -> Task:
+    return Task(jobs[0].content, tuple(jobs), jobs[0].content.path.read_bytes())
+
+
+def executor(config: Config) -> LocalExecutor:
+    return LocalExecutor(config, resolve(config.weights))
 
 
 def names(outcomes: list[Outcome]) -> list[str]:
@@ -67,16 +69,20 @@ ALL = ["boat-ink", "boat-oil", "hill-ink", "hill-oil"]
 
 def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
     callers: set[threading.Thread] = set()
-    local = executor(
-        config,
-        lambda *_: callers.add(threading.current_thread()),
-        lambda: callers.add(threading.current_thread()),
-    )
+
+    class Callers(Observer):
+        def stepped(self, *_: object) -> None:
+            callers.add(threading.current_thread())
+
+        def check(self) -> None:
+            callers.add(threading.current_thread())
+
+    local = executor(config)
     for task in tasks(config):
         assert local.capacity
         local.submit(task)
     assert not local.capacity and local.machine() is None
-    outcomes = list(local.drain())
+    outcomes = list(local.drain(Callers()))
     assert names(outcomes) == ALL and local.capacity == 2
     assert all(isinstance(outcome.outcome, EncodedResult) for outcome in outcomes)
     assert callers == {threading.current_thread()}
@@ -90,14 +96,15 @@ def test_an_abandoned_task_is_ended_and_the_next_is_painted(config: Config) -> N
     first, _ = tasks(endless(config))
     _, second = tasks(config)
 
-    def on_step(job: Job, *_: object) -> None:
-        if job.content == first.content:
-            raise Abandoned
+    class Abandoning(Observer):
+        def stepped(self, job: Job, *_: object) -> None:
+            if job.content == first.content:
+                raise Abandoned
 
-    local = executor(config, on_step)
+    local = executor(config)
     local.submit(first)
     local.submit(second)
-    outcomes = list(local.drain())
+    outcomes = list(local.drain(Abandoning()))
     local.close()
     assert names(outcomes) == ALL
     assert [outcome.outcome is None for outcome in outcomes] == [True, True, False, False]
@@ -109,13 +116,14 @@ def test_closing_ends_what_is_at_work(config: Config) -> None:
     class Enough(Exception):
         pass
 
-    def on_step(*_: object) -> None:
-        raise Enough
+    class Raising(Observer):
+        def stepped(self, *_: object) -> None:
+            raise Enough
 
-    local = executor(config, on_step)
+    local = executor(config)
     local.submit(task)
     with pytest.raises(Enough):
-        list(local.poll())
+        list(local.poll(Raising()))
     assert engine_threads()
     local.close()
     assert not engine_threads() and local.capacity == 2
@@ -125,11 +133,10 @@ def test_a_content_that_is_no_picture_any_more_fails_and_the_next_is_painted(
     config: Config,
 ) -> None:
     first, second = tasks(config)
-    first.content.path.write_text("hello")
     local = executor(config)
-    local.submit(first)
+    local.submit(replace(first, data=b"hello"))
     local.submit(second)
-    outcomes = list(local.drain())
+    outcomes = list(local.drain(Observer()))
     local.close()
     assert names(outcomes) == ALL
     assert {o.outcome.kind for o in outcomes if isinstance(o.outcome, Failure)} == {"input"}
@@ -142,7 +149,7 @@ def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) 
     limits = config.limits.model_copy(update={"batch": 2})
     local = executor(config.model_copy(update={"limits": limits}))
     local.submit(todo[0])
-    outcomes = list(local.drain())
+    outcomes = list(local.drain(Observer()))
     local.close()
     assert [isinstance(o.outcome, EncodedResult) for o in outcomes] == [False, True]
 
@@ -157,15 +164,16 @@ def test_a_style_is_read_and_prepared_for_the_first_content_alone(
         return decode(data, name, max_pixels)
 
     monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
-    monkeypatch.setattr("nst_pipeline.workers.local.STYLES_KEPT", 1)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.STYLE_IMAGES_KEPT", 1)
     first, second = tasks(config)
     local = executor(config)
     local.submit(first)
-    outcomes = list(local.drain())
+    outcomes = list(local.drain(Observer()))
     assert {"boat", "ink", "oil"} == set(read)
     read.clear()
     local.submit(second)
-    outcomes += local.drain()
+    outcomes += local.drain(Observer())
     local.close()
     assert read == ["hill"]
     assert all(isinstance(outcome.outcome, EncodedResult) for outcome in outcomes)
@@ -184,7 +192,7 @@ def test_a_content_is_looked_at_once_for_all_its_styles(
     local = executor(config)
     for task in tasks(config):
         local.submit(task)
-    assert names(list(local.drain())) == ALL and len(scenes) == 2
+    assert names(list(local.drain(Observer()))) == ALL and len(scenes) == 2
     local.close()
 
 
@@ -205,16 +213,21 @@ def test_what_goes_wrong_fails_what_is_painted_together_alone(
         return paint(self, callbacks)
 
     monkeypatch.setattr(Batch, "paint", painted)
-    told: set[str] = set()
-    local = executor(config, lambda job, *_: told.add(job.style.name))
+    stepped: set[str] = set()
+
+    class Steps(Observer):
+        def stepped(self, job: Job, *_: object) -> None:
+            stepped.add(job.style.name)
+
+    local = executor(config)
     with Ledger(None) as ledger:
-        todo = make_plan(config, ledger).todo[:4]
-    local.submit(Task(todo[0].content, tuple(todo)))
-    outcomes = list(local.drain())
+        todo = plan_of(config, ledger).todo[:4]
+    local.submit(task_of(todo))
+    outcomes = list(local.drain(Steps()))
     local.close()
     wrong = {n for n, one in enumerate(outcomes) if isinstance(one.outcome, Failure)}
     assert wrong == fails and [one.job for one in outcomes] == todo
-    assert told == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
+    assert stepped == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
 
 
 def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
@@ -223,9 +236,33 @@ def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
     local = executor(broken)
     local.submit(todo[0])
     with pytest.raises(UnavailableError, match="cuda:99"):
-        list(local.poll())
+        list(local.poll(Observer()))
     local.close()
     assert not engine_threads()
+
+
+def test_no_sign_of_life_is_passed_on_while_the_engine_makes_no_step(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, checks = threading.Event(), []
+
+    def hang(self: Batch, callbacks: Callbacks) -> list[Result]:
+        callbacks.check()
+        hanging.wait(0.5)  # many looks of the other thread long
+        raise ValueError("no luck")
+
+    class Checks(Observer):
+        def check(self) -> None:
+            checks.append(1)
+
+    monkeypatch.setattr(Batch, "paint", hang)
+    monkeypatch.setattr("nst_pipeline.workers.local.LOOK_SECONDS", 0.005)
+    local = executor(config)
+    first, _ = tasks(config)
+    local.submit(replace(first, jobs=first.jobs[:1]))
+    outcomes = list(local.drain(Checks()))
+    local.close()
+    assert len(outcomes) == 1 and 1 <= len(checks) <= 3
 
 
 # Companions
@@ -234,11 +271,11 @@ def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
 class Engine:
     """Remembers what it was asked to paint."""
 
-    batch = 8
-
-    def paint(self, content: object, styles: list[Any], *_: object, **given: Any) -> list[Result]:
-        self.given, self.styles = given, styles
-        raise ValueError("enough")
+    def paint(
+        self, content: object, styles: list[Any], *_: object, **given: Any
+    ) -> Iterator[tuple[range, Exception]]:
+        self.given = given
+        yield range(len(styles)), ValueError("enough")
 
 
 @pytest.fixture
@@ -253,7 +290,7 @@ def reasons(config: Config) -> list[tuple[str, str]]:
     (task,) = (task for task in tasks(config) if task.content.path.name == "boat.jpg")
     local = executor(config)
     local.submit(task)
-    outcomes = [outcome.outcome for outcome in local.drain()]
+    outcomes = [outcome.outcome for outcome in local.drain(Observer())]
     local.close()
     return [(one.kind, one.reason) for one in outcomes if isinstance(one, Failure)]
 

@@ -1,0 +1,197 @@
+"""What the ledger knows of files: their digests, what is finished, and sources on their way out."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nst_pipeline.errors import ImageError, NotReadyError
+from nst_pipeline.files import changed_ns, shown, signature
+from nst_pipeline.jobs.schema import transaction
+
+RACY_NS = 2_000_000_000
+"""Within the clock's resolution a file can change again without its signature changing."""
+
+Known = dict[str, tuple[str, str, str | None]]
+"""Signature, SHA-256, and why it is no picture, by path as text."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What is to become of a source.
+
+    Attributes:
+        source: the file.
+        target: where it goes; with ``delete``, where it stands for the last moment.
+        signature: of the file, as it was seen.
+        kind: what it is about.
+        report: of a failure, JSON.
+    """
+
+    source: Path
+    target: Path
+    signature: str
+    kind: Literal["move", "delete", "fail"]
+    report: str = ""
+
+
+@dataclass(frozen=True)
+class FailedSource:
+    """A file that was given up.
+
+    Attributes:
+        source: where it was.
+        place: where it is now.
+        reason: why.
+        time: when, in seconds since the epoch.
+    """
+
+    source: Path
+    place: Path
+    reason: str
+    time: float
+
+
+class FileTable:
+    """What is known of files."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """Work with the tables of ``database``."""
+        self._database = database
+
+    # Digests
+
+    def known(self, paths: list[Path]) -> Known:
+        """Return what is remembered of some files, for `digest`."""
+        names = [shown(path) for path in paths]
+        rows = self._database.execute(
+            "SELECT path, facts, sha256, problem FROM files WHERE path IN "
+            f"({', '.join('?' * len(names))})",
+            names,
+        )
+        return {name: tuple(rest) for name, *rest in rows}
+
+    def digest(
+        self,
+        path: Path,
+        compute: Callable[[Path], str],
+        seen: str | None = None,
+        known: Known | None = None,
+    ) -> str:
+        """Return the SHA-256 of a file, computed only if the file changed since the last time.
+
+        Whatever ``compute`` raises is passed on. That a file is no picture is remembered, but
+        not what may pass (`NotReadyError`).
+
+        Args:
+            path: the file.
+            compute: computes it, of a file of the signature ``seen`` alone.
+            seen: the signature that the file was seen with; by default the one that it has now.
+            known: what `known` gave, where many files are asked for.
+        """
+        try:
+            seen = seen or signature(path.stat())
+        except OSError:
+            return compute(path)  # it knows best how to say why the file cannot be read
+        name = shown(path)
+        row = (self.known([path]) if known is None else known).get(name)
+        if row is not None and row[0] == seen:
+            if row[2] is not None:
+                raise ImageError(row[2])
+            return row[1]
+        sha256, problem = "", None
+        try:
+            sha256 = compute(path)
+        except NotReadyError:
+            raise
+        except ImageError as error:
+            problem = error
+        if time.time_ns() - changed_ns(seen) > RACY_NS:
+            self._remember(name, seen, sha256, str(problem) if problem else None)
+        if problem:
+            raise problem
+        return sha256
+
+    def _remember(self, name: str, seen: str, sha256: str, problem: str | None) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO files (path, facts, sha256, problem) VALUES (?, ?, ?, ?)",
+            (name, seen, sha256, problem),
+        )
+
+    # What is finished
+
+    def finished(self, plan: str) -> dict[str, str]:
+        """Return the signatures, by path as text, of the files ``plan`` has nothing left for."""
+        return dict(
+            self._database.execute("SELECT path, facts FROM files WHERE settled = ?", (plan,))
+        )
+
+    def finish(self, files: Iterable[tuple[Path, str, str]]) -> None:
+        """Record that nothing is left to do for files: each path, signature, and plan's digest.
+
+        Where the signature is not in the ledger, as that of a file that has only just changed,
+        nothing is recorded.
+        """
+        with transaction(self._database):
+            self._database.executemany(
+                "UPDATE files SET settled = ?1 "
+                "WHERE path = ?2 AND facts = ?3 AND settled IS NOT ?1",
+                ((plan, shown(path), seen) for path, seen, plan in files),
+            )
+
+    def reject(self, path: Path, seen: str, problem: str) -> None:
+        """Remember why a file of a signature cannot be painted."""
+        self._remember(shown(path), seen, "", problem)
+
+    def forget(self, path: Path) -> None:
+        """Have a file looked at and read again."""
+        self._database.execute("DELETE FROM files WHERE path = ?", (shown(path),))
+
+    # Sources on their way out
+
+    def intend(self, moves: Iterable[Move]) -> None:
+        """Note moves before they are begun, all or none."""
+        with transaction(self._database):
+            self._database.executemany(
+                "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
+                ((os.fsencode(m.source), os.fsencode(m.target), m.signature, m.kind, m.report)
+                 for m in moves),
+            )  # fmt: skip
+
+    def intended(self) -> list[Move]:
+        """Return the moves that were begun and not completed."""
+        rows = self._database.execute("SELECT source, target, facts, kind, report FROM moves")
+        return [
+            Move(Path(os.fsdecode(source)), Path(os.fsdecode(target)), seen, kind, report)
+            for source, target, seen, kind, report in rows
+        ]
+
+    def end_move(self, source: Path) -> None:
+        """Forget a move: it is complete, or was given up."""
+        self._database.execute("DELETE FROM moves WHERE source = ?", (os.fsencode(source),))
+
+    # Sources that were given up
+
+    def fail(self, source: Path, place: Path, reason: str) -> None:
+        """Record that a source was given up, and where its file is now."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)",
+            (os.fsencode(source), os.fsencode(place), reason, time.time()),
+        )
+
+    def failed(self) -> list[FailedSource]:
+        """Return the sources that were given up, the oldest first."""
+        rows = self._database.execute(
+            "SELECT source, place, reason, failed FROM failures ORDER BY failed"
+        )
+        return [
+            FailedSource(Path(os.fsdecode(source)), Path(os.fsdecode(place)), *rest)
+            for source, place, *rest in rows
+        ]
+
+    def forgive(self, source: Path) -> None:
+        """Forget that a source was given up."""
+        self._database.execute("DELETE FROM failures WHERE source = ?", (os.fsencode(source),))

@@ -1,0 +1,68 @@
+"""The ledger's copy of the manifests, as JSON: what a lost one is written anew from."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from nst_pipeline.jobs.schema import transaction
+
+KEPT_RUNS = 100
+"""Runs whose records stay in the ledger."""
+
+
+class KnownRun(NamedTuple):
+    """A run: its manifest's path, the manifest without its jobs, and whether it has an end."""
+
+    id: str
+    path: Path
+    head: str
+    is_open: bool
+
+
+class RunTable:
+    """The last runs, with the records of their jobs."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """Work with the tables of ``database``."""
+        self._database = database
+
+    def begin(self, run: str, path: Path, head: str) -> None:
+        """Record that a run has begun to make the manifest at ``path``; forget very old ones."""
+        with transaction(self._database):
+            self._database.execute(
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 1)",
+                (run, time.time(), os.fsencode(path), head),
+            )
+            old = "SELECT id FROM runs ORDER BY started DESC LIMIT -1 OFFSET ?"
+            self._database.execute(f"DELETE FROM records WHERE run IN ({old})", (KEPT_RUNS,))
+            self._database.execute(f"DELETE FROM runs WHERE id IN ({old})", (KEPT_RUNS,))
+
+    def keep(self, run: str, job: str, record: str) -> None:
+        """Keep the record of a job, in place of what was said of it before."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (run, job, record)
+        )
+
+    def end(self, run: str, head: str | None = None) -> None:
+        """Record that a run's manifest is complete."""
+        self._database.execute(
+            "UPDATE runs SET open = 0, head = coalesce(?, head) WHERE id = ?", (head, run)
+        )
+
+    def latest_first(self) -> list[KnownRun]:
+        """Return the runs."""
+        rows = self._database.execute(
+            "SELECT id, path, head, open FROM runs ORDER BY started DESC"
+        ).fetchall()
+        return [
+            KnownRun(run, Path(os.fsdecode(path)), head, bool(is_open))
+            for run, path, head, is_open in rows
+        ]
+
+    def records(self, run: str) -> Iterator[str]:
+        """Give the records of a run's jobs."""
+        rows = self._database.execute("SELECT record FROM records WHERE run = ?", (run,))
+        return (record for (record,) in rows)

@@ -1,0 +1,198 @@
+"""The record of a run, kept in the manifest and in the ledger at once."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.files import publish, shown
+from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.jobs.run_table import RunTable
+from nst_pipeline.manifest.model import (
+    DeviceRecord,
+    JobRecord,
+    Manifest,
+    RunRecord,
+    TotalsRecord,
+    WeightsRecord,
+    program,
+    to_json,
+    totals,
+)
+
+BULK = 500
+"""A manifest of more jobs is not written after each: that would take ever longer."""
+BULK_SHARE = 10
+"""Of a time span, one part in so many may go into writing one."""
+LISTED_SKIPPED = 10_000
+"""Of more jobs that were done already, a manifest tells the number alone."""
+
+Ending = Literal["finished", "stopped"]
+
+
+class Recorder:
+    """Keeps the record of a run.
+
+    Attributes:
+        path: of the manifest.
+        is_open: whether the run has begun, and not ended.
+    """
+
+    def __init__(
+        self, outbox: Path, weights: Weights, config: dict[str, Any], runs: RunTable
+    ) -> None:
+        """Record a run that starts now; nothing is written before `begin`."""
+        now = datetime.now(UTC)
+        self._begun = time.monotonic()
+        self._run = RunRecord(id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", started=now)
+        self._weights = WeightsRecord(
+            id=weights.id, path=shown(weights.path), sha256=weights.sha256, note=weights.note
+        )
+        self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
+        self._runs = runs
+        self._saved, self._save_seconds = 0.0, 0.0
+        self._skipped = 0
+        self._machine: Machine | None = None
+        self.path = outbox / "manifests" / f"{self._run.id}.json"
+        self.is_open = False
+
+    @property
+    def count(self) -> int:
+        """The number of jobs."""
+        return len(self._jobs)
+
+    def skip(self, records: Iterable[JobRecord], count: int) -> None:
+        """Record that ``count`` jobs were done already; very many are not listed."""
+        if count > LISTED_SKIPPED:
+            self._skipped = count
+        else:
+            for record in records:
+                self.add(record)
+
+    def add(self, record: JobRecord) -> None:
+        """Add what became of a job, in place of what was said of it before."""
+        self._jobs[record.content.path, record.style.name] = record
+
+    def begin(self) -> None:
+        """Write the manifest for the first time.
+
+        Raises:
+            CannotCreateError, OutputError: see `files.publish`.
+        """
+        if not self.is_open:
+            self._runs.begin(self._run.id, self.path, self._head())
+            self._save()
+            self.is_open = True
+
+    def finish(self, record: JobRecord) -> None:
+        """Record what became of a job, durably.
+
+        The manifest is written anew after each job, but a long one only now and then.
+
+        Raises:
+            CannotCreateError, OutputError: see `files.publish`.
+        """
+        self.add(record)
+        name = f"{record.content.path}\n{record.style.name}"
+        self._runs.keep(self._run.id, name, record.model_dump_json(exclude_defaults=True))
+        wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
+        if time.monotonic() - self._saved >= wait:
+            begun = time.monotonic()
+            self._save()
+            self._saved = time.monotonic()
+            self._save_seconds = self._saved - begun
+
+    def note(self, machine: Machine) -> None:
+        """Record what is painted on."""
+        self._machine = machine
+
+    def end(self, status: Ending) -> None:
+        """Record the run's end.
+
+        Raises:
+            CannotCreateError, OutputError: see `files.publish`.
+        """
+        self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
+        if self.is_open:
+            self._save()
+            self._runs.end(self._run.id, self._head())
+            self.is_open = False
+
+    def manifest(self) -> Manifest:
+        """Return the manifest as it stands."""
+        machine, jobs = self._machine, list(self._jobs.values())
+        seconds = time.monotonic() - self._begun
+        hits, misses = (machine.cache_hits, machine.cache_misses) if machine else (0, 0)
+        return Manifest(
+            run=self._run,
+            program=program(),
+            device=machine and DeviceRecord(name=machine.device, precision=machine.precision),
+            weights=self._weights,
+            config=self._config,
+            jobs=jobs,
+            totals=totals(jobs, seconds, hits, misses, self._skipped),
+        )
+
+    def _save(self) -> None:
+        publish(self.path, to_json(self.manifest()).encode())
+
+    def _head(self) -> str:
+        return self.manifest().model_copy(update={"jobs": []}).model_dump_json()
+
+
+def rebuild(runs: RunTable) -> list[Path]:
+    """Complete the manifests of interrupted runs, and write the last one anew if it is lost.
+
+    What a manifest holds and the ledger does not, such as the jobs that were skipped, is kept.
+
+    Raises:
+        CannotCreateError, OutputError: see `files.publish`.
+    """
+    rebuilt = []
+    for number, run in enumerate(runs.latest_first()):
+        if not run.is_open and number:
+            continue
+        there = _read(run.path)
+        if there is None or run.is_open:
+            whole = _completed(there, Manifest.model_validate_json(run.head), runs, run.id)
+            if whole != there:
+                publish(run.path, to_json(whole).encode())
+                rebuilt.append(run.path)
+            runs.end(run.id)
+    return rebuilt
+
+
+def _read(path: Path) -> Manifest | None:
+    with contextlib.suppress(OSError, ValidationError):
+        return Manifest.model_validate_json(path.read_bytes())
+    return None
+
+
+def _completed(there: Manifest | None, head: Manifest, runs: RunTable, run: str) -> Manifest:
+    """Return the manifest on disk, if any, with the ledger's records and an end."""
+    manifest = there or head
+    jobs = {(job.content.path, job.style.name): job for job in manifest.jobs}
+    for text in runs.records(run):
+        job = JobRecord.model_validate_json(text)
+        jobs[job.content.path, job.style.name] = job
+    about = manifest.run
+    if about.status == "running":
+        about = about.model_copy(update={"status": "stopped"})
+    return manifest.model_copy(
+        update={
+            "run": about,
+            "jobs": list(jobs.values()),
+            "totals": _new_totals(list(jobs.values()), manifest.totals),
+        }
+    )
+
+
+def _new_totals(jobs: list[JobRecord], old: TotalsRecord) -> TotalsRecord:
+    listed = sum(job.status == "skipped" for job in jobs)
+    return totals(jobs, old.seconds, old.cache_hits, old.cache_misses, max(0, old.skipped - listed))

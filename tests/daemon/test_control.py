@@ -1,0 +1,78 @@
+"""What people ask of the queue, beside a daemon at work."""
+
+from pathlib import Path
+
+import pytest
+from support import (
+    Watch,
+    configure,
+    draw,
+    make_home,
+    outputs,
+    program,
+    states,
+    wait_until,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "home")
+
+
+def test_a_failed_file_that_stays_is_not_looked_at_again_until_retried(home: Path) -> None:
+    configure(home, on_failure="keep")
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        draw(home / "inbox/b.png", 2)
+        watch.until_outputs("b-s.png")
+        (home / "orders/a.png").unlink()
+        assert states(home)["a.png"] == "failed"
+        assert program(home, "retry", "a.png").returncode == 0
+        watch.until_outputs("a-s.png", "b-s.png")
+        wait_until(lambda: watch.status()["failed"] == 0)
+
+
+def test_retry_puts_failed_files_back(home: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(home / "inbox" / name, ord(name[0]))
+        (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until((home / "failed/a.png").exists)
+        wait_until((home / "failed/b.png").exists)
+        for name in ("a.png", "b.png"):
+            (home / "orders" / name).unlink()
+        watch.until_idle()
+        assert program(home, "retry", "--all-failed").returncode == 0
+        watch.until_outputs("a-s.png", "b-s.png")
+    assert not list((home / "failed").iterdir())
+
+
+def test_a_pause_lasts_until_resume_also_over_a_restart(home: Path) -> None:
+    with Watch(home) as watch:
+        watch.until_idle()
+        assert program(home, "pause").returncode == 0
+        watch.until_state("paused")
+        draw(home / "inbox/a.png", 1)
+        assert watch.stop() == 0
+    with Watch(home) as watch:
+        watch.until_state("paused")
+        assert not outputs(home)
+        assert program(home, "resume").returncode == 0
+        watch.until_outputs("a-s.png")
+
+
+def test_cancel_stops_the_job_at_work_and_retry_brings_it_back(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        assert program(home, "cancel", "a.png").returncode == 0
+        watch.until_idle()
+        assert states(home) == {"a.png": "cancelled"} and (home / "inbox/a.png").exists()
+        (home / "orders/a.png").unlink()
+        assert program(home, "retry", "a.png").returncode == 0
+        watch.until_outputs("a-s.png")

@@ -1,0 +1,70 @@
+"""What systemd is told."""
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from support import (
+    Watch,
+    draw,
+    make_home,
+    wait_until,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "home")
+
+
+def test_systemd_is_told_of_readiness_progress_reloads_and_the_end(home: Path) -> None:
+    path = str(home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(60)
+        told: list[str] = []
+
+        def until(text: str) -> None:
+            while not any(text in message for message in told):
+                told.append(manager.recv(4096).decode())
+
+        draw(home / "inbox/a.png", 1)
+        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000") as watch:
+            until("READY=1")
+            until("STATUS=painting: a.png in s")
+            until("WATCHDOG=1")
+            until("STATUS=idle")
+            watch.send(signal.SIGHUP)
+            until("RELOADING=1")
+            watch.send(signal.SIGTERM)
+            until("STOPPING=1")
+
+
+def test_the_watchdog_hears_nothing_while_a_job_makes_no_step(home: Path) -> None:
+    path = str(home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        draw(home / "inbox/a.png", 1)
+        (home / "orders/a.png").write_text("hang")
+        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000") as watch:
+            watch.until_painting()
+            manager.setblocking(False)
+
+            def drained() -> bool:
+                try:
+                    while True:
+                        manager.recv(4096)
+                except BlockingIOError:
+                    return True
+
+            wait_until(drained)
+            # Many watchdog times long the process is alive, and its job makes no step.
+            begun = time.monotonic()
+            wait_until(lambda: time.monotonic() - begun > 1)
+            with pytest.raises(BlockingIOError):
+                manager.recv(4096)
+            (home / "orders/a.png").unlink()
+            manager.settimeout(60)
+            wait_until(lambda: b"WATCHDOG=1" in manager.recv(4096))

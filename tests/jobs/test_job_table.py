@@ -1,0 +1,130 @@
+"""The ledger's jobs: what can become of one, and who sees it."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import draw, make_home, plan_of
+
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.state import IN_QUEUE, TRANSITIONS, JobState, before
+
+S = JobState
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    home = make_home(tmp_path / "home")
+    draw(home / "inbox/a.png", 1)
+    return load(home / "pipeline.yaml")
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    with Ledger(None) as ledger:
+        yield ledger
+
+
+def take_to(state: JobState, ledger: Ledger, config: Config) -> int:
+    """Plan the only job and take it to a state, as the program would; return its number."""
+    plan_of(config, ledger)
+    (entry,) = ledger.jobs.all()
+    jobs, source = ledger.jobs, entry.source
+    ways: dict[JobState, list[JobState]] = {
+        S.QUEUED: [],
+        S.GONE: [S.GONE],
+        S.CANCELLED: [S.CANCELLED],
+        S.RUNNING: [S.RUNNING],
+        S.FAILED: [S.RUNNING, S.FAILED],
+        S.COMMITTING: [S.RUNNING, S.COMMITTING],
+        S.DONE: [S.RUNNING, S.COMMITTING, S.DONE],
+        S.DISPOSED: [S.RUNNING, S.COMMITTING, S.DONE, S.DISPOSED],
+        S.REPLACED: [S.RUNNING, S.COMMITTING, S.DONE, S.REPLACED],
+    }
+    for step in ways[state]:
+        move(step, ledger, entry.id, source)
+    assert jobs.state(entry.id) == state
+    return entry.id
+
+
+def move(state: JobState, ledger: Ledger, job: int, source: Path) -> None:
+    jobs = ledger.jobs
+    actions = {
+        S.QUEUED: lambda: jobs.requeue(job, "again"),
+        S.RUNNING: lambda: jobs.start(job),
+        S.COMMITTING: lambda: jobs.begin_commit(job, Path("/o/a"), Path("/o/.t"), "0" * 64),
+        S.DONE: lambda: jobs.finish(job),
+        S.DISPOSED: lambda: jobs.dispose(source),
+        S.FAILED: lambda: jobs.fail(job, "because"),
+        S.CANCELLED: lambda: jobs.cancel(source),
+        S.GONE: lambda: jobs.drop([job]),
+        S.REPLACED: lambda: jobs._go([job], S.REPLACED),
+    }
+    actions[state]()
+
+
+@pytest.mark.parametrize(("here", "there"), list(itertools.product(JobState, JobState)))
+def test_a_job_goes_only_where_the_table_of_transitions_has_a_way(
+    config: Config, ledger: Ledger, here: JobState, there: JobState
+) -> None:
+    job = take_to(here, ledger, config)
+    source = ledger.jobs.get(job).source
+    move(there, ledger, job, source)
+    expected = there if there in TRANSITIONS[here] else here
+    assert ledger.jobs.state(job) == expected
+
+
+def test_every_state_can_be_left_and_all_but_the_first_reached() -> None:
+    assert set(TRANSITIONS) == set(JobState) and all(TRANSITIONS.values())
+    assert all(before(state) for state in JobState)
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_planning_a_job_again_queues_it_unless_it_is_at_work_or_cancelled(
+    config: Config, ledger: Ledger, state: JobState
+) -> None:
+    job = take_to(state, ledger, config)
+    plan = plan_of(config, ledger)
+    ledger.jobs.add(plan.todo)
+    stays = state in (*IN_QUEUE, S.CANCELLED, S.DONE, S.DISPOSED) and not plan.todo
+    if state in (S.RUNNING, S.COMMITTING, S.CANCELLED):
+        stays = True
+    assert ledger.jobs.state(job) == (state if stays else S.QUEUED)
+
+
+def test_force_queues_even_a_cancelled_job(config: Config, ledger: Ledger) -> None:
+    jobs = plan_of(config, ledger).todo
+    job = take_to(S.CANCELLED, ledger, config)
+    ledger.jobs.add(jobs)
+    assert ledger.jobs.state(job) == S.CANCELLED
+    ledger.jobs.add(jobs, force=True)
+    assert ledger.jobs.state(job) == S.QUEUED
+
+
+def test_a_retried_job_is_as_good_as_new(config: Config, ledger: Ledger) -> None:
+    job = take_to(S.RUNNING, ledger, config)
+    ledger.jobs.fail(job, "it killed us", poison=True)
+    ledger.jobs.retry(ledger.jobs.get(job).source)
+    entry = ledger.jobs.get(job)
+    assert (entry.state, entry.attempts, entry.poison) == (S.QUEUED, 0, False)
+
+
+def test_jobs_are_in_the_queue_as_soon_as_they_are_planned(config: Config, ledger: Ledger) -> None:
+    for number in range(3):
+        draw(config.inbox / f"{number}.png", number)
+    plan_of(config, ledger)
+    assert ledger.jobs.counts() == {S.QUEUED: 4}
+    assert {path.name for path in ledger.jobs.sources(S.QUEUED)} == {
+        "a.png", "0.png", "1.png", "2.png",
+    }  # fmt: skip
+
+
+def test_an_attempt_counts_only_if_it_had_a_reason_to_fail(config: Config, ledger: Ledger) -> None:
+    job = take_to(S.RUNNING, ledger, config)
+    ledger.jobs.requeue(job)
+    assert ledger.jobs.get(job).attempts == 0
+    ledger.jobs.start(job)
+    ledger.jobs.requeue(job, "no luck", wait_seconds=60)
+    assert ledger.jobs.get(job).attempts == 1 and ledger.jobs.next_try() is not None

@@ -1,0 +1,97 @@
+"""The record of a run: complete after a kill, and never poorer than before."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from support import Watch, configure, draw, make_home, manifests, program, wait_until
+
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.manifest.model import Manifest
+from nst_pipeline.manifest.recorder import rebuild
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a place where two jobs are done, and the third killed its run."""
+    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
+    for number, name in enumerate(("a.png", "b.png")):
+        draw(home / "inbox" / name, number)
+    assert program(home, "run").returncode == 0
+    shutil.rmtree(home / "outbox/manifests")
+    for number, name in enumerate(("c.png", "d.png")):
+        draw(home / "inbox" / name, 10 + number)
+    (home / "orders/d.png").write_text("die")
+    assert program(home, "run").returncode == -signal.SIGKILL
+    (home / "orders/d.png").unlink()
+    return home
+
+
+def rebuilt(home: Path) -> list[Path]:
+    with Ledger(ledger_path(home / "state")) as ledger:
+        return rebuild(ledger.runs)
+
+
+def test_a_manifest_that_a_kill_left_whole_gets_its_end_and_keeps_the_rest(home: Path) -> None:
+    (before,) = manifests(home)
+    assert before["run"]["status"] == "running"
+    assert [job["status"] for job in before["jobs"]] == ["skipped", "skipped", "done"]
+    assert before["totals"]["cache_hits"] == 3
+    (path,) = rebuilt(home)
+    after = json.loads(path.read_text())
+    assert after["run"]["status"] == "stopped"
+    assert after["jobs"] == before["jobs"] and after["totals"] == before["totals"]
+    assert rebuilt(home) == []
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_manifest_that_is_lost_or_damaged_is_written_anew(home: Path, damage: str) -> None:
+    (path,) = (home / "outbox/manifests").iterdir()
+    path.unlink() if damage == "lost" else path.write_bytes(path.read_bytes()[:300])
+    assert rebuilt(home) == [path]
+    manifest = Manifest.model_validate_json(path.read_bytes())
+    assert manifest.run.status == "stopped"
+    assert [job.status for job in manifest.jobs] == ["done"]
+    # The skipped jobs are not in the ledger's records, but their number is.
+    assert (manifest.totals.skipped, manifest.totals.done, manifest.totals.jobs) == (2, 1, 3)
+
+
+def test_a_job_that_the_manifest_missed_is_added_from_the_ledger(home: Path) -> None:
+    (path,) = (home / "outbox/manifests").iterdir()
+    manifest = json.loads(path.read_text())
+    manifest["jobs"] = [job for job in manifest["jobs"] if job["status"] == "skipped"]
+    path.write_text(json.dumps(manifest))
+    assert rebuilt(home) == [path]
+    after = Manifest.model_validate_json(path.read_bytes())
+    assert [job.status for job in after.jobs] == ["skipped", "skipped", "done"]
+    assert (after.totals.skipped, after.totals.done) == (2, 1)
+
+
+def test_a_finished_manifest_is_left_alone(home: Path) -> None:
+    assert program(home, "run").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (home / "outbox/manifests").iterdir()}
+    assert len(before) == 2 and rebuilt(home) == []
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_manifest_of_a_daemons_run_is_completed_after_a_kill(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    configure(home, watch={"settle_seconds": 0})
+    for number, name in enumerate(("b.png", "c.png")):
+        draw(home / "inbox" / name, number)
+    (home / "orders/c.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_outputs("b-s.png")
+        wait_until(lambda: (watch.status()["current"] or {}).get("content", "").endswith("c.png"))
+        watch.process.kill()
+    (path,) = (home / "outbox/manifests").iterdir()
+    path.unlink()
+    (home / "orders/c.png").unlink()
+    with Watch(home) as watch:
+        watch.until_outputs("b-s.png", "c-s.png")
+        watch.until_idle()
+    manifest = Manifest.model_validate_json(path.read_bytes())
+    assert manifest.run.status == "stopped"
+    assert [Path(job.content.path).name for job in manifest.jobs] == ["b.png"]

@@ -1,0 +1,260 @@
+"""The dispatcher: what fails fails alone, and nobody is asked twice."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support import (
+    FakeExecutor,
+    SilentObserver,
+    Watch,
+    configure,
+    draw,
+    make_home,
+    manifests,
+    outputs,
+    painted,
+    plan_of,
+    program,
+    run_once,
+    states,
+    wait_until,
+)
+
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.errors import CannotCreateError, DiskFullError
+from nst_pipeline.inbox import reading
+from nst_pipeline.jobs import planning
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.runner import dispatcher
+
+GOOD = [f"{number}.png" for number in range(10)]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "home", watch={"settle_seconds": 0, "max_attempts": 2})
+
+
+def config_of(home: Path) -> Config:
+    return load(home / "pipeline.yaml")
+
+
+def long_name(letter: str) -> str:
+    """Return a name of 255 bytes, the longest that a file can have."""
+    return letter * 251 + ".png"
+
+
+def with_three_kinds_of_failures(home: Path) -> None:
+    """Put ten good pictures around three that fail: as input, as a job, and when published."""
+    for number, name in enumerate(GOOD):
+        draw(home / "inbox" / name, number)
+    (home / "inbox/35.png").write_text("hello")
+    draw(home / "inbox/55.png", 55)
+    (home / "orders/55.png").write_text("fail")
+    (home / "inbox/75").mkdir()
+    draw(home / "inbox/75/a.png", 75)
+    (home / "outbox").mkdir()
+    (home / "outbox/75").write_text("a file where a folder is needed")
+
+
+EXPECTED = sorted(["75", *(name.replace(".png", "-s.png") for name in GOOD)])
+
+
+def test_a_run_survives_every_kind_of_failing_job(home: Path) -> None:
+    with_three_kinds_of_failures(home)
+    done = program(home, "run")
+    assert done.returncode == 1 and "10 done, 3 failed" in done.stdout
+    assert outputs(home) == EXPECTED
+    (manifest,) = manifests(home)
+    reasons = {
+        Path(job["content"]["path"]).name: job["error"]["reason"]
+        for job in manifest["jobs"]
+        if job["status"] == "failed"
+    }
+    assert reasons.keys() == {"35.png", "55.png", "a.png"}
+    assert "75" in reasons["a.png"] and "known format" in reasons["35.png"]
+    assert manifest["run"]["status"] == "finished"
+
+
+def test_a_daemon_survives_every_kind_of_failing_job_and_gives_up_after_max_attempts(
+    home: Path,
+) -> None:
+    with_three_kinds_of_failures(home)
+    with Watch(home) as watch:
+        wait_until((home / "failed/75/a.png").exists)
+        wait_until((home / "failed/55.png").exists)
+        wait_until((home / "failed/35.png").exists)
+        watch.until_idle()
+        assert watch.stop() == 0
+    assert outputs(home) == EXPECTED
+    assert Counter(painted(home)) == Counter([*GOOD, "a.png", "a.png"])
+    with Watch(home) as watch:
+        watch.until_idle()
+        assert watch.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["run", "watch"])
+def test_names_too_long_for_their_outputs_are_shortened_and_stay_apart(
+    home: Path, command: str
+) -> None:
+    for number, letter in enumerate("ab"):
+        draw(home / "inbox" / long_name(letter), number)
+    draw(home / "inbox" / ("é" * 120 + ".png"), 9)  # 240 bytes and a suffix
+    if command == "run":
+        assert program(home, "run").returncode == 0
+    else:
+        with Watch(home) as watch:
+            wait_until(lambda: len(outputs(home)) == 3)
+            watch.until_idle()
+    names = outputs(home)
+    assert len(set(names)) == 3 and all(len(name.encode()) <= 255 for name in names)
+    assert program(home, "run").stdout.startswith("nothing to do")
+
+
+def test_a_long_name_that_is_given_up_gets_its_report_and_comes_back(home: Path) -> None:
+    name = long_name("a")
+    draw(home / "inbox" / name, 1)
+    (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until((home / "failed" / name).exists)
+        watch.until_idle()
+        (report,) = (home / "failed").glob("*.error.json")
+        assert "told to fail" in report.read_text()
+        (home / "orders" / name).unlink()
+        assert program(home, "retry", name).returncode == 0
+        wait_until(lambda: len(outputs(home)) == 1)
+        watch.until_idle()
+    assert not list((home / "failed").iterdir())
+
+
+def test_an_outbox_that_takes_no_file_at_all_ends_the_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in GOOD[:3]:
+        draw(home / "inbox" / name, int(name[0]))
+
+    def refused(path: Path) -> None:
+        raise CannotCreateError(f"{path}: read-only")
+
+    executor = FakeExecutor()
+
+    def publish(*_: object) -> None:
+        monkeypatch.setattr(dispatcher, "ensure_folder", refused)
+        raise CannotCreateError("read-only")
+
+    monkeypatch.setattr(dispatcher, "publish_result", publish)
+    with pytest.raises(CannotCreateError, match="read-only"):
+        run_once(config_of(home), executor)
+    assert len(executor.painted) == 1 and set(states(home).values()) == {"queued"}
+
+
+def test_a_duplicate_that_cannot_be_published_fails_alone(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/b.png", 1)  # the same bytes
+    draw(home / "inbox/sub2.png", 2)
+    (home / "outbox").mkdir()
+    (home / "outbox/sub").touch()
+    done = program(home, "run")
+    assert done.returncode == 1 and "2 done, 1 failed" in done.stdout
+
+
+def test_a_result_that_is_cut_short_fails_alone(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    (home / "orders/a.png").write_text("cut")
+    done = program(home, "run")
+    assert done.returncode == 1 and outputs(home) == ["b-s.png"]
+
+
+def test_a_job_can_be_cancelled_while_it_waits_in_the_queue(home: Path) -> None:
+    for name in ("a.png", "b.png", "e.png"):
+        draw(home / "inbox" / name, ord(name[0]))
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        assert watch.status()["queue"] == 3
+        done = program(home, "cancel", "e.png")
+        assert done.returncode == 0, done.stderr
+        assert watch.status()["queue"] == 2
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("a-s.png", "b-s.png")
+        watch.until_idle()
+        assert states(home)["e.png"] == "cancelled" and "e.png" not in painted(home)
+        assert program(home, "retry", "e.png").returncode == 0
+        watch.until_outputs("a-s.png", "b-s.png", "e-s.png")
+
+
+def test_a_picture_is_read_once_from_the_inbox_to_the_executor(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(home / "inbox/a.png", 1)
+    reads: list[str] = []
+    read = reading.read
+
+    def counted(path: Path, *rest: object) -> bytes:
+        reads.append(path.name)
+        return read(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(planning, "read", counted)
+    monkeypatch.setattr(reading, "read", counted)
+    run_once(config_of(home))
+    assert reads.count("a.png") == 1 and outputs(home) == ["a-s.png"]
+    assert not (home / "state/work").exists()
+
+
+def test_a_picture_that_changes_between_plan_and_turn_is_not_painted_by_its_old_bytes(
+    home: Path,
+) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+
+    class Meddler(SilentObserver):
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            draw(home / "inbox/b.png", 3)
+
+    observer = Meddler()
+    run_once(config_of(home), FakeExecutor(limit=1), observer)
+    assert [(r.status, Path(r.content.path).name) for r in observer.records] == [
+        ("done", "a.png"),
+        ("failed", "b.png"),
+    ]
+    assert run_once(config_of(home)).manifest().totals.done == 1
+
+
+def test_memory_for_bytes_read_ahead_is_bounded(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in GOOD:
+        draw(home / "inbox" / name, int(name[0]))
+    size = max((home / "inbox" / name).stat().st_size for name in GOOD)
+    monkeypatch.setattr(planning, "KEPT_BYTES", 3 * size)
+    with Ledger(None) as ledger:
+        plan = plan_of(config_of(home), ledger)
+    assert len(plan.todo) == 10 and 3 <= len(plan.data) <= 4
+    assert run_once(config_of(home)).manifest().totals.done == 10
+
+
+def test_an_executor_serves_all_that_a_daemon_paints(home: Path) -> None:
+    from nst_pipeline.jobs.planning import make_scanner
+    from nst_pipeline.runner.runner import Runner
+
+    config, executor = config_of(home), FakeExecutor()
+    scanner = make_scanner(config)
+    with Runner(config, executor, SilentObserver()) as runner:
+        for number, name in enumerate(GOOD[:3]):
+            draw(home / "inbox" / name, number)
+            runner.run_standing(scanner)
+    assert len(executor.painted) == 3 and executor.made == 1
+
+
+def test_a_run_that_stops_for_want_of_room_leaves_its_jobs_in_the_queue(home: Path) -> None:
+    config = configure(home, limits={"min_free_bytes": 2**62})
+    draw(home / "inbox/a.png", 1)
+    with pytest.raises(DiskFullError):
+        run_once(config)
+    assert states(home) == {"a.png": "queued"}
+    with Ledger(ledger_path(config.state)) as ledger:
+        assert ledger.jobs.all()[0].attempts == 0

@@ -1,0 +1,172 @@
+"""Moving a source away, killed at every state, and names that are taken."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import (
+    SilentObserver,
+    draw,
+    make_home,
+    run_once,
+)
+
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.errors import OutputError
+from nst_pipeline.files import signature
+from nst_pipeline.jobs.file_table import Move
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.runner import moves
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
+    draw(home / "inbox/a.png", 1)
+    return load(home / "pipeline.yaml")
+
+
+@pytest.fixture
+def ledger(config: Config) -> Iterator[Ledger]:
+    with Ledger(ledger_path(config.state)) as ledger:
+        yield ledger
+
+
+def run(config: Config, **options: object) -> SilentObserver:
+    observer = SilentObserver()
+    run_once(config, None, observer, **options)  # type: ignore[arg-type]
+    return observer
+
+
+def home_of(config: Config) -> Path:
+    return config.inbox.parent
+
+
+def moved(config: Config, kind: str = "move") -> Move:
+    source = config.inbox / "a.png"
+    known = signature(source.stat())
+    if kind == "delete":
+        return moves.deletion(source, known)
+    report = json.dumps({"reason": "because"}) if kind == "fail" else ""
+    return Move(source, config.processed / "sub/a.png", known, kind, report)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["move", "delete", "fail"])
+@pytest.mark.parametrize("point", ["intended", "moved"])
+def test_a_disposal_that_was_killed_is_completed(
+    config: Config, ledger: Ledger, kind: str, point: str
+) -> None:
+    run(config)
+    move = moved(config, kind)
+    moves._intend(ledger, [move])
+    if point == "moved":
+        move.target.parent.mkdir(parents=True, exist_ok=True)
+        move.source.rename(move.target)
+    else:
+        move.target.parent.mkdir(parents=True, exist_ok=True)
+    moves.recover(ledger)
+    assert not move.source.exists()
+    assert move.target.exists() == (kind != "delete")
+    assert ledger.files.intended() == []
+
+
+@pytest.mark.parametrize("kind", ["move", "delete"])
+def test_a_source_that_was_written_anew_is_left_alone(
+    config: Config, ledger: Ledger, kind: str
+) -> None:
+    move = moved(config, kind)
+    draw(config.inbox / "a.png", 5)
+    os.utime(config.inbox / "a.png", ns=(1, 1))
+    before = (config.inbox / "a.png").read_bytes()
+    assert moves.dispose(ledger, move) is None
+    assert (config.inbox / "a.png").read_bytes() == before and not move.target.exists()
+
+
+@pytest.mark.parametrize("kind", ["move", "delete"])
+def test_a_file_that_slips_into_the_sources_place_is_put_back(
+    config: Config, ledger: Ledger, kind: str
+) -> None:
+    move = moved(config, kind)
+    moves._intend(ledger, [move])
+    draw(home_of(config) / "new.png", 6)
+    os.utime(home_of(config) / "new.png", ns=(1, 1))
+    new = (home_of(config) / "new.png").read_bytes()
+    move.target.parent.mkdir(parents=True, exist_ok=True)
+    # Between our last look and the rename, another program replaced the source.
+    (home_of(config) / "new.png").rename(move.target)
+    move.source.unlink()
+    moves.recover(ledger)
+    assert move.source.read_bytes() == new
+
+
+def test_a_name_that_is_taken_in_processed_is_numbered(config: Config, ledger: Ledger) -> None:
+    (config.processed / "sub").mkdir(parents=True)
+    (config.processed / "sub/a.png").write_text("older")
+    place = moves.dispose(ledger, moved(config))
+    assert place == config.processed / "sub/a-2.png" and place.is_file()
+    assert (config.processed / "sub/a.png").read_text() == "older"
+
+
+@pytest.fixture
+def other_disk(config: Config) -> Iterator[Path]:
+    import tempfile
+
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == config.inbox.stat().st_dev:
+        pytest.skip("needs a second file system in /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_move_to_another_file_system_copies_first(
+    config: Config, ledger: Ledger, other_disk: Path, killed: bool
+) -> None:
+    move = dataclasses.replace(moved(config), target=other_disk / "sub/a.png")
+    data = move.source.read_bytes()
+    if killed:  # with the copy complete and the source still there
+        moves._intend(ledger, [move])
+        move.target.parent.mkdir()
+        shutil.copy2(move.source, move.target)
+        moves.recover(ledger)
+    else:
+        assert moves.dispose(ledger, move) == move.target
+    assert move.target.read_bytes() == data and not move.source.exists()
+    assert [path.name for path in move.target.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("fails", ["rename", "sync"])
+def test_companions_go_with_a_picture_that_went_and_stay_with_one_that_stayed(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    draw(config.inbox / "a.mask.png", 2)
+    move = moved(config)
+    mask = dataclasses.replace(
+        move,
+        source=config.inbox / "a.mask.png",
+        target=move.target.with_name("a.mask.png"),
+        signature=signature((config.inbox / "a.mask.png").stat()),
+    )
+    rename = moves.rename_new
+
+    def failing(source: Path, target: Path) -> None:
+        if source.name == "a.png":
+            if fails == "sync":  # the name is changed, and the disk then fails
+                source.rename(target)
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(moves, "rename_new", failing)
+    with pytest.raises(OutputError, match="Input/output error"):
+        moves.dispose(ledger, move, [mask])
+    went = fails == "sync"
+    assert mask.target.exists() == move.target.exists() == went
+    assert (config.inbox / "a.mask.png").exists() == (config.inbox / "a.png").exists() != went
+    assert [one.source for one in ledger.files.intended()] == ([move.source] if went else [])
+    monkeypatch.setattr(moves, "rename_new", rename)
+    moves.recover(ledger)
+    assert ledger.files.intended() == []
