@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import ensure_folder, publish, shown
-from nst_pipeline.images.encoding import encode, output_namer
+from nst_pipeline.images.encoding import encode
 
 MADE_BY = {"style": "ink", "recipe": {"size": 48}}
 KINDS = ["png", "jpeg", "webp", "tiff", "avif"]
@@ -112,12 +112,6 @@ def test_subsampling_is_obeyed() -> None:
             opened(encode(np.asarray(picture()), None, settings, MADE_BY))
         )
     assert layers == {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
-
-
-def test_names_follow_the_template() -> None:
-    settings = OutputSettings(name="{style}//{content}_{size}_{recipe}", format="jpeg")
-    name = output_namer(settings, style="ink", size=48, recipe="gatys")
-    assert name("cat") == "ink/cat_48_gatys.jpg"
 
 
 def test_a_published_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:

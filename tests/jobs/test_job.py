@@ -147,3 +147,19 @@ def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
     land = PlannedStyle("ink", {"sky": images}, Recipe())
     with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
         list(pair([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
+
+
+def test_names_follow_the_template() -> None:
+    made = outputs(
+        [content("cat.png")], [style("ink", size=48)],
+        name="{style}//{content}_{size}_{recipe}", format="jpeg",
+    )  # fmt: skip
+    assert made == ["ink/cat_48_gatys.jpg"]
+
+
+def test_a_name_that_no_file_can_have_is_shortened_and_stays_apart() -> None:
+    made = outputs([content(f"{'漫' * 83}{n}.png") for n in "12"], [style("ink")])
+    assert len(set(made)) == 2
+    assert all(len(name.encode()) <= 255 and name.endswith(".png") for name in made)
+    deep = outputs([content(f"{'漫' * 83}.png")], [style("ink")], name="x-{content}/{style}")
+    assert deep[0].endswith("/ink.png") and len(deep[0].split("/")[0].encode()) <= 255
