@@ -1,6 +1,6 @@
 """What wakes the daemon."""
 
-from nst_pipeline.inbox.file_watcher import WakeUp
+from nst_pipeline.daemon.signals import WakeUp
 
 
 def test_a_wake_up_is_set_until_it_is_cleared() -> None:

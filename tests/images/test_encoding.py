@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.images.decoding import Decoded, decode, to_depth
-from nst_pipeline.images.encoding import encode, output_namer
+from nst_pipeline.images.encoding import encode
 
 MADE_BY = {"style": "ink", "recipe": {"size": 48}}
 KINDS = ["png", "jpeg", "webp", "tiff", "avif"]
@@ -113,12 +113,6 @@ def test_subsampling_is_obeyed() -> None:
             opened(encode(np.asarray(picture()), None, settings, MADE_BY))
         )
     assert layers == {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
-
-
-def test_names_follow_the_template() -> None:
-    settings = OutputSettings(name="{style}//{content}_{size}_{recipe}", format="jpeg")
-    name = output_namer(settings, style="ink", size=48, recipe="gatys")
-    assert name("cat") == "ink/cat_48_gatys.jpg"
 
 
 # 16 bits

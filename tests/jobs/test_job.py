@@ -149,6 +149,22 @@ def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
         list(pair([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
 
 
+def test_names_follow_the_template() -> None:
+    made = outputs(
+        [content("cat.png")], [style("ink", size=48)],
+        name="{style}//{content}_{size}_{recipe}", format="jpeg",
+    )  # fmt: skip
+    assert made == ["ink/cat_48_gatys.jpg"]
+
+
+def test_a_name_that_no_file_can_have_is_shortened_and_stays_apart() -> None:
+    made = outputs([content(f"{'漫' * 83}{n}.png") for n in "12"], [style("ink")])
+    assert len(set(made)) == 2
+    assert all(len(name.encode()) <= 255 and name.endswith(".png") for name in made)
+    deep = outputs([content(f"{'漫' * 83}.png")], [style("ink")], name="x-{content}/{style}")
+    assert deep[0].endswith("/ink.png") and len(deep[0].split("/")[0].encode()) <= 255
+
+
 def with_companions(name: str, **sha256s: str) -> Content:
     """Return a content with companions by their kinds, with ``_`` for the dot."""
     kinds = {kind.replace("_", "."): sha256 for kind, sha256 in sha256s.items()}

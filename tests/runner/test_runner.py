@@ -230,7 +230,7 @@ def test_a_missing_inbox_and_a_style_that_is_no_image_are_config_errors(config: 
     with pytest.raises(ConfigError) as caught:
         run(config)
     assert [p.partition(":")[0] for p in caught.value.problems] == ["styles.ink", "styles.oil"]
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match="mount or create it"):
         run(config.model_copy(update={"inbox": config.inbox / "gone"}))
 
 
