@@ -112,7 +112,7 @@ class StyleTargets:
         }
 
     def _of_picture(self, style: Style, index: int, scene: Scene) -> Targets:
-        longer = round(scene.scale.longer * self._recipe.style_scale)
+        longer = round(scene.scale.longer_side * self._recipe.style_scale)
         pixels = functools.cache(lambda: self._pixels(style.images[index], longer))
         if self._recipe.colors == "content":  # the targets are this content's alone
             return self._compute(colour.match_luminance(pixels(), scene.content))
