@@ -6,13 +6,13 @@ from pathlib import Path
 from PIL import Image
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.engine import Checkpoint, Progress, read_checkpoint
+from nst_pipeline.engine import Checkpoint, FunctionCallbacks, read_checkpoint
 from nst_pipeline.images.animation import Frames, snapshot_steps
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
 
 
-class JobCallbacks(Progress):
+class JobCallbacks(FunctionCallbacks):
     """Tells of jobs of one recipe, and keeps their snapshots and checkpoints."""
 
     def __init__(
@@ -32,7 +32,7 @@ class JobCallbacks(Progress):
             stepped: told of the progress.
             beat: called after every step.
         """
-        super().__init__(lambda index, done, loss: stepped(jobs[index], done, loss), beat)
+        super().__init__(lambda i, done, total, loss: stepped(jobs[i], done, loss), beat)
         self._state, self._jobs, self._frames = config.state, jobs, frames
         self.snapshot_steps = snapshot_steps(config.output, jobs[0].style.recipe.steps)
         self.checkpoint_seconds = config.checkpoint_seconds or float("inf")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.errors import DeviceLostError, ImageError, PipelineError
+from nst_pipeline.errors import ImageError, OutOfMemoryError, PipelineError
 from nst_pipeline.images.animation import Frames
 from nst_pipeline.images.decoding import Decoded, Pixels
 from nst_pipeline.jobs.job import Job, Source, Style
@@ -178,24 +177,26 @@ class EngineThread:
         from nst_pipeline.workers.callbacks import JobCallbacks
 
         assert work.content
-        left: list[tuple[Job, EngineStyle]] = []
+        given: list[tuple[Job, EngineStyle]] = []
         for job in jobs:
             try:
-                left.append((job, self._style(job.style)))
+                given.append((job, self._style(job.style)))
             except ImageError as error:
                 yield job, failure(error)
-        while left:
-            given, styles = zip(*left, strict=True)
-            callbacks = JobCallbacks(self._config, given, work.frames, work.stepped, work.beat)
-            try:
-                for result in transfer.paint(work.content.pixels, styles, callbacks, **work.extras):
-                    self.machine = _machine(transfer)
-                    yield left.pop(0)[0], result
-            except DeviceLostError:
-                raise
-            except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
-                for _ in range(_together(left, transfer.batch)):
-                    yield left.pop(0)[0], failure(error)
+        if not given:
+            return
+        jobs, styles = (list(part) for part in zip(*given, strict=True))
+        callbacks = JobCallbacks(self._config, jobs, work.frames, work.stepped, work.beat)
+        for indices, outcome in transfer.paint(
+            work.content.pixels, styles, callbacks, **work.extras
+        ):
+            results: list[Result | Failure] = []
+            if isinstance(outcome, Exception):
+                results += [failure(outcome)] * len(indices)
+            else:
+                self.machine = _machine(transfer)
+                results += outcome
+            yield from zip((jobs[index] for index in indices), results, strict=True)
 
     def _style(self, style: Style) -> EngineStyle:
         """Return what the engine takes as a style.
@@ -237,13 +238,6 @@ class EngineThread:
         return self._transfers[key]
 
 
-def _together(left: list[tuple[Job, EngineStyle]], batch: int) -> int:
-    """Return how many of the first jobs the engine paints together: those of equal regions."""
-    regions = left[0][0].style.sources.keys()
-    alike = itertools.takewhile(lambda pair: pair[0].style.sources.keys() == regions, left)
-    return len(list(itertools.islice(alike, batch)))
-
-
 def _machine(transfer: StyleTransfer) -> Machine:
     targets, memory = transfer.targets, transfer.memory_bytes()
     return Machine(*transfer.describe(), targets.hits, targets.misses, targets.bytes, memory)
@@ -251,6 +245,8 @@ def _machine(transfer: StyleTransfer) -> Machine:
 
 def failure(error: Exception) -> Failure:
     """Return what an error means for a job; only what we did not foresee has a trace."""
+    if isinstance(error, OutOfMemoryError):
+        return Failure(str(error))
     if isinstance(error, PipelineError):
         return Failure(str(error), kind="job")
     return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
