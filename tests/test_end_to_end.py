@@ -11,7 +11,7 @@ from PIL import Image
 from support import Silent, draw, make_home, manifests, wait_until
 
 from nst_pipeline.config.pipeline import load
-from nst_pipeline.engine import batch
+from nst_pipeline.engine import batch, tiles
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import ledger_path
 from nst_pipeline.runner.runner import run_once
@@ -31,6 +31,25 @@ def test_a_job_that_ran_out_of_memory_may_be_tried_again(
     assert {record.status for record in listener.records} == {"failed"}
     with Ledger(ledger_path(config)) as ledger:
         assert {(e.state, e.attempts) for e in ledger.entries()} == {("queued", 1)}
+
+
+@pytest.mark.parametrize(
+    ("tile", "way_out"),
+    [("on", "a smaller recipe.size"), ("off", "tile to 'on', or a smaller recipe.size")],
+)
+def test_pipeline_yaml_says_whether_to_paint_in_tiles(
+    tile: str, way_out: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: 10**6)
+    with (project / "pipeline.yaml").open("a") as settings:
+        settings.write(f"tile: {tile}\n")
+    listener = Silent()
+    run_once(load(project / "pipeline.yaml"), LocalExecutor, listener)
+    reasons = [record.error.reason for record in listener.records if record.error]
+    assert len(reasons) == 4
+    for reason in reasons:
+        assert "memory: the picture of 48 x 36 needs" in reason
+        assert reason.endswith(f"; set {way_out}")
 
 
 def test_the_whole_daemon_paints_with_the_network(tmp_path: Path) -> None:

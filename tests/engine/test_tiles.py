@@ -1,21 +1,17 @@
 """Evaluation in tiles gives what evaluation of the whole image gives."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from conftest import picture, wave
 
-from nst_pipeline.config.pipeline import load
-from nst_pipeline.config.weights import COMPACT_PATH, resolve
-from nst_pipeline.engine import Recipe, StyleTransfer, losses, make_recipe, tiles
+from nst_pipeline.config.weights import COMPACT_PATH
+from nst_pipeline.engine import Recipe, StyleTransfer, losses, tiles
 from nst_pipeline.engine.losses import LossModel, build_model, extract, style_statistic
 from nst_pipeline.engine.memory import SHARE, Need, estimate
 from nst_pipeline.engine.tiles import TiledModel, TileMode, Tiling, cut
 from nst_pipeline.engine.vgg import deepest, load_trunk
 from nst_pipeline.errors import OutOfMemoryError
-from nst_pipeline.workers.engine_thread import EngineThread
 
 LAYERS = ("pixels", "relu1_1", "relu2_1", "relu3_1")
 
@@ -264,10 +260,3 @@ def test_total_variation_by_strips_is_that_of_the_whole(
     expected = rows.mean((1, 2, 3)) + columns.mean((1, 2, 3))
     torch.testing.assert_close(losses.total_variation(pixels), expected)
     assert torch.autograd.gradcheck(losses.total_variation, pixels)
-
-
-def test_pipeline_yaml_says_whether_to_cut(project: Path) -> None:
-    settings = project / "pipeline.yaml"
-    settings.write_text(settings.read_text() + "tile: on\n")
-    engine = EngineThread(load(settings), resolve("compact"), lambda *_: None)
-    assert engine._transfer(make_recipe("compact")).tiling.mode == "on"
