@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
@@ -35,8 +36,12 @@ def changed_ns(file_signature: str) -> int:
     return int(file_signature.split()[2])
 
 
-def publish(path: Path, data: bytes) -> None:
+def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Make ``path`` hold ``data``: durably, and whole or not at all.
+
+    Args:
+        path: the file.
+        data: its bytes, or parts of them one after the other; an error of theirs is handed on.
 
     Raises:
         CannotCreateError: its folder is missing and cannot be made, or is not writable.
@@ -53,7 +58,7 @@ def publish(path: Path, data: bytes) -> None:
             temporary.unlink()
 
 
-def write_temporary(path: Path, data: bytes) -> Path:
+def write_temporary(path: Path, data: bytes | Iterable[bytes]) -> Path:
     """Write ``data`` durably to a new hidden file beside ``path``, and return its path.
 
     Raises:
@@ -68,7 +73,7 @@ def write_temporary(path: Path, data: bytes) -> Path:
         ) as file:
             temporary = Path(file.name)
             os.fchmod(file.fileno(), 0o666 & ~_umask())
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         return temporary

@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
 LIBRARIES = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "yaml": {"config", "preview"},
+    "yaml": {"config"},
     "torch": {"engine"},
     "torchvision": {"engine"},
     "safetensors": {"engine"},

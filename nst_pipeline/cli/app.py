@@ -300,6 +300,6 @@ def fetch_weights(
     url: Annotated[str | None, typer.Option(help="A mirror of the file.")] = None,
 ) -> None:
     """Download the ImageNet weights of VGG-19, checking their digest."""
-    from nst_pipeline.engine.vgg import fetch_imagenet
+    from nst_pipeline.cli.overrides import fetch_imagenet
 
-    typer.echo(f"imagenet  {fetch_imagenet(url, sys.stderr.isatty())}")
+    typer.echo(f"imagenet  {fetch_imagenet(url)}")

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from nst_pipeline.config.pipeline import Config, explain, load, parse
 from nst_pipeline.config.recipe import did_you_mean
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
 from nst_pipeline.config.weights import is_downloadable
-from nst_pipeline.errors import UsageError
+from nst_pipeline.errors import UnavailableError, UsageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 
@@ -169,6 +168,29 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
 def fetch_if_missing(weights: str) -> None:
     """Download the weights that the settings name, if that is what it takes."""
     if is_downloadable(weights):
-        from nst_pipeline.engine.vgg import fetch_imagenet
+        fetch_imagenet()
 
-        fetch_imagenet(progress=sys.stderr.isatty())
+
+def fetch_imagenet(url: str | None = None) -> Path:
+    """Download the ImageNet weights, with a bar on a terminal; return the file.
+
+    Args:
+        url: of a mirror; None: where torchvision has them from.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from nst_pipeline.engine import vgg
+
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    console = Console(stderr=True)
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("", total=None)
+            return vgg.fetch_imagenet(
+                url, lambda done, total: progress.update(task, completed=done, total=total)
+            )
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"{error}; `nst-pipeline weights fetch --url URL` loads it from a mirror"
+        ) from error

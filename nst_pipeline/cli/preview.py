@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from nst_pipeline.cli.display import Bars
     from nst_pipeline.config.weights import Weights
     from nst_pipeline.inbox.scanner import SourceFile
-    from nst_pipeline.preview.contact import Order
-    from nst_pipeline.preview.renderer import PreviewJob, Rendered, Source
+    from nst_pipeline.preview.contact import PreviewRequest
+    from nst_pipeline.preview.renderer import OnProgress, PreviewJob, Rendered, Subject
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -69,7 +69,7 @@ def preview(
     from nst_pipeline.errors import UsageError
     from nst_pipeline.files import ensure_folder
     from nst_pipeline.inbox import scanner
-    from nst_pipeline.preview.contact import Order
+    from nst_pipeline.preview.contact import PreviewRequest
     from nst_pipeline.preview.renderer import check_target
     from nst_pipeline.preview.sweeps import parse_sweeps
 
@@ -85,10 +85,10 @@ def preview(
     check_target(target, config, [*sources, *images], force)
     fetch_if_missing(config.weights)
     network = resolve(config.weights)
-    order = Order(config, network.id, size, iterations, sweeps)
-    order.jobs(1)  # every recipe is made once, so that a wrong one is told before the work
+    request = PreviewRequest(config, network.id, size, iterations, sweeps)
+    request.jobs(1)  # every recipe is made once, so that a wrong one is told before the work
     ensure_folder(target.parent)
-    _make(order, network, found, lambda: check_target(target, config, [], force), target)
+    _make(request, network, found, lambda: check_target(target, config, [], force), target)
 
 
 def _default_name(found: "list[SourceFile]", swept: list[str]) -> str:
@@ -98,7 +98,7 @@ def _default_name(found: "list[SourceFile]", swept: list[str]) -> str:
 
 
 def _make(
-    order: "Order",
+    request: "PreviewRequest",
     network: "Weights",
     found: "list[SourceFile]",
     check_again: Callable[[], None],
@@ -114,39 +114,44 @@ def _make(
     from nst_pipeline.preview.renderer import Renderer
 
     begun = time.monotonic()
-    jobs = order.jobs(len(found))
-    contents: list[Source] = []
-    painted: dict[str, Rendered] = {}
+    jobs = request.jobs(len(found))
+    contents: list[Subject] = []
+    rendered: dict[str, Rendered] = {}
     with Bars(Console()) as bars:
         bars.line(f"weights  {network.id}: {network.note}")
-        bars.begin(sum(job.recipe.steps for job in jobs), f"{len(jobs)} pictures")
-        check = end_on_signals()
-        renderer = Renderer(order.config, network, order.size, _stepper(bars), check)
+        steps = {job.key: job.recipe.steps for job in jobs}
+        bars.begin(sum(steps.values()), f"{len(jobs)} pictures")
+        check, move = end_on_signals(), _mover(bars)
+        renderer = Renderer(request.config, network, request.size, move, check)
         for number, one in enumerate(found):
-            source, done = renderer.paint(one, [s for s in jobs if s.content == number])
-            contents.append(source)
-            painted |= done
-        wrong = problems(jobs, contents, renderer.styles, painted)
+            wanted = [job for job in jobs if job.content == number]
+            subject, done = renderer.paint(one, wanted)
+            for job in wanted:
+                move(job, 1, 1)  # some failed, or ended early
+            contents.append(subject)
+            rendered |= done
+        wrong = problems(jobs, contents, renderer.styles, rendered)
         for reason in wrong:
             bars.line(f"failed   {reason}", "red")
-        count = sum(done.picture is not None for done in painted.values())
+        count = sum(done.picture is not None for done in rendered.values())
         if count:
             check_again()
-            publish(target, draw_sheet(order, contents, renderer.styles, painted))
+            publish(target, draw_sheet(request, contents, renderer.styles, rendered))
             seconds = time.monotonic() - begun
             bars.line(f"sheet    {shown(target)}: {count} painted in {seconds:.1f} s")
-            if order.sweeps:
-                bars.line(f"recipe   {order.hint()}")
+            if request.sweeps:
+                bars.line(f"recipe   {request.hint()}")
     if wrong:
         raise typer.Exit(1)
 
 
-def _stepper(bars: "Bars") -> "Callable[[PreviewJob, int, float], None]":
-    """Return what moves the bars when a picture is ``done`` steps old."""
-    steps: dict[str, int] = {}
+def _mover(bars: "Bars") -> "OnProgress":
+    """Return what moves the bars by the steps that a picture has made."""
+    moved: dict[str, int] = {}
 
-    def stepped(job: "PreviewJob", done: int, loss: float) -> None:
-        bars.advance(done - steps.get(job.key, 0))
-        steps[job.key] = done
+    def move(job: "PreviewJob", done: int, total: int) -> None:
+        steps = job.recipe.steps * done // total
+        bars.advance(steps - moved.get(job.key, 0))
+        moved[job.key] = steps
 
-    return stepped
+    return move

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -89,7 +90,14 @@ StyleLayers = Annotated[
     BeforeValidator(_weigh_layers),
     AfterValidator(functools.partial(_check_layers, known=STYLE_LAYER_NAMES)),
 ]
-Side = Annotated[int, Field(ge=32, le=16384)]
+SHORTEST_SIDE = 32
+"""What the five poolings of VGG-19 need, in pixels."""
+COARSEST_SIDE = 128
+"""Longer side, in pixels, that ``scales: auto`` begins with."""
+LARGEST_SIDE = 16384
+"""The most that a size can be set to, in pixels."""
+
+Side = Annotated[int, Field(ge=SHORTEST_SIDE, le=LARGEST_SIDE)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -167,8 +175,61 @@ class Recipe(Settings):
 
     @property
     def steps(self) -> int:
-        """Steps of L-BFGS over all scales."""
-        return self.iterations if isinstance(self.iterations, int) else sum(self.iterations)
+        """Steps of L-BFGS over all scales, if none ends early.
+
+        With ``size: original`` and listed scales they depend on the content: then those of the
+        largest content, which are the most.
+        """
+        return sum(steps for _, steps in plan_sides(self, LARGEST_SIDE + 1))
+
+
+def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
+    """Return the sizes that a pastiche grows through, coarse to fine, and the steps at each.
+
+    ``scales: auto`` begins with `COARSEST_SIDE` and about doubles. ``iterations`` as one number is
+    the sum: every scale gets half the steps of the one before, where a step is cheap and changes
+    much. As a list it says how many scales ``auto`` makes; what is to end at `COARSEST_SIDE` or
+    below then begins smaller, and doubles.
+
+    Args:
+        recipe: gives ``size``, ``scales`` and ``iterations``.
+        longer_side: of the content, in pixels; the last size if the recipe keeps the original.
+
+    Returns:
+        The longer side in pixels, which never shrinks, and the steps of L-BFGS, at least 1.
+    """
+    final = longer_side if recipe.size == "original" else recipe.size
+    iterations = recipe.iterations
+    if recipe.scales == "auto":
+        sides = _grow(final, None if isinstance(iterations, int) else len(iterations))
+    else:
+        listed = () if recipe.scales == 1 else recipe.scales
+        sides = [*(side for side in listed if side < final), final]
+    if isinstance(iterations, int):
+        sides = sides[-iterations:]
+        return list(zip(sides, _halving(iterations, len(sides)), strict=True))
+    return [(side, iterations[min(k, len(iterations) - 1)]) for k, side in enumerate(sides)]
+
+
+def _grow(final: int, count: int | None) -> list[int]:
+    """Return ``count`` sides that grow geometrically to ``final``; None: as many as double."""
+    first: float = COARSEST_SIDE
+    if count is None:
+        count = 1 + max(0, round(math.log2(final / first)))
+    elif final <= first:
+        first = min(final, max(SHORTEST_SIDE, final / 2 ** (count - 1)))
+    sides = [round(first * (final / first) ** (k / (count - 1))) for k in range(count - 1)]
+    return [*sides, final]
+
+
+def _halving(total: int, count: int) -> list[int]:
+    """Return ``count`` numbers from 1 up that halve from one to the next and sum to ``total``."""
+    left, numbers = total - count, []
+    for k in range(count):
+        share = 1 / (2 - 0.5 ** (count - k - 1))
+        numbers.append(round(left * share))
+        left -= numbers[-1]
+    return [number + 1 for number in numbers]
 
 
 def recipe_digest(recipe: Recipe) -> str:

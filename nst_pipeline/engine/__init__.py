@@ -17,13 +17,19 @@ import os
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from nst_pipeline.config.recipe import Recipe, make_recipe  # noqa: E402
-from nst_pipeline.engine.batch import Callbacks, Losses, Result  # noqa: E402
+from nst_pipeline.engine.batch import (  # noqa: E402
+    Callbacks,
+    FunctionCallbacks,
+    Losses,
+    OnStep,
+    Result,
+)
 from nst_pipeline.engine.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
-from nst_pipeline.engine.styles import Style  # noqa: E402
+from nst_pipeline.engine.styles import Style, make_style  # noqa: E402
 from nst_pipeline.engine.targets import TargetCache  # noqa: E402
-from nst_pipeline.engine.transfer import Progress, StyleTransfer  # noqa: E402
+from nst_pipeline.engine.transfer import StyleTransfer  # noqa: E402
 
 __all__ = [
-    "Checkpoint", "Losses", "Progress", "Recipe", "Result", "Style", "StyleTransfer",
-    "TargetCache", "Callbacks", "make_recipe", "read_checkpoint",
+    "Callbacks", "Checkpoint", "FunctionCallbacks", "Losses", "OnStep", "Recipe", "Result",
+    "Style", "StyleTransfer", "TargetCache", "make_recipe", "make_style", "read_checkpoint",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,12 @@ class Result:
         return to_image(to_tensor(self.pixels))
 
 
+OnStep = Callable[[int, int, int, float], None]
+"""Takes the style's index, the steps done, those in all, and the best loss so far."""
+
+
 class Callbacks:
-    """What a batch at work tells, and asks. This one does nothing.
+    """What is called while a batch is painted. This one does nothing.
 
     Styles are known by their index among all of the content's.
 
@@ -75,11 +79,15 @@ class Callbacks:
     snapshot_steps = 0
     checkpoint_seconds = float("inf")
 
-    def stepped(self, index: int, done: int, loss: float) -> None:
-        """Take the steps done and the best loss, every ten steps."""
+    def stepped(self, index: int, done: int, total: int, loss: float) -> None:
+        """Take the steps done of all scales' total, and the best loss; called every ten steps."""
 
     def check(self) -> None:
-        """Raise whatever is to end the work; called after every step."""
+        """Raise what is to end the work; called after every step.
+
+        An ``Exception`` ends the batch at work alone; any other, such as ``KeyboardInterrupt``,
+        ends everything.
+        """
 
     def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
         """Take an unfinished picture."""
@@ -92,29 +100,49 @@ class Callbacks:
         return None
 
 
+class FunctionCallbacks(Callbacks):
+    """Callbacks that call a function after a step, and another to ask whether to go on."""
+
+    def __init__(
+        self, on_step: OnStep | None = None, check: Callable[[], None] | None = None
+    ) -> None:
+        """Call ``on_step`` every ten steps, and ``check``, which may raise, after every one."""
+        self._on_step, self._check = on_step, check
+
+    def stepped(self, index: int, done: int, total: int, loss: float) -> None:
+        """Hand on the progress."""
+        if self._on_step:
+            self._on_step(index, done, total, loss)
+
+    def check(self) -> None:
+        """Ask whether to go on."""
+        if self._check:
+            self._check()
+
+
 class Objective:
     """The loss of pastiches of one content at one scale, and its gradient."""
 
-    def __init__(self, scene: Scene, model: LossModel | TiledModel, painted: Tensor | None) -> None:
-        """Judge by ``model``; only where ``painted`` says so, pixels matter."""
-        self._scene, self._model, self._painted = scene, model, painted
+    def __init__(self, scene: Scene, model: LossModel | TiledModel, mask: Tensor | None) -> None:
+        """Take the losses from ``model``, of what ``mask`` (1, 1, H, W) lets of the pixels in."""
+        self._scene, self._model, self.mask = scene, model, mask
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses (B,) of unfinished ``pixels`` (B, 3, H, W), and their gradient."""
+        """Return the losses (B,) of optimised ``pixels`` (B, 3, H, W), and their gradient."""
         pixels = pixels.detach().requires_grad_()
-        losses = self._terms(blend(self._scene.seen, pixels, self._painted)).sum(0)
+        losses = self._terms(blend(self._scene.network_input, pixels, self.mask)).sum(0)
         (gradient,) = torch.autograd.grad(losses.sum(), pixels)
         return losses, gradient
 
     @torch.no_grad()
-    def of_unfinished(self, pixels: Tensor) -> list[Losses]:
-        """Return the losses of unfinished ``pixels`` (B, 3, H, W)."""
-        return self._rows(blend(self._scene.seen, pixels, self._painted))
+    def of_optimised(self, pixels: Tensor) -> list[Losses]:
+        """Return the losses of ``pixels`` (B, 3, H, W) as the optimiser has them."""
+        return self._rows(blend(self._scene.network_input, pixels, self.mask))
 
     @torch.no_grad()
     def of_finished(self, pixels: Tensor) -> list[Losses]:
-        """Return the losses of finished ``pixels`` (B, 3, H, W)."""
-        return self._rows(self._scene.view(pixels))
+        """Return the losses of ``pixels`` (B, 3, H, W) as people get them."""
+        return self._rows(self._scene.as_input(pixels))
 
     def _rows(self, image: Tensor) -> list[Losses]:
         terms = self._terms(image)
@@ -122,7 +150,7 @@ class Objective:
         return [Losses(*row) for row in rows]
 
     def _terms(self, image: Tensor) -> Tensor:
-        """Return the weighted losses (3, B) of what the network is to see."""
+        """Return the weighted losses (3, B) of what the network gets."""
         recipe = self._scene.recipe
         # The gradient comes in reverse order: the model's first, with nothing else to hold.
         tv = total_variation(image) if recipe.tv_weight else image.new_zeros(len(image))
@@ -165,11 +193,11 @@ class Batch:
         if resume and resume.history_size != self.history_size:
             resume = None
         begun = time.perf_counter() - (resume.seconds if resume else 0)
-        done, found = (resume.before if resume else 0), None
+        done, found = (resume.steps_before if resume else 0), None
         first = resume.scale if resume else 0
-        for index, scene in enumerate(self.scenes[first:], first):
-            objective, painted = self._objective(scene)
-            work = _Work(self, callbacks, scene, painted, index, done, begun)
+        for number, scene in enumerate(self.scenes[first:], first):
+            objective = self._objective(scene)
+            reporter = _ScaleReporter(self, callbacks, number, objective.mask, done, begun)
             found = minimise(
                 objective,
                 self._start(scene) if found is None else resize(found.point, scene.scale.size),
@@ -178,18 +206,20 @@ class Batch:
                 project=_clamp,
                 radius=LONGEST_STEP,
                 tolerance=scene.recipe.tolerance,
-                on_step=work.stepped,
-                after_step=work.after_step,
-                resume=resume.tensors if resume and index == first else None,
+                on_report=reporter.on_report,
+                after_step=reporter.after_step,
+                resume=resume.tensors if resume and number == first else None,
             )
             done += found.iterations
         assert found is not None
-        return self._results(objective, scene.finish(found.point, painted), found, done, begun)
+        return self._results(
+            objective, scene.finish(found.point, objective.mask), found, done, begun
+        )
 
-    def _objective(self, scene: Scene) -> tuple[Objective, Tensor | None]:
+    def _objective(self, scene: Scene) -> Objective:
         recipe = scene.recipe
         targets = [self.targets.get(styles, scene) for styles in self.styles]
-        painted, parts = masks_at(self.masks, regions(self.styles[0]), scene.content)
+        mask, region_masks = masks_at(self.masks, regions(self.styles[0]), scene.content)
         model = build_model(
             self.trunk,
             scene.features,
@@ -198,11 +228,10 @@ class Batch:
             recipe.style_layers,
             recipe.balanced,
             recipe.statistic,
-            parts,
+            region_masks,
         )
         image = scene.content.expand(len(self.styles), -1, -1, -1)
-        tiled = self.tiling.model(model, image, self.history_size)
-        return Objective(scene, tiled, painted), painted
+        return Objective(scene, self.tiling.model(model, image, self.history_size), mask)
 
     def _start(self, scene: Scene) -> Tensor:
         colours = [functools.partial(self.targets.colours, styles) for styles in self.styles]
@@ -211,7 +240,7 @@ class Batch:
     def _results(
         self, objective: Objective, finished: Tensor, found: Minimum, done: int, begun: float
     ) -> list[Result]:
-        before = objective.of_unfinished(self._start(self.scenes[-1]))
+        before = objective.of_optimised(self._start(self.scenes[-1]))
         pixels = [quantise(pastiche, self.bits) for pastiche in finished]
         saved = torch.cat([to_tensor(one) for one in pixels]).to(finished)
         after = objective.of_finished(saved)
@@ -224,28 +253,26 @@ class Batch:
         ]
 
 
-class _Work:
-    """One scale's work, as its callbacks sees it."""
+class _ScaleReporter:
+    """Calls a batch's callbacks from the optimiser of one scale."""
 
     def __init__(
         self,
         batch: Batch,
         callbacks: Callbacks,
-        scene: Scene,
-        painted: Tensor | None,
         scale: int,
-        before: int,
+        mask: Tensor | None,
+        steps_before: int,
         begun: float,
     ) -> None:
-        self._callbacks, self._indices = callbacks, batch.indices
-        self._history_size = batch.history_size
-        self._scene, self._painted = scene, painted
-        self._scale, self._before, self._begun = scale, before, begun
-        self._saved = time.perf_counter()
+        self._batch, self._callbacks = batch, callbacks
+        self._scale, self._mask, self._steps_before = scale, mask, steps_before
+        self._total = sum(scene.scale.iterations for scene in batch.scenes)
+        self._begun, self._saved = begun, time.perf_counter()
 
-    def stepped(self, done: int, losses: list[float]) -> None:
-        for index, loss in zip(self._indices, losses, strict=True):
-            self._callbacks.stepped(index, self._before + done, loss)
+    def on_report(self, done: int, losses: list[float]) -> None:
+        for index, loss in zip(self._batch.indices, losses, strict=True):
+            self._callbacks.stepped(index, self._steps_before + done, self._total, loss)
 
     def after_step(self, lbfgs: Lbfgs) -> None:
         try:
@@ -254,10 +281,10 @@ class _Work:
             if time.perf_counter() - self._begun >= self._callbacks.checkpoint_seconds:
                 self._save(lbfgs)
             raise
-        done = self._before + lbfgs.done
+        done = self._steps_before + lbfgs.done
         if self._callbacks.snapshot_steps and done % self._callbacks.snapshot_steps == 0:
-            pictures = self._scene.finish(lbfgs.best_point, self._painted)
-            for index, pixels in zip(self._indices, pictures, strict=True):
+            pictures = self._batch.scenes[self._scale].finish(lbfgs.best_point, self._mask)
+            for index, pixels in zip(self._batch.indices, pictures, strict=True):
                 self._callbacks.snapshot(index, done, to_image(pixels))
         if time.perf_counter() - self._saved >= self._callbacks.checkpoint_seconds:
             self._save(lbfgs)
@@ -265,8 +292,10 @@ class _Work:
     def _save(self, lbfgs: Lbfgs) -> None:
         tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
         seconds = time.perf_counter() - self._begun
-        checkpoint = Checkpoint(self._scale, self._before, seconds, self._history_size, tensors)
-        self._callbacks.checkpoint(self._indices, checkpoint)
+        checkpoint = Checkpoint(
+            self._scale, self._steps_before, seconds, self._batch.history_size, tensors
+        )
+        self._callbacks.checkpoint(self._batch.indices, checkpoint)
         self._saved = time.perf_counter()
 
 

@@ -1,4 +1,4 @@
-"""Work in the middle, as bytes and back."""
+"""Checkpoints: an unfinished batch, as bytes and back."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever what a checkpoint holds, or means, does."""
 PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A batch in the middle of its work.
+    """An unfinished batch: all that it needs to go on.
 
     Attributes:
         scale: index of the scale at work.
-        before: steps done at the scales before it.
+        steps_before: done at the scales before it.
         seconds: worked so far.
         history_size: steps that the optimiser remembers.
         tensors: state of the optimiser, on the CPU.
     """
 
     scale: int
-    before: int
+    steps_before: int
     seconds: float
     history_size: int
     tensors: dict[str, Tensor]
@@ -33,7 +33,8 @@ class Checkpoint:
     def to_bytes(self) -> bytes:
         """Return the whole of it."""
         progress = torch.tensor(
-            [FORMAT, self.scale, self.before, self.seconds, self.history_size], dtype=torch.float64
+            [FORMAT, self.scale, self.steps_before, self.seconds, self.history_size],
+            dtype=torch.float64,
         )
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         return save({PROGRESS: progress, **tensors})
@@ -43,9 +44,9 @@ def read_checkpoint(data: bytes) -> Checkpoint | None:
     """Return what `Checkpoint.to_bytes` gave; None if it is damaged or of another format."""
     try:
         tensors = load(data)
-        number, scale, before, seconds, history_size = tensors.pop(PROGRESS).tolist()
+        number, scale, steps_before, seconds, history_size = tensors.pop(PROGRESS).tolist()
     except (SafetensorError, KeyError, ValueError):
         return None
     if number != FORMAT:
         return None
-    return Checkpoint(int(scale), int(before), seconds, int(history_size), tensors)
+    return Checkpoint(int(scale), int(steps_before), seconds, int(history_size), tensors)

@@ -1,6 +1,7 @@
 """Devices and precisions: which there are, what they are called, and how they fail."""
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 from typing import Literal
 
@@ -49,19 +50,29 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
 
 
 def describe_precision(dtype: torch.dtype) -> str:
-    """Return a precision as pipeline.yaml names it."""
+    """Return a precision by its short name, ``bf16`` or ``fp32``."""
     return "bf16" if dtype == torch.bfloat16 else "fp32"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the device or the machine has no memory left."""
+    """Tell whether an error of torch or Python says that there is no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
+def release_memory(error: BaseException, device: torch.device) -> None:
+    """Free what the frames that an error went through hold, so that it may be kept."""
+    chained: BaseException | None = error
+    while chained is not None:
+        traceback.clear_frames(chained.__traceback__)
+        chained = chained.__cause__ or chained.__context__
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 @contextlib.contextmanager
-def broken_device_told(device: torch.device) -> Iterator[None]:
+def detect_lost_device(device: torch.device) -> Iterator[None]:
     """Raise `DeviceLostError` for an error after which CUDA answers nothing but errors."""
     try:
         yield

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from nst_pipeline.config.recipe import SHORTEST_SIDE
 from nst_pipeline.errors import ShapeError
 
 Pixels = Image.Image | NDArray[Any] | Tensor
@@ -19,9 +20,6 @@ Picture = Pixels | Callable[[], Pixels]
 """Pixels, or a function that gives them whenever they are needed, so that they need not stay."""
 
 Bits = Literal[8, 16]
-
-SHORTEST_SIDE = 32
-"""What the five poolings of VGG-19 need."""
 
 
 def to_tensor(picture: Picture) -> Tensor:

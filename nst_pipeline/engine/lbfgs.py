@@ -18,8 +18,8 @@ Must neither change nor keep its argument: the minimiser writes the next point i
 Project = Callable[[Tensor], Tensor]
 """Maps points (B, N), of one image or more, into the feasible set."""
 
-OnStep = Callable[[int, list[float]], None]
-"""Takes the number of steps done and the losses then."""
+OnReport = Callable[[int, list[float]], None]
+"""Takes the number of steps done and the best loss of each image."""
 
 EXPLOSION_FACTOR = 100.0
 FIRST_STEP = 0.1
@@ -38,7 +38,7 @@ _CONVERGED, _DIVERGED, _SETTLED = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Progress:
+class Report:
     """Where a minimisation stands.
 
     Attributes:
@@ -59,7 +59,7 @@ class Minimum:
     Attributes:
         point: the best finite point of each image, (B, ...).
         iterations: steps done.
-        stop_reasons: as in `Progress`; ``iterations`` where all of them were done.
+        stop_reasons: as in `Report`; ``iterations`` where all of them were done.
     """
 
     point: Tensor
@@ -264,11 +264,11 @@ class Lbfgs:
         for group, *values in zip(self._groups, loss, gradients, strict=True):
             group.move(*values)
 
-    def report(self) -> Progress:
-        """Ask the device how far it is."""
+    def report(self) -> Report:
+        """Return where the minimisation stands; this waits for the device."""
         losses = torch.cat([group.best_loss for group in self._groups])
         reasons = torch.cat([group.reason for group in self._groups])
-        return Progress(
+        return Report(
             losses.flatten().tolist(), [STOP_REASONS[i] for i in reasons.flatten().tolist()]
         )
 
@@ -297,7 +297,7 @@ def minimise(
     project: Project | None = None,
     radius: float | None = None,
     tolerance: float = 0.0,
-    on_step: OnStep | None = None,
+    on_report: OnReport | None = None,
     report_every: int = 10,
     after_step: Callable[[Lbfgs], None] | None = None,
     resume: Mapping[str, Tensor] | None = None,
@@ -321,7 +321,7 @@ def minimise(
             about curvature when the objective runs in bf16.
         tolerance: an image whose best loss changed by less than this share over a window rests;
             0: never.
-        on_step: called every ``report_every`` steps, and after the first and the last.
+        on_report: called every ``report_every`` steps, and after the first and the last.
         report_every: the device is asked for numbers only this often.
         after_step: called after every step; whatever it raises ends the minimisation.
         resume: what `Lbfgs.state` gave in an earlier call with the same arguments.
@@ -344,10 +344,10 @@ def minimise(
         if after_step:
             after_step(lbfgs)
         if lbfgs.done in (1, iterations) or lbfgs.done % report_every == 0:
-            progress = lbfgs.report()
-            reasons = progress.stop_reasons
-            if on_step:
-                on_step(lbfgs.done, progress.losses)
+            report = lbfgs.report()
+            reasons = report.stop_reasons
+            if on_report:
+                on_report(lbfgs.done, report.losses)
     return Minimum(lbfgs.best_point, lbfgs.done, [r or "iterations" for r in reasons])
 
 

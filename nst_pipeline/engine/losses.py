@@ -331,13 +331,13 @@ def build_model(
     layers: OrderedDict[str, nn.Module] = OrderedDict(normalization=Normalization(dtype))
     content: dict[str, ContentLoss] = {}
     style: dict[str, StyleLoss] = {}
-    seen = ""
+    previous = ""
     for name, layer in (("pixels", None), *trunk.named_children()):
         if layer is not None:
-            # In place, unless a loss looks at what comes in: half of the memory's traffic.
-            is_watched = seen in content_targets or seen in style_targets
-            in_place = isinstance(layer, nn.ReLU) and not is_watched
-            layers[name], seen = nn.ReLU(inplace=True) if in_place else layer, name
+            # In place, unless a loss compares what comes in: half of the memory's traffic.
+            is_compared = previous in content_targets or previous in style_targets
+            in_place = isinstance(layer, nn.ReLU) and not is_compared
+            layers[name], previous = nn.ReLU(inplace=True) if in_place else layer, name
         if masks is not None and name.startswith("pool"):
             masks = F.avg_pool2d(masks, 2)
         if name in content_targets:

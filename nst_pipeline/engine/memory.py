@@ -1,6 +1,6 @@
-"""How much memory a transfer takes, and how much there is: pure arithmetic, and the system's word.
+"""How much memory a transfer takes (pure arithmetic), and how much there is (the system says).
 
-The engine asks before it works, so that what cannot fit is told and not tried.
+The engine asks before it works, so that what cannot fit is refused and not tried.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from nst_pipeline.config.recipe import LAYER_NAMES
+from nst_pipeline.errors import OutOfMemoryError
 
 SHARE = 0.9
 """Of the available memory, what a transfer may take."""
@@ -65,16 +66,16 @@ class _Layer:
         before: its input.
         after: its output.
         kept: blocks that are kept from its forward pass until its backward pass.
-        watched: whether a loss looks at its output.
-        passing: what is needed for a moment more.
+        has_loss: whether a loss compares its output.
+        temporary: what it needs besides while it is computed.
     """
 
     kind: str
     before: int
     after: int
     kept: tuple[int, ...]
-    watched: bool
-    passing: int
+    has_loss: bool
+    temporary: int
 
     def peak(self, below: int) -> int:
         """Return the most that it takes in either direction.
@@ -82,11 +83,11 @@ class _Layer:
         Args:
             below: what it and the layers before it keep.
         """
-        peaks = [below + self.passing]
-        if self.kind == "relu" or self.watched:
+        peaks = [below + self.temporary]
+        if self.kind == "relu" or self.has_loss:
             peaks.append(below + 2 * self.after)  # the gradient that comes, and a new one
         if self.kind == "conv":
-            peaks.append(below - sum(self.kept) + self.before + self.after + self.passing)
+            peaks.append(below - sum(self.kept) + self.before + self.after + self.temporary)
         elif self.kind == "pool":
             peaks.append(below + self.before)
         return max(peaks)
@@ -116,7 +117,7 @@ def estimate(
         history_size: steps that the optimiser remembers.
         value_bytes: of one activation: 4 in fp32, 2 in bf16.
         pooling: ``max`` keeps where it took each value from, eight bytes each.
-        regions: masks that styles are bound to.
+        regions: masks that the statistics are restricted by; 0: the whole picture's are compared.
         heap_block: bytes of the largest block that stays with the process when it is freed; 0 for
             CUDA.
         padding: anything but ``zeros`` keeps a padded copy of what each convolution takes.
@@ -145,9 +146,9 @@ def _layers(
     regions: int,
     padding: str,
 ) -> tuple[list[_Layer], int]:
-    """Return the layers up to the last that is watched, and the bytes of all targets."""
-    watched = {*content_layers, *style_layers}
-    last = max((LAYER_NAMES.index(name) for name in watched - {"pixels"}), default=-1)
+    """Return the layers up to the last that is compared, and the bytes of all targets."""
+    compared = {*content_layers, *style_layers}
+    last = max((LAYER_NAMES.index(name) for name in compared - {"pixels"}), default=-1)
     (height, width), channels, targets, previous = size, 3, 0, ""
     before = batch * channels * height * width * value_bytes
     found: list[_Layer] = []
@@ -160,8 +161,8 @@ def _layers(
         elif kind == "pool":
             height, width = height // 2, width // 2
         count = batch * channels * height * width
-        after, passing = count * value_bytes, weights  # which convolutions bring into order
-        kept = [] if kind == "relu" and previous not in watched else [after]  # none: in place
+        after, temporary = count * value_bytes, weights  # which convolutions bring into order
+        kept = [] if kind == "relu" and previous not in compared else [after]  # none: in place
         if kind == "conv" and padding != "zeros":
             kept.append(padded)
             before = 2 * padded  # the copy and its gradient
@@ -173,27 +174,27 @@ def _layers(
             matrix = batch * max(regions, 1) * channels**2 * 4
             targets += 2 * matrix  # in the cache, and beside each other
             kept += [matrix, *[after] * regions]  # the difference, the features under each mask
-            passing += 2 * matrix + (count * 4 if value_bytes < 4 else 0)  # a float32 copy
-        found.append(_Layer(kind, before, after, tuple(kept), name in watched, passing))
+            temporary += 2 * matrix + (count * 4 if value_bytes < 4 else 0)  # a float32 copy
+        found.append(_Layer(kind, before, after, tuple(kept), name in compared, temporary))
         before, previous = after, name
     return found, targets
 
 
 def fitting_batch(
-    need: Callable[[int], Need], available: int | None, most: int, share: float = SHARE
+    need: Callable[[int], Need], available: int | None, wanted: int, share: float = SHARE
 ) -> int:
-    """Return the largest batch up to ``most`` whose need fits in a share of what is available.
+    """Return the largest batch up to ``wanted`` whose need fits in a share of what is available.
 
     Args:
         need: gives what a batch needs.
-        available: bytes; None: nobody knows, and the batch wanted fits.
-        most: the batch wanted.
+        available: bytes; None: nobody knows, and every batch fits.
+        wanted: the batch to begin with.
         share: of the available bytes that may be used.
 
     Returns:
         0 if not even one image fits.
     """
-    fitting = (batch for batch in range(most, 0, -1) if fits(need(batch), available, share))
+    fitting = (batch for batch in range(wanted, 0, -1) if fits(need(batch), available, share))
     return next(fitting, 0)
 
 
@@ -202,11 +203,22 @@ def fits(need: Need, available: int | None, share: float = SHARE) -> bool:
     return available is None or need.total <= share * available
 
 
-def refusal(size: tuple[int, int], need: Need, available: int) -> str:
-    """Return what to tell about a picture of ``size`` (height, width) that cannot fit."""
-    return (
-        f"the picture of {size[1]} x {size[0]} needs {need} of {available / 1e9:.1f} GB; "
-        "set tile: on, a smaller size or history_size"
+def refusal(
+    size: tuple[int, int], need: Need | None, available: int | None, is_tiled: bool
+) -> OutOfMemoryError:
+    """Return the error to raise for a picture that memory does not suffice for.
+
+    Args:
+        size: of the picture, height and width.
+        need: what it takes with the shortest history; None: nobody knows.
+        available: bytes; None: nobody knows, or the device ran out of them.
+        is_tiled: whether it was to be evaluated in tiles.
+    """
+    needed = f"{need or 'more memory than there is'}"
+    there = f" of {available / 1e9:.1f} GB" if available is not None else ""
+    way_out = "a smaller recipe.size" if is_tiled else "tile to 'on', or a smaller recipe.size"
+    return OutOfMemoryError(
+        f"memory: the picture of {size[1]} x {size[0]} needs {needed}{there}; set {way_out}"
     )
 
 

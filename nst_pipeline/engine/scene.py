@@ -1,6 +1,6 @@
-"""A content at one scale, its masks, and what the pastiche starts as and ends as there."""
+"""A content at one scale, its masks, and what a pastiche starts as and ends as there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,8 @@ from nst_pipeline.engine.scales import Scale
 from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.errors import ImageError
 
-PAINTED = ""
-"""Name of the mask that says where anything is painted at all."""
+WHOLE = ""
+"""Name of the mask that says where anything is painted at all; the others are regions'."""
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,25 @@ class Scene:
         recipe: what decides the pixels.
         scale: size and steps.
         content: the picture, (1, 3, H, W).
-        seen: the picture as the network sees it: in grey if the recipe keeps the colours.
-        features: of ``seen``, by content layer.
+        network_input: the picture as the network gets it: in grey if the recipe keeps the colours.
+        features: of ``network_input``, by content layer.
     """
 
     recipe: Recipe
     scale: Scale
     content: Tensor
-    seen: Tensor
+    network_input: Tensor
     features: dict[str, Tensor]
 
-    def finish(self, pastiche: Tensor, painted: Tensor | None) -> Tensor:
-        """Return a pastiche (B, 3, H, W) as people are to see it."""
-        pastiche = blend(self.seen, pastiche, painted)
+    def finish(self, pastiche: Tensor, mask: Tensor | None) -> Tensor:
+        """Return an optimised pastiche (B, 3, H, W) as people get it."""
+        pastiche = blend(self.network_input, pastiche, mask)
         if self.recipe.colors == "content":
             return colour.with_colours_of(pastiche, self.content)
         return pastiche
 
-    def view(self, finished: Tensor) -> Tensor:
-        """Return a finished picture (B, 3, H, W) as the network sees it."""
+    def as_input(self, finished: Tensor) -> Tensor:
+        """Return a finished picture (B, 3, H, W) as the network gets it."""
         return colour.grey(finished) if self.recipe.colors == "content" else finished
 
 
@@ -53,23 +53,28 @@ def make_scene(
     """Return the scene of a content (1, 3, H, W) of any size."""
     device = next(trunk.parameters()).device
     content = resize(content, scale.size).to(device)
-    seen = colour.grey(content) if recipe.colors == "content" else content
-    features = tiling.features(trunk, seen, set(recipe.content_layers))
-    return Scene(recipe, scale, content, seen, features)
+    network_input = colour.grey(content) if recipe.colors == "content" else content
+    features = tiling.features(trunk, network_input, set(recipe.content_layers))
+    return Scene(recipe, scale, content, network_input, features)
 
 
-def blend(content: Tensor, pastiche: Tensor, painted: Tensor | None) -> Tensor:
-    """Return ``pastiche`` where ``painted`` is 1, ``content`` where it is 0."""
-    return pastiche if painted is None else torch.lerp(content, pastiche, painted)
+def blend(content: Tensor, pastiche: Tensor, mask: Tensor | None) -> Tensor:
+    """Return ``pastiche`` where ``mask`` is 1, ``content`` where it is 0."""
+    return pastiche if mask is None else torch.lerp(content, pastiche, mask)
+
+
+def guide_count(masks: Container[str], regions: Sequence[str]) -> int:
+    """Return how many masks `masks_at` gives to restrict the statistics of styles."""
+    return len(regions) or int(WHOLE in masks)
 
 
 def masks_at(
-    masks: Mapping[str, Tensor], regions: tuple[str, ...], like: Tensor
+    masks: Mapping[str, Tensor], regions: Sequence[str], like: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return where is painted (1, 1, H, W) and the regions of the styles (1, R, H, W).
+    """Return where anything is painted (1, 1, H, W), and where each style is (1, R, H, W).
 
     Args:
-        masks: (1, 1, H, W) in [0, 1], by name; `PAINTED` limits all.
+        masks: (1, 1, H, W) in [0, 1], by name; `WHOLE` limits all.
         regions: names of the masks, one for each style of a set; empty: one style for all.
         like: what size and device they are wanted for, (1, 3, H, W).
 
@@ -78,41 +83,48 @@ def masks_at(
     """
     if missing := [name for name in regions if name not in masks]:
         raise ImageError(
-            f"there is no mask for the region {missing[0]!r}; put NAME.mask.{missing[0]}.png "
-            "beside the content NAME"
+            f"masks: there is none of the region {missing[0]!r}; give one of that name"
         )
     height, width = like.shape[-2:]
     fitted = {name: resize(mask, (height, width)).to(like) for name, mask in masks.items()}
-    painted = fitted.get(PAINTED)
+    whole = fitted.get(WHOLE)
     if not regions:
-        return painted, painted
+        return whole, whole
     parts = torch.cat([fitted[name] for name in regions], 1)
-    if painted is None:
+    if whole is None:
         return parts.sum(1, keepdim=True).clamp(0, 1), parts
-    return painted, parts * painted
+    return whole, parts * whole
+
+
+def check_init(recipe: Recipe, init: object | None) -> None:
+    """See that there is a picture to start from where the recipe demands one.
+
+    Raises:
+        ImageError: there is none.
+    """
+    if recipe.init == "image" and init is None:
+        raise ImageError(
+            "init: the recipe starts from a picture, and there is none; give one, or another "
+            "recipe.init"
+        )
 
 
 def first_pastiche(
     scene: Scene, colours: Callable[[], colour.Moments], init: Tensor | None
 ) -> Tensor:
-    """Return what the pastiche (1, 3, H, W) starts as.
+    """Return what a pastiche (1, 3, H, W) starts as.
 
     Args:
         scene: at the coarsest scale.
         colours: gives the style's.
         init: a picture (1, 3, H, W) to start from, whatever the recipe says.
-
-    Raises:
-        ImageError: the recipe wants a picture, and there is none.
     """
     recipe, content = scene.recipe, scene.content
     if init is not None:
-        return scene.view(resize(init, scene.scale.size).to(content))
-    if recipe.init == "image":
-        raise ImageError("init: image needs a picture; put NAME.init.png beside the content NAME")
+        return scene.as_input(resize(init, scene.scale.size).to(content))
     if recipe.init == "style-colors":
-        return scene.view(colour.match_colours(content, colours()))
+        return scene.as_input(colour.match_colours(content, colours()))
     if recipe.init == "noise":
         generator = torch.Generator().manual_seed(recipe.seed)
-        return scene.view(torch.rand(content.shape, generator=generator).to(content))
-    return scene.seen.clone()
+        return scene.as_input(torch.rand(content.shape, generator=generator).to(content))
+    return scene.network_input.clone()

@@ -1,7 +1,7 @@
 """Styles and their targets: the statistics that a pastiche is to have."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,7 @@ from nst_pipeline.engine.tiles import Tiling
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """One picture, or several that are blended.
+    """What a pastiche is to look like: one picture, or several that are blended.
 
     Two instances are two styles, even of the same pictures: an instance that serves many contents
     is prepared once.
@@ -39,13 +39,29 @@ class Style:
         return [weight / sum(weights) for weight in weights]
 
 
-PALETTE = 256
+COLOURS_SIDE = 256
 """Longer side, in pixels, at which a style's colours are taken."""
 
 StyleSet = Mapping[str, Style]
 """A style for each region, by the name of its mask; ``""`` alone: one for the whole picture."""
 
 AnyStyle = Picture | Style | Mapping[str, Picture | Style]
+
+
+def make_style(
+    regions: Mapping[str, Sequence[tuple[Picture, float]]],
+) -> Style | dict[str, Style]:
+    """Return the style, or the style of each region, that pictures with their weights make.
+
+    Args:
+        regions: pictures with the weights of their statistics, by the name of the region's mask;
+            ``""`` alone: the whole picture's.
+    """
+    styles = {
+        name: Style(tuple(picture for picture, _ in images), tuple(weight for _, weight in images))
+        for name, images in regions.items()
+    }
+    return styles[""] if list(styles) == [""] else styles
 
 
 def style_set(style: AnyStyle) -> StyleSet:
@@ -77,7 +93,7 @@ class StyleTargets:
         self._trunk, self._recipe, self._cache, self._tiling = trunk, recipe, cache, tiling
         parameter = next(trunk.parameters())
         self._device = parameter.device
-        self._facts = [
+        self._settings = [
             sorted(recipe.style_layers), recipe.statistic, recipe.pooling, recipe.padding,
             weights.sha256, str(parameter.dtype),
         ]  # fmt: skip
@@ -93,7 +109,7 @@ class StyleTargets:
         """Return the colours of a set's first style, remembered with it."""
         style = next(iter(styles.values()))
         if style not in self._colours:
-            parts = [colour.moments(self._pixels(image, PALETTE)) for image in style.images]
+            parts = [colour.moments(self._pixels(image, COLOURS_SIDE)) for image in style.images]
             shares = torch.tensor(style.shares()).to(parts[0][0])
             mean, covariance = (torch.stack(part) for part in zip(*parts, strict=True))
             self._colours[style] = shares @ mean, torch.tensordot(shares, covariance, 1)
@@ -112,7 +128,7 @@ class StyleTargets:
         }
 
     def _of_picture(self, style: Style, index: int, scene: Scene) -> Targets:
-        longer = round(scene.scale.longer * self._recipe.style_scale)
+        longer = round(scene.scale.longer_side * self._recipe.style_scale)
         pixels = functools.cache(lambda: self._pixels(style.images[index], longer))
         if self._recipe.colors == "content":  # the targets are this content's alone
             return self._compute(colour.match_luminance(pixels(), scene.content))
@@ -120,8 +136,8 @@ class StyleTargets:
             return self._compute(colour.match_colours(pixels(), colour.moments(scene.content)))
         keys = self._keys.setdefault(style, {})
         if (index, longer) not in keys:
-            shown = bytes_digest(pixels().cpu().numpy().tobytes())
-            keys[index, longer] = digest([shown, list(pixels().shape), *self._facts])
+            pixels_digest = bytes_digest(pixels().cpu().numpy().tobytes())
+            keys[index, longer] = digest([pixels_digest, list(pixels().shape), *self._settings])
         return self._cache.get(keys[index, longer], self._device, lambda: self._compute(pixels()))
 
     def _pixels(self, picture: Picture, longer: int) -> Tensor:

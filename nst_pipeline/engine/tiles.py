@@ -2,12 +2,12 @@
 
 A first pass adds up the moments of each style layer and the content loss over the tiles, and keeps
 no activations. As the derivative of the loss to the moments is known then, a second pass can
-differentiate one tile after the other. Each tile is seen with a halo as wide as the receptive
+differentiate one tile after the other. Each tile is evaluated with a halo as wide as the receptive
 field, and counts only where its features are those of the whole image.
 """
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -33,14 +33,14 @@ from nst_pipeline.engine.memory import (
     fitting_batch,
     refusal,
 )
-from nst_pipeline.errors import UnavailableError
+from nst_pipeline.errors import OutOfMemoryError
 
 TileMode = Literal["auto", "on", "off"]
 
 TILE_SIZE = 1024
 """Side of a tile without its halo, in pixels."""
 
-Watched = tuple[Collection[str], Collection[str]]
+LossLayers = tuple[Collection[str], Collection[str]]
 """Layers compared with the content, and those compared with the style."""
 
 Means = dict[ContentLoss | StyleLoss, list[Tensor]]
@@ -53,12 +53,12 @@ class Span:
 
     Attributes:
         core: (start, stop) of what is this tile's alone.
-        seen: (start, stop) of the core and its halo.
+        extended: (start, stop) of the core with its halo.
         length: of the whole axis.
     """
 
     core: tuple[int, int]
-    seen: tuple[int, int]
+    extended: tuple[int, int]
     length: int
 
     def of_features(self, stride: int) -> slice:
@@ -67,7 +67,7 @@ class Span:
 
     def of_tile(self, stride: int) -> slice:
         """Return the core's places among the tile's features."""
-        first, core = self.seen[0] // stride, self.of_features(stride)
+        first, core = self.extended[0] // stride, self.of_features(stride)
         return slice(core.start - first, core.stop - first)
 
     def share(self, stride: int) -> float:
@@ -83,8 +83,8 @@ class Tile:
     columns: Span
 
     def of_image(self, image: Tensor) -> Tensor:
-        """Return the view of (B, C, H, W) that the network is to see."""
-        return image[..., slice(*self.rows.seen), slice(*self.columns.seen)]
+        """Return the view of (B, C, H, W) that the network takes: the core with its halo."""
+        return image[..., slice(*self.rows.extended), slice(*self.columns.extended)]
 
     def of_features(self, features: Tensor, stride: int) -> Tensor:
         """Return the core's view of the whole image's features (B, C, H, W)."""
@@ -189,7 +189,7 @@ class TiledModel:
 
         Args:
             tile: the part of the image.
-            pixels: all that is seen of it, (B, 3, H, W).
+            pixels: of its core and halo, (B, 3, H, W).
         """
         values = pixels.contiguous(memory_format=torch.channels_last)
         strides = _strides(self.model.network)
@@ -247,8 +247,8 @@ class Tiling:
 
     def model(self, model: LossModel, image: Tensor, history_size: int) -> LossModel | TiledModel:
         """Return ``model`` as an L-BFGS is to evaluate images like ``image`` (B, 3, H, W) by it."""
-        cuts = self._cuts(model.network, image, history_size)
-        return TiledModel(model, self.side) if cuts else model
+        is_tiled = self._is_tiled(model.network, image, history_size)
+        return TiledModel(model, self.side) if is_tiled else model
 
     @torch.no_grad()
     def features(self, trunk: nn.Sequential, image: Tensor, layers: set[str]) -> dict[str, Tensor]:
@@ -282,61 +282,91 @@ class Tiling:
         names = [name for name, _ in trunk.named_children()]
         last = max((names.index(name) for name in layers - {"pixels"}), default=0)
         trunk = trunk[: last + 1]
-        side = self.side if self._cuts(trunk, image, 0) else max(image.shape)
+        side = self.side if self._is_tiled(trunk, image, 0) else max(image.shape)
         strides = _strides(trunk)
         for tile in cut(trunk, image, side):
             for name, values in extract(trunk, tile.of_image(image), layers).items():
                 if tile.share(strides[name]):
                     yield tile, name, strides[name], tile.core(values, strides[name])
 
-    def _cuts(self, network: nn.Sequential, image: Tensor, history_size: int) -> bool:
+    def _is_tiled(self, network: nn.Sequential, image: Tensor, history_size: int) -> bool:
         if self.mode == "auto":
-            need = _need(network, _watched(network), image, len(image), history_size)
+            layers, regions = _loss_layers(network), _regions(network)
+            need = _need(network, layers, image, len(image), history_size, regions)
             return not fits(need, available_bytes(image.device))
         return self.mode == "on"
 
     def fit(
         self,
         trunk: nn.Sequential,
-        watched: Watched,
+        layers: LossLayers,
         image: Tensor,
         batch: int,
         history_size: int,
+        regions: int = 0,
     ) -> tuple[int, int]:
         """Return how many images fit in memory together, and how many steps L-BFGS can remember.
 
         Args:
             trunk: the network.
-            watched: the layers that are compared.
+            layers: that are compared.
             image: one of the images, (1, 3, H, W).
             batch: how many are wanted.
             history_size: how many steps are wanted; halved until one image fits.
+            regions: masks that the statistics are restricted by; 0: the whole picture's.
 
         Raises:
-            UnavailableError: not even one image with one step does.
+            OutOfMemoryError: not even one image with one step does.
         """
         available = available_bytes(image.device)
-        tile = max((t.of_image(image) for t in cut(trunk, image, self.side)), key=torch.numel)
-
-        def need(count: int, steps: int, tiled: bool) -> Need:
-            whole = _need(trunk, watched, image, count, steps)
-            part = _need(trunk, watched, tile, count, 0)
-            return replace(whole, network=part.network) if tiled else whole
-
+        need = self._needs(trunk, layers, image, regions)
         tries = [(history_size, False)] if self.mode == "auto" else []
         halved = [history_size >> k for k in range(history_size.bit_length())]
         tries += [(steps, self.mode != "off") for steps in halved]
-        for steps, tiled in tries:
-            count = fitting_batch(
-                functools.partial(need, steps=steps, tiled=tiled), available, batch
-            )
+        for steps, is_tiled in tries:
+            count = fitting_batch(functools.partial(need, steps, is_tiled), available, batch)
             if count:
                 return count, steps
-        height, width = image.shape[2:]
-        raise UnavailableError(refusal((height, width), need(1, *tries[-1]), available or 0))
+        raise self.refusal(trunk, layers, image, regions, available)
+
+    def refusal(
+        self,
+        trunk: nn.Sequential,
+        layers: LossLayers,
+        image: Tensor,
+        regions: int = 0,
+        available: int | None = None,
+    ) -> OutOfMemoryError:
+        """Return the error to raise where not even one image with one step fits.
+
+        Args:
+            trunk: the network.
+            layers: that are compared.
+            image: (1, 3, H, W).
+            regions: as `fit` takes them.
+            available: bytes; None: nobody knows, or the device ran out of them.
+        """
+        is_tiled = self.mode != "off"
+        need = self._needs(trunk, layers, image, regions)(1, is_tiled, 1)
+        return refusal((image.shape[2], image.shape[3]), need, available, is_tiled)
+
+    def _needs(
+        self, trunk: nn.Sequential, layers: LossLayers, image: Tensor, regions: int
+    ) -> Callable[[int, bool, int], Need]:
+        """Return what gives the need at a history size, in tiles or whole, of a batch."""
+        tile = max((t.of_image(image) for t in cut(trunk, image, self.side)), key=torch.numel)
+
+        def need(history_size: int, is_tiled: bool, batch: int) -> Need:
+            whole = _need(trunk, layers, image, batch, history_size, regions)
+            if not is_tiled:
+                return whole
+            part = _need(trunk, layers, tile, batch, 0, regions)
+            return replace(whole, network=part.network)
+
+        return need
 
 
-def _watched(network: nn.Sequential) -> Watched:
+def _loss_layers(network: nn.Sequential) -> LossLayers:
     """Return the layers that a network with losses inserted compares."""
     content, style = (
         [name.removeprefix(kind) for name, _ in network.named_children() if name.startswith(kind)]
@@ -346,23 +376,35 @@ def _watched(network: nn.Sequential) -> Watched:
     return content, style or [last]
 
 
+def _regions(network: nn.Sequential) -> int:
+    """Return how many masks restrict the statistics that a network with losses compares."""
+    guides = (loss.guides for loss in network.children() if isinstance(loss, StyleLoss))
+    return max((guide.shape[1] for guide in guides if guide is not None), default=0)
+
+
 def _need(
-    network: nn.Sequential, watched: Watched, image: Tensor, batch: int, history_size: int
+    network: nn.Sequential,
+    layers: LossLayers,
+    image: Tensor,
+    batch: int,
+    history_size: int,
+    regions: int,
 ) -> Need:
     """Return what images like ``image`` take if they are evaluated whole."""
-    layers = list(network.children())
+    modules = list(network.children())
     convolutions = {
         name: layer for name, layer in network.named_children() if isinstance(layer, nn.Conv2d)
     }
     widths = {name: layer.out_channels for name, layer in convolutions.items()}
     return estimate(
         widths,
-        *watched,
+        *layers,
         (image.shape[2], image.shape[3]),
         batch,
         history_size,
         next(network.parameters()).itemsize,
-        "max" if any(isinstance(layer, nn.MaxPool2d) for layer in layers) else "average",
-        heap_block=HEAP_BLOCK if image.device.type == "cpu" else 0,
-        padding=next((layer.padding_mode for layer in convolutions.values()), "zeros"),
+        "max" if any(isinstance(module, nn.MaxPool2d) for module in modules) else "average",
+        regions,
+        HEAP_BLOCK if image.device.type == "cpu" else 0,
+        next((layer.padding_mode for layer in convolutions.values()), "zeros"),
     )

@@ -1,10 +1,10 @@
 """StyleTransfer: a content and its styles in, pastiches out."""
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -14,47 +14,47 @@ from torch import Tensor, nn
 from nst_pipeline.config.recipe import Padding, Pooling, Recipe, make_recipe
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
-from nst_pipeline.engine.batch import Batch, Callbacks, Result
+from nst_pipeline.engine.batch import Batch, Callbacks, FunctionCallbacks, OnStep, Result
 from nst_pipeline.engine.devices import (
     Precision,
-    broken_device_told,
     describe_device,
     describe_precision,
+    detect_lost_device,
     deterministic,
     is_out_of_memory,
+    release_memory,
     resolve_device,
     resolve_precision,
 )
 from nst_pipeline.engine.images import Bits, Picture, to_tensor
-from nst_pipeline.engine.scales import plan_scales
-from nst_pipeline.engine.scene import make_scene
-from nst_pipeline.engine.styles import AnyStyle, StyleTargets, regions, style_set
+from nst_pipeline.engine.memory import refusal
+from nst_pipeline.engine.scales import Scale, plan_scales
+from nst_pipeline.engine.scene import Scene, check_init, guide_count, make_scene
+from nst_pipeline.engine.styles import AnyStyle, StyleSet, StyleTargets, regions, style_set
 from nst_pipeline.engine.targets import TargetCache
 from nst_pipeline.engine.tiles import TILE_SIZE, TileMode, Tiling
-
-OnStep = Callable[[int, int, float], None]
-"""Takes the style's index, the steps done, and the best loss so far."""
+from nst_pipeline.errors import DeviceLostError, OutOfMemoryError
 
 Mask = NDArray[Any]
 """(H, W), uint8: 255 is painted, 0 is not."""
 
+T = TypeVar("T")
+P = ParamSpec("P")
 
-class Progress(Callbacks):
-    """A callbacks of two functions."""
 
-    def __init__(self, on_step: OnStep | None, check: Callable[[], None] | None) -> None:
-        """Tell ``on_step``, and call ``check``, which ends the work by raising."""
-        self._on_step, self._check = on_step, check
+@dataclass(frozen=True)
+class _Prepared:
+    """A content that is ready to be painted.
 
-    def stepped(self, index: int, done: int, loss: float) -> None:
-        """Tell the progress."""
-        if self._on_step:
-            self._on_step(index, done, loss)
+    Attributes:
+        scenes: coarse to fine.
+        masks: (1, 1, H, W) in [0, 1], by name.
+        init: a picture (1, 3, H, W) to start from; None: as the recipe says.
+    """
 
-    def check(self) -> None:
-        """Ask whether to go on."""
-        if self._check:
-            self._check()
+    scenes: list[Scene]
+    masks: dict[str, Tensor]
+    init: Tensor | None
 
 
 class StyleTransfer:
@@ -66,11 +66,10 @@ class StyleTransfer:
         dtype: what the network runs in; images, statistics and losses are float32.
         weights: the network's weights.
         targets: the cache of style targets.
-        batch: styles painted together; halved when the device's memory does not suffice.
+        batch: styles painted together, at most.
         bits: of the results' samples.
         tiling: which images are evaluated in tiles, so that their activations need no more memory
             than a tile's; the results are equal to rounding.
-        history_size: steps that L-BFGS remembers; halved when that does not suffice either.
     """
 
     def __init__(
@@ -101,6 +100,7 @@ class StyleTransfer:
 
         Raises:
             UnavailableError: no such device or weights.
+            OutOfMemoryError: the device has no room for the network.
         """
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
@@ -110,12 +110,22 @@ class StyleTransfer:
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
         self.bits = bits
         self.tiling = Tiling(tile, tile_size)
-        self.history_size = recipe.history_size
-        last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
-        self._trunk = _trunk(
-            self.weights, last, recipe.pooling, recipe.padding, self.device, self.dtype
-        )
+        self._layers = recipe.content_layers, recipe.style_layers
+        self._trunk = self._load_trunk()
         self._styles = StyleTargets(self._trunk, recipe, self.weights, self.targets, self.tiling)
+
+    def _load_trunk(self) -> nn.Sequential:
+        recipe, weights = self.recipe, self.weights
+        last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
+        try:
+            return _trunk(weights, last, recipe.pooling, recipe.padding, self.device, self.dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"device: {self.device}: no memory is left for the network {weights.path}; "
+                "give another device, or wait until others free this one"
+            ) from error
 
     def run(
         self,
@@ -126,8 +136,18 @@ class StyleTransfer:
         check: Callable[[], None] | None = None,
         masks: Mapping[str, Mask] | None = None,
     ) -> list[Result]:
-        """Paint ``content`` in each of ``styles``; see `paint`."""
-        return list(self.paint(content, styles, Progress(on_step, check), init, masks))
+        """Return ``content`` painted in each of ``styles``, in order.
+
+        See `paint` for the arguments; its first error is raised.
+        """
+        results: list[Result] = []
+        for _, outcome in self.paint(
+            content, styles, FunctionCallbacks(on_step, check), init, masks
+        ):
+            if isinstance(outcome, Exception):
+                raise outcome
+            results += outcome
+        return results
 
     def paint(
         self,
@@ -136,8 +156,8 @@ class StyleTransfer:
         callbacks: Callbacks | None = None,
         init: Picture | None = None,
         masks: Mapping[str, Mask] | None = None,
-    ) -> Iterator[Result]:
-        """Paint ``content`` in each of ``styles``, giving each batch's results when it is done.
+    ) -> Iterator[tuple[range, list[Result] | Exception]]:
+        """Paint ``content`` in each of ``styles``, batch by batch.
 
         Where memory does not suffice, fewer styles are painted together, and then L-BFGS
         remembers fewer steps.
@@ -145,71 +165,109 @@ class StyleTransfer:
         Args:
             content: what to paint; scaled to the recipe's size.
             styles: each a picture, a `Style`, or those by the names of masks: a style a region.
-            callbacks: told of the progress, and asked whether to go on.
+            callbacks: called with the progress, and to ask whether to go on.
             init: what the pastiches start as, in place of what the recipe's ``init`` says.
             masks: of any size; ``""`` says what is painted, the others are the regions' masks.
 
         Yields:
-            One result a style, in order.
+            The indices of styles that were painted together, in order, and their results, or the
+            error that ended this batch alone. An error of the content comes once, with all
+            indices. Among the errors are:
+
+            - ShapeError: a picture of another shape.
+            - ImageError: a region without a mask, or no picture where the recipe demands one.
+            - OutOfMemoryError: memory does not suffice for one style and one step.
 
         Raises:
-            ShapeError: a picture of another shape.
-            ImageError: a region without a mask, or no picture where the recipe needs one.
-            UnavailableError: memory does not suffice for one style and one step.
             DeviceLostError: the device broke; only a new process can use it again.
         """
         callbacks = callbacks or Callbacks()
-        pixels = to_tensor(content)
-        height, width = pixels.shape[-2:]
-        with self._guarded():
-            scales = plan_scales(self.recipe, (height, width))
+        waiting = [style_set(style) for style in styles]
+        prepared = self._attempt(self._prepare, content, init, masks or {})
+        if isinstance(prepared, Exception):
+            yield range(len(waiting)), prepared
+            return
+        first, most, history_size = 0, self.batch, self.recipe.history_size
+        while waiting:
+            _, alike = next(itertools.groupby(waiting, key=regions))
+            part = list(itertools.islice(alike, most))
+            indices = range(first, first + len(part))
+            outcome: list[Result] | Exception
+            batch = self._attempt(self._make_batch, prepared, part, indices, history_size)
+            if isinstance(batch, Exception):
+                outcome = batch
+            else:
+                indices, outcome = batch.indices, self._attempt(batch.paint, callbacks)
+                if isinstance(outcome, Exception) and is_out_of_memory(outcome):
+                    if len(indices) > 1:
+                        most = len(indices) // 2
+                        continue
+                    if batch.history_size > 1:
+                        history_size = batch.history_size // 2
+                        continue
+                    outcome = self._refusal(batch, outcome)
+                    history_size = self.recipe.history_size  # the others may need less
+            yield indices, outcome
+            waiting, first = waiting[len(indices) :], indices.stop
+
+    def _attempt(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:
+        """Return what ``work`` returns or raises.
+
+        Raises:
+            DeviceLostError: the device broke.
+        """
+        try:
+            with deterministic(self.device), detect_lost_device(self.device):
+                return work(*args, **kwargs)
+        except DeviceLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what fails is the caller's, the rest goes on
+            release_memory(error, self.device)
+            return error
+
+    def _prepare(
+        self, content: Picture, init: Picture | None, masks: Mapping[str, Mask]
+    ) -> _Prepared:
+        check_init(self.recipe, init)
+        scales: list[Scale] = []
+        try:
+            pixels = to_tensor(content)
+            scales += plan_scales(self.recipe, (pixels.shape[2], pixels.shape[3]))
             scenes = [
                 make_scene(self._trunk, self.recipe, pixels, scale, self.tiling) for scale in scales
             ]
-        del pixels  # which may be far larger than the last scene
-        known = {name: _mask(mask) for name, mask in (masks or {}).items()}
-        start = None if init is None else to_tensor(init)
-        waiting = [style_set(style) for style in styles]
-        done = 0
-        while waiting:
-            _, alike = next(itertools.groupby(waiting, key=regions))
-            part = list(itertools.islice(alike, self.batch))
-            layers = self.recipe.content_layers, self.recipe.style_layers
-            count, history = self.tiling.fit(
-                self._trunk, layers, scenes[-1].content, len(part), self.history_size
-            )
-            part = part[:count]
-            indices = range(done, done + len(part))
-            batch = Batch(
-                self._trunk, self._styles, scenes, known, self.tiling, part, indices, start,
-                history, self.bits,
-            )  # fmt: skip
-            try:
-                with self._guarded():
-                    results = batch.paint(callbacks)
-            except (RuntimeError, MemoryError) as error:
-                self._make_room(error, len(part))
-                continue
-            yield from results
-            waiting, done = waiting[len(part) :], done + len(part)
+            known = {name: _mask(mask) for name, mask in masks.items()}
+            return _Prepared(scenes, known, None if init is None else to_tensor(init))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not scales:
+                raise OutOfMemoryError(
+                    "memory: the content needs more than there is; give it smaller"
+                ) from error
+            raise refusal(scales[-1].size, None, None, self.tiling.mode != "off") from error
 
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        with deterministic(self.device), broken_device_told(self.device):
-            yield
+    def _make_batch(
+        self, prepared: _Prepared, part: list[StyleSet], indices: range, history_size: int
+    ) -> Batch:
+        """Return the batch of as many of the first styles as fit in memory together."""
+        guides = guide_count(prepared.masks, regions(part[0]))
+        image = prepared.scenes[-1].content
+        count, history_size = self.tiling.fit(
+            self._trunk, self._layers, image, len(part), history_size, guides
+        )
+        return Batch(
+            self._trunk, self._styles, prepared.scenes, prepared.masks, self.tiling, part[:count],
+            indices[:count], prepared.init, history_size, self.bits,
+        )  # fmt: skip
 
-    def _make_room(self, error: RuntimeError | MemoryError, batch: int) -> None:
-        """Ask for less memory from now on; raise ``error`` if it is about something else."""
-        if not is_out_of_memory(error):
-            raise error
-        if batch > 1:
-            self.batch = batch // 2
-        elif self.history_size > 1:
-            self.history_size //= 2
-        else:
-            raise error
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _refusal(self, batch: Batch, error: Exception) -> OutOfMemoryError:
+        """Return what to say of a single style and step that ran out of memory."""
+        guides = guide_count(batch.masks, regions(batch.styles[0]))
+        image = batch.scenes[-1].content
+        refused = self.tiling.refusal(self._trunk, self._layers, image, guides)
+        refused.__cause__ = error
+        return refused
 
     def describe(self) -> tuple[str, str]:
         """Return the device's name and the network's precision, for people."""

@@ -1,13 +1,14 @@
 """The VGG-19 trunk (Simonyan and Zisserman 2015), its layer names and its weights."""
 
-import contextlib
-import socket
+import hashlib
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +18,15 @@ from torch import Tensor, nn
 from nst_pipeline.config.recipe import LAYER_NAMES, STYLE_LAYER_NAMES, Padding, Pooling
 from nst_pipeline.config.weights import IMAGENET_DIGEST, imagenet_path
 from nst_pipeline.digests import file_digest
-from nst_pipeline.errors import UnavailableError
+from nst_pipeline.errors import CannotCreateError, OutputError, UnavailableError
+from nst_pipeline.files import ensure_folder, publish
 
 TIMEOUT_SECONDS = 10.0
 """How long a download may take to connect, and then to send anything at all."""
+CHUNK_BYTES = 2**18
+
+OnBytes = Callable[[int, int | None], None]
+"""Takes the bytes that came, and those in all if the server says."""
 
 
 def deepest(layers: Iterable[str]) -> str:
@@ -115,42 +121,71 @@ def imagenet_url() -> str:
     return str(VGG19_Weights.IMAGENET1K_V1.url)
 
 
-def fetch_imagenet(url: str | None = None, progress: bool = False) -> Path:
+def fetch_imagenet(url: str | None = None, on_progress: OnBytes | None = None) -> Path:
     """Download torchvision's ImageNet weights of VGG-19 into torch hub's cache, digest checked.
 
     Args:
         url: where from, if not `imagenet_url`; a mirror holds the same bytes.
-        progress: draw a progress bar on stderr.
+        on_progress: called with the progress.
 
     Returns:
         The file, which appears only once its digest has been checked.
 
     Raises:
         UnavailableError: no connection, no such file, cut short, or another file than expected.
+        CannotCreateError: the cache's folder cannot be made, or is not writable.
+        OutputError: the file cannot be written, such as on a full disk.
     """
     path, url = imagenet_path(), url or imagenet_url()
-    if path.is_file() and file_digest(path).startswith(IMAGENET_DIGEST):
+    if _is_imagenet(path):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _socket_timeout(TIMEOUT_SECONDS):
-            torch.hub.download_url_to_file(url, str(path), IMAGENET_DIGEST, progress)
-    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
-        if isinstance(error, HTTPError):
-            error.close()
-        reason = getattr(error, "reason", None) or error
+        ensure_folder(path.parent)
+    except (CannotCreateError, OutputError) as error:
+        raise type(error)(f"{error}, or set TORCH_HOME to another folder") from error
+    try:
+        publish(path, _download(url, on_progress))
+    except UnavailableError as error:
         raise UnavailableError(
-            f"weights: {url}: {reason}; nothing was kept. Try again, name a mirror with "
-            f"`weights fetch --url`, or copy the file to {path}"
+            f"weights: {url}: {error}; nothing was kept. Try again, give the url of a mirror, or "
+            f"copy the file to {path}"
         ) from error
     return path
 
 
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+def _is_imagenet(path: Path) -> bool:
     try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+        return file_digest(path).startswith(IMAGENET_DIGEST)
+    except OSError:  # not there, or not to be read
+        return False
+
+
+def _download(url: str, on_progress: OnBytes | None) -> Iterator[bytes]:
+    """Yield the parts of the file.
+
+    Raises:
+        UnavailableError: it does not come, or is another file.
+    """
+    sha256, done, total = hashlib.sha256(), 0, None
+    try:
+        request = Request(url, headers={"User-Agent": "torch.hub"})
+        with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
+            while chunk := response.read(CHUNK_BYTES):
+                sha256.update(chunk)
+                done += len(chunk)
+                if on_progress:
+                    on_progress(done, total)
+                yield chunk
+    except (OSError, HTTPException, ValueError) as error:  # URLError and HTTPError are OSErrors
+        if isinstance(error, HTTPError):
+            error.close()
+        raise UnavailableError(str(getattr(error, "reason", None) or error)) from error
+    if total is not None and done < total:
+        raise UnavailableError(f"ends after {done:,} of {total:,} bytes")
+    if not sha256.hexdigest().startswith(IMAGENET_DIGEST):
+        raise UnavailableError(
+            f"another file than expected (its SHA-256 starts with {sha256.hexdigest()[:8]}, not "
+            f"{IMAGENET_DIGEST})"
+        )

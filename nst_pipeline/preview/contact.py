@@ -9,14 +9,21 @@ from PIL import Image
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, make_recipe
-from nst_pipeline.preview.renderer import SWATCH, PreviewJob, Rendered, Source, small, software
+from nst_pipeline.preview.renderer import (
+    SWATCH_SIDE,
+    PreviewJob,
+    Rendered,
+    Subject,
+    software_name,
+    thumbnail,
+)
 from nst_pipeline.preview.sheet import Axis, Cell, Grid, arrange, columns_for, draw, to_png
 from nst_pipeline.preview.sweeps import Sweep, cell_recipe, describe, differences, points
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is asked for.
+class PreviewRequest:
+    """What a sheet is to show.
 
     Attributes:
         config: the settings, with the chosen styles.
@@ -65,34 +72,37 @@ class Order:
 
 
 def grids(
-    order: Order, contents: list[Source], styles: dict[str, Source], painted: dict[str, Rendered]
+    request: PreviewRequest,
+    contents: list[Subject],
+    styles: dict[str, Subject],
+    rendered: dict[str, Rendered],
 ) -> list[Grid]:
     """Return the sheet's grids: one a content, or with a sweep one a content and style."""
-    if not order.sweeps:
-        return [_styles_of(order, n, contents, styles, painted) for n in range(len(contents))]
+    if not request.sweeps:
+        return [_styles_of(request, n, contents, styles, rendered) for n in range(len(contents))]
     found: list[Grid] = []
     for number, content in enumerate(contents):
         if content.picture is None:
             found.append(Grid(((Cell(None, content.reason),),), content.name))
             continue
-        found += [_sweep_of(order, number, content, styles[s], painted) for s in styles]
+        found += [_sweep_of(request, number, content, styles[s], rendered) for s in styles]
     return found
 
 
 def _styles_of(
-    order: Order,
+    request: PreviewRequest,
     number: int,
-    contents: list[Source],
-    styles: dict[str, Source],
-    painted: dict[str, Rendered],
+    contents: list[Subject],
+    styles: dict[str, Subject],
+    rendered: dict[str, Rendered],
 ) -> Grid:
     content = contents[number]
     note = " + ".join(["content", *content.companions])
     cells = [Cell(content.picture, content.reason, content.name, note)]
-    ((base,),) = order.recipes(None)
+    ((base,),) = request.recipes(None)
     for name in styles if content.picture else ():
-        ((recipe,),) = order.recipes(name)
-        done = painted[PreviewJob(number, name, recipe).key]
+        ((recipe,),) = request.recipes(name)
+        done = rendered[PreviewJob(number, name, recipe).key]
         note = ", ".join(differences(recipe, base))
         cells.append(Cell(done.picture, done.reason, name, note, styles[name].picture))
     columns = columns_for(1 + len(styles), len(contents))
@@ -102,73 +112,82 @@ def _styles_of(
 
 
 def _sweep_of(
-    order: Order, number: int, content: Source, style: Source, painted: dict[str, Rendered]
+    request: PreviewRequest,
+    number: int,
+    content: Subject,
+    style: Subject,
+    rendered: dict[str, Rendered],
 ) -> Grid:
     title = f"{content.name} in {style.name}"
     if style.picture is None:
         return Grid(((Cell(None, style.reason),),), title)
-    rows = order.recipes(style.name)
+    rows = request.recipes(style.name)
     cells = [
-        [painted[PreviewJob(number, style.name, recipe).key] for recipe in row] for row in rows
+        [rendered[PreviewJob(number, style.name, recipe).key] for recipe in row] for row in rows
     ]
-    axes = [Axis(s.field, tuple(value.text for value in s.values)) for s in order.sweeps]
-    swept = tuple(sweep.field for sweep in order.sweeps)
+    axes = [Axis(s.field, tuple(value.text for value in s.values)) for s in request.sweeps]
+    swept = tuple(sweep.field for sweep in request.sweeps)
     return Grid(
         tuple(tuple(Cell(done.picture, done.reason) for done in row) for row in cells),
         title,
-        describe(rows[0][0], order.network, swept),
+        describe(rows[0][0], request.network, swept),
         _swatches(content, style),
         axes[0],
         axes[1] if len(axes) > 1 else None,
     )
 
 
-def _swatches(*sources: Source) -> tuple[Image.Image, ...]:
-    return tuple(small(source.picture, SWATCH) for source in sources if source.picture)
+def _swatches(*subjects: Subject) -> tuple[Image.Image, ...]:
+    return tuple(thumbnail(subject.picture, SWATCH_SIDE) for subject in subjects if subject.picture)
 
 
-def heading(order: Order, contents: list[Source]) -> tuple[str, str]:
+def heading(request: PreviewRequest, contents: list[Subject]) -> tuple[str, str]:
     """Return a sheet's title, and what stands below it."""
-    names = list(order.config.styles)
+    names = list(request.config.styles)
     one = contents[0].name if len(contents) == 1 else f"{len(contents)} pictures"
     title = f"{one} in {names[0] if len(names) == 1 else f'{len(names)} styles'}"
-    network = f"{PurePath(order.network).name} network"
-    if order.sweeps:
-        return f"By {' and '.join(s.field for s in order.sweeps)}", network
-    ((base,),) = order.recipes(None)
-    return title, f"{network} · {describe(base, order.network)}"
+    network = f"{PurePath(request.network).name} network"
+    if request.sweeps:
+        return f"By {' and '.join(s.field for s in request.sweeps)}", network
+    ((base,),) = request.recipes(None)
+    return title, f"{network} · {describe(base, request.network)}"
 
 
-def footer(order: Order) -> str:
+def footer(request: PreviewRequest) -> str:
     """Return what the sheet says at its end: how it differs from what `run` paints."""
-    wanted = make_recipe(order.network, order.config.recipe)
+    wanted = make_recipe(request.network, request.config.recipe)
     text = f"A preview; nst-pipeline run paints with size: {wanted.size}, iterations: "
     text += f"{wanted.iterations}."
-    if order.sweeps:
+    if request.sweeps:
         text += " Put the values of the picture that you like under recipe: in pipeline.yaml."
     return text
 
 
 def draw_sheet(
-    order: Order, contents: list[Source], styles: dict[str, Source], painted: dict[str, Rendered]
+    request: PreviewRequest,
+    contents: list[Subject],
+    styles: dict[str, Subject],
+    rendered: dict[str, Rendered],
 ) -> bytes:
     """Return the sheet as a PNG file."""
-    title, note = heading(order, contents)
-    rows = grids(order, contents, styles, painted)
-    sheet = arrange(title, note, rows, footer(order), order.size)
-    return to_png(draw(sheet), [("Software", software()), ("Title", title), ("Description", note)])
+    title, note = heading(request, contents)
+    rows = grids(request, contents, styles, rendered)
+    sheet = arrange(title, note, rows, footer(request), request.size)
+    return to_png(
+        draw(sheet), [("Software", software_name()), ("Title", title), ("Description", note)]
+    )
 
 
 def problems(
     jobs: list[PreviewJob],
-    contents: list[Source],
-    styles: dict[str, Source],
-    painted: dict[str, Rendered],
+    contents: list[Subject],
+    styles: dict[str, Subject],
+    rendered: dict[str, Rendered],
 ) -> list[str]:
     """Return what went wrong, each mistake once."""
-    reasons = [source.reason for source in (*contents, *styles.values())]
-    told = set(reasons)
+    reasons = [subject.reason for subject in (*contents, *styles.values())]
+    reported = set(reasons)
     for job in jobs:
-        if (reason := painted[job.key].reason) and reason not in told:
+        if (reason := rendered[job.key].reason) and reason not in reported:
             reasons.append(f"{contents[job.content].name} in {job.style}: {reason}")
     return list(dict.fromkeys(filter(None, reasons)))

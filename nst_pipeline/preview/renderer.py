@@ -1,9 +1,9 @@
-"""Previews: small paintings of contents in styles and recipes, as the cells of a sheet."""
+"""Paints the cells of a sheet: small pictures of contents in styles and recipes."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,9 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import digest
 from nst_pipeline.errors import (
     CannotCreateError,
-    DeviceLostError,
     ImageError,
+    OutOfMemoryError,
     PipelineError,
-    UnavailableError,
     UsageError,
 )
 from nst_pipeline.files import shown
@@ -37,16 +36,15 @@ if TYPE_CHECKING:
 SOFTWARE = "nst-pipeline preview"
 """How the PNG text ``Software`` of a sheet begins."""
 
-TOGETHER = 8 * 256**2
+BATCH_PIXELS = 8 * 256**2
 """Pixels painted together on a CPU, for which a batch of large pictures needs much memory."""
 
-
-SWATCH = 192
+SWATCH_SIDE = 192
 """Longer side of the small pictures beside names; the sheet makes them smaller still."""
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Subject:
     """A content or a style, as the sheet shows it.
 
     Attributes:
@@ -72,29 +70,29 @@ class PreviewJob:
 
     @functools.cached_property
     def recipe_digest(self) -> str:
-        """What of the recipe decides the pixels."""
+        """The digest of what in the recipe decides the pixels."""
         return recipe_digest(self.recipe)
 
     @functools.cached_property
     def key(self) -> str:
-        """What decides the pixels."""
+        """The digest of all that decides the pixels."""
         return digest([self.content, self.style, self.recipe_digest])
 
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """What became of a job: a picture, or the reason why there is none."""
+    """What came of a job: a picture, or the reason why there is none."""
 
     picture: Image.Image | None
     reason: str = ""
 
 
-OnStep = Callable[[PreviewJob, int, float], None]
-"""Takes a job, the steps done, and the best loss so far."""
+OnProgress = Callable[[PreviewJob, int, int], None]
+"""Takes a job, the steps done, and those in all."""
 
 
 class Renderer:
-    """Paints contents small, one after the other, and tells what went wrong with each.
+    """Paints contents small, one after the other; what goes wrong with one becomes its reason.
 
     Attributes:
         styles: what the sheet shows of each style, by name.
@@ -105,7 +103,7 @@ class Renderer:
         config: Config,
         network: Weights,
         size: int,
-        on_step: OnStep,
+        on_progress: OnProgress,
         check: Callable[[], None],
     ) -> None:
         """Read the styles.
@@ -114,21 +112,21 @@ class Renderer:
             config: says what styles there are, where and how to paint; its folders are left alone.
             network: the weights.
             size: longer side of what the sheet shows of a content, in pixels.
-            on_step: told of the progress.
-            check: called before each step; whatever it raises ends everything.
+            on_progress: called every ten steps of a job.
+            check: called before each step; any but an ``Exception`` that it raises ends everything.
         """
         from nst_pipeline.engine import TargetCache
 
         self._config, self._network, self._size = config, network, size
-        self._on_step, self._check = on_step, check
+        self._on_progress, self._check = on_progress, check
         self._targets = TargetCache(None, config.limits.cache_bytes)
-        self._blends: dict[str, Mapping[str, engine.Style]] = {}
+        self._styles: dict[str, engine.Style | dict[str, engine.Style]] = {}
         read = functools.cache(lambda path: self._decode(path).pixels)
         self.styles = {n: self._read_style(n, s, read) for n, s in config.styles.items()}
 
     def paint(
         self, found: SourceFile, jobs: list[PreviewJob]
-    ) -> tuple[Source, dict[str, Rendered]]:
+    ) -> tuple[Subject, dict[str, Rendered]]:
         """Paint a content's jobs, those of equal recipes together.
 
         Whatever goes wrong with a picture is its reason, and stops no other.
@@ -138,7 +136,7 @@ class Renderer:
             jobs: what to paint; equal ones are painted once.
 
         Returns:
-            What the sheet shows of the content, and what became of each job, by its key.
+            What the sheet shows of the content, and what came of each job, by its key.
 
         Raises:
             UnavailableError: no such device or weights.
@@ -149,65 +147,75 @@ class Renderer:
             content, extras = self._read_content(found)
         except ImageError as error:
             failed = Rendered(None, str(error))
-            return Source(name, None, str(error), kinds), {job.key: failed for job in jobs}
-        painted: dict[str, Rendered] = {}
+            return Subject(name, None, str(error), kinds), {job.key: failed for job in jobs}
+        rendered: dict[str, Rendered] = {}
         groups: dict[str, list[PreviewJob]] = {}
         for job in {job.key: job for job in jobs}.values():
-            wrong, needs_init = self.styles[job.style].reason, job.recipe.init == "image"
-            if not wrong:
-                regions = self._blends[job.style]
-                wrong = missing_companion(found.path, regions, needs_init, kinds)
-            if wrong:
-                painted[job.key] = Rendered(None, wrong)
+            regions, needs_init = (
+                self._config.styles[job.style].sources(),
+                job.recipe.init == "image",
+            )
+            reason = self.styles[job.style].reason
+            reason = reason or missing_companion(found.path, regions, needs_init, kinds)
+            if reason:
+                rendered[job.key] = Rendered(None, reason)
             else:
                 groups.setdefault(job.recipe_digest, []).append(job)
         for group in groups.values():
-            painted |= self._paint_group(group, content, extras)
-        image = veiled(Image.fromarray(to_depth(content.pixels, 8)), content.alpha)
-        return Source(name, small(image, self._size), "", kinds), painted
+            rendered |= self._paint_group(group, content, extras)
+        image = with_alpha(Image.fromarray(to_depth(content.pixels, 8)), content.alpha)
+        return Subject(name, thumbnail(image, self._size), "", kinds), rendered
 
     def _paint_group(
         self, group: list[PreviewJob], content: Decoded, extras: dict[str, Any]
     ) -> dict[str, Rendered]:
+        """Paint jobs of one recipe."""
+        from nst_pipeline.engine import FunctionCallbacks
+
+        try:
+            transfer = self._transfer(group[0].recipe)
+        except OutOfMemoryError as error:
+            return {job.key: Rendered(None, str(error)) for job in group}
+        rendered: dict[str, Rendered] = {}
+        callbacks = FunctionCallbacks(
+            lambda index, done, total, _: self._on_progress(group[index], done, total), self._check
+        )
+        styles = [self._styles[job.style] for job in group]
+        for indices, outcome in transfer.paint(content.pixels, styles, callbacks, **extras):
+            jobs = [group[index] for index in indices]
+            if isinstance(outcome, Exception):
+                rendered |= {job.key: Rendered(None, explain(outcome)) for job in jobs}
+            else:
+                rendered |= {
+                    job.key: Rendered(with_alpha(result.pastiche, content.alpha))
+                    for job, result in zip(jobs, outcome, strict=True)
+                }
+        return rendered
+
+    def _transfer(self, recipe: Recipe) -> engine.StyleTransfer:
         from nst_pipeline.engine import StyleTransfer
 
-        config, recipe = self._config, group[0].recipe
-        try:
-            transfer = StyleTransfer(
-                recipe, config.device, config.precision, self._network, self._targets
-            )
-            transfer.batch = batch_for(config, recipe, transfer.batch)
-            results = transfer.run(
-                content.pixels,
-                [self._blends[job.style] for job in group],
-                on_step=lambda index, done, loss: self._on_step(group[index], done, loss),
-                check=self._check,
-                **extras,
-            )
-            return {
-                job.key: Rendered(veiled(result.pastiche, content.alpha))
-                for job, result in zip(group, results, strict=True)
-            }
-        except (DeviceLostError, UnavailableError):
-            raise
-        except PipelineError as error:
-            reason = str(error)
-        except Exception as error:  # noqa: BLE001 - one bad picture must not stop the others
-            reason = f"{type(error).__name__}: {error}"
-        return {job.key: Rendered(None, reason) for job in group}
+        config = self._config
+        transfer = StyleTransfer(
+            recipe, config.device, config.precision, self._network, self._targets, tile=config.tile
+        )
+        transfer.batch = batch_for(config, recipe, transfer.batch)
+        return transfer
 
     def _read_content(self, found: SourceFile) -> tuple[Decoded, dict[str, Any]]:
         """Return a content, and what the engine takes of its companions."""
-        beside = by_kind(found.path, found.companions)
+        companions = by_kind(found.path, found.companions)
         content = self._decode(found.path)
-        pictures = {kind: (one.path, self._decode(one.path).pixels) for kind, one in beside.items()}
+        pictures = {
+            kind: (one.path, self._decode(one.path).pixels) for kind, one in companions.items()
+        }
         return content, engine_arguments(found.path, content.pixels, pictures)
 
     def _read_style(
         self, name: str, settings: StyleSettings, read: Callable[[Path], Pixels]
-    ) -> Source:
+    ) -> Subject:
         """Remember a style as the engine takes it; return what the sheet shows of it."""
-        from nst_pipeline.engine import Style
+        from nst_pipeline.engine import make_style
 
         try:
             regions = {
@@ -215,33 +223,34 @@ class Renderer:
                 for region, images in settings.sources().items()
             }
         except ImageError as error:
-            return Source(name, None, str(error))
-        self._blends[name] = {
-            region: Style(
-                tuple(pixels for pixels, _ in images), tuple(share for _, share in images)
-            )
-            for region, images in regions.items()
-        }
+            return Subject(name, None, str(error))
+        self._styles[name] = make_style(regions)
         rows = [
             [(Image.fromarray(to_depth(pixels, 8)), share) for pixels, share in images]
             for images in regions.values()
         ]
-        shown_as = small(rows[0][0][0], SWATCH) if settings.image else mosaic(rows, SWATCH)
-        return Source(name, shown_as)
+        first = rows[0][0][0]
+        swatch = thumbnail(first, SWATCH_SIDE) if settings.image else mosaic(rows, SWATCH_SIDE)
+        return Subject(name, swatch)
 
     def _decode(self, path: Path) -> Decoded:
         limits = self._config.limits
         return decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
 
 
+def explain(error: Exception) -> str:
+    """Return an error as a reason; one that we did not foresee with its kind."""
+    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+
+
 def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
     """Return how many styles to paint together: small pictures go together on a CPU, too."""
     if config.limits.batch != "auto":
         return config.limits.batch
-    return max(usual, TOGETHER // recipe.size**2) if recipe.size != "original" else usual
+    return max(usual, BATCH_PIXELS // recipe.size**2) if recipe.size != "original" else usual
 
 
-def veiled(picture: Image.Image, alpha: Pixels | None) -> Image.Image:
+def with_alpha(picture: Image.Image, alpha: Pixels | None) -> Image.Image:
     """Return an RGB picture with the transparency of ``alpha`` ((H, W), any size), if given."""
     if alpha is None:
         return picture
@@ -250,7 +259,7 @@ def veiled(picture: Image.Image, alpha: Pixels | None) -> Image.Image:
     return picture
 
 
-def small(picture: Image.Image, size: int) -> Image.Image:
+def thumbnail(picture: Image.Image, size: int) -> Image.Image:
     """Return a picture scaled so that its longer side has ``size`` pixels."""
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
@@ -292,6 +301,6 @@ def is_sheet(path: Path) -> bool:
         return False
 
 
-def software() -> str:
+def software_name() -> str:
     """Return what a sheet names as its maker."""
     return f"{SOFTWARE} {__version__}"

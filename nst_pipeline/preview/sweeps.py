@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from nst_pipeline.config import flow
 from nst_pipeline.config.pipeline import Config, explain
 from nst_pipeline.config.recipe import Recipe, RecipeChanges, did_you_mean, make_recipe
 from nst_pipeline.errors import UsageError
 
-MOST_SWEEPS = 2
-"""A sheet has a width and a height."""
+MAX_SWEEPS = 2
+"""One goes across the sheet, one down."""
 
-SHORT = 60
+SHORT_STEPS = 60
 """Steps after which a small picture looks much as it does in the end."""
 
 
@@ -23,11 +23,11 @@ class Value:
 
     Attributes:
         text: as it was typed, which is what pipeline.yaml takes.
-        plain: what YAML makes of it.
+        parsed: what YAML makes of it.
     """
 
     text: str
-    plain: Any
+    parsed: Any
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def parse_sweeps(texts: list[str]) -> tuple[Sweep, ...]:
     Raises:
         UsageError: too many of them, an unknown field, or a value that the field cannot have.
     """
-    if len(texts) > MOST_SWEEPS:
-        raise UsageError(f"--sweep: given {len(texts)} times; a sheet shows {MOST_SWEEPS} at most")
+    if len(texts) > MAX_SWEEPS:
+        raise UsageError(f"--sweep: given {len(texts)} times; a sheet shows {MAX_SWEEPS} at most")
     sweeps = tuple(_parse(text) for text in texts)
     if len({sweep.field for sweep in sweeps}) < len(sweeps):
         raise UsageError(f"--sweep {sweeps[0].field}: given twice; put all values into one")
@@ -74,40 +74,34 @@ def _parse(text: str) -> Sweep:
 
 
 def _values(field: str, text: str) -> tuple[Value, ...]:
-    source = f"[{text}]"
     try:
-        node = yaml.compose(source, yaml.SafeLoader)
-        plain = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--sweep {field}: {text!r} is not YAML; write VALUE,VALUE") from error
-    if not isinstance(node, yaml.SequenceNode) or len(node.value) != len(plain):
-        raise UsageError(f"--sweep {field}: {text!r} is no list of values; write VALUE,VALUE")
-    texts = (source[n.start_mark.index : n.end_mark.index].strip() for n in node.value)
-    return tuple(Value(*pair) for pair in zip(texts, plain, strict=True))
+        return tuple(Value(*pair) for pair in flow.parse_list(text))
+    except ValueError as error:
+        raise UsageError(f"--sweep {field}: {text!r} {error}; write VALUE,VALUE") from error
 
 
 def _check(field: str, value: Value) -> None:
-    if value.plain is None:
+    if value.parsed is None:
         raise UsageError(f"--sweep {field}: {value.text!r} is no value")
     try:
-        RecipeChanges.model_validate({field: value.plain})
+        RecipeChanges.model_validate({field: value.parsed})
     except ValidationError as error:
-        raise UsageError(_told(error)) from error
+        raise UsageError(_sweep_problem(error)) from error
 
 
-def _told(error: ValidationError) -> str:
+def _sweep_problem(error: ValidationError) -> str:
     return f"--sweep {explain(error)[0]}"
 
 
 def points(sweeps: tuple[Sweep, ...]) -> list[list[Point]]:
     """Return the cells of a grid in rows: the first sweep goes across, the second down."""
     none: list[Point] = [{}]
-    across, down = [*map(_side, sweeps), none, none][:2]
+    across, down = [*map(_points_of, sweeps), none, none][:2]
     return [[column | row for column in across] for row in down]
 
 
-def _side(sweep: Sweep) -> list[Point]:
-    return [{sweep.field: value.plain} for value in sweep.values]
+def _points_of(sweep: Sweep) -> list[Point]:
+    return [{sweep.field: value.parsed} for value in sweep.values]
 
 
 def cell_recipe(
@@ -125,7 +119,7 @@ def cell_recipe(
         style: the name of a style; None: the recipe that the styles change.
         network: id of the weights.
         size: longer side of the cell, in pixels.
-        iterations: steps; None: as the settings say, and `SHORT` at most.
+        iterations: steps; None: as the settings say, and `SHORT_STEPS` at most.
         point: fields that the sweep sets, above all others.
 
     Raises:
@@ -136,9 +130,9 @@ def cell_recipe(
     try:
         recipe = make_recipe(network, *changes, **last)
     except ValidationError as error:
-        raise UsageError(_told(error)) from error
-    if "iterations" not in last and recipe.steps > SHORT:
-        recipe = recipe.model_copy(update={"iterations": SHORT})
+        raise UsageError(_sweep_problem(error)) from error
+    if "iterations" not in last and recipe.steps > SHORT_STEPS:
+        recipe = recipe.model_copy(update={"iterations": SHORT_STEPS})
     return recipe
 
 
@@ -151,7 +145,7 @@ def describe(recipe: Recipe, network: str, without: tuple[str, ...] = ()) -> str
         without: fields to leave out, such as those of a sweep.
     """
     fields = recipe.model_dump(mode="json", include={"size", "iterations"} - set(without))
-    kept = [f"{field}: {_as_yaml(value)}" for field, value in fields.items()]
+    kept = [f"{field}: {flow.dump(value)}" for field, value in fields.items()]
     left_out = ("name", "size", "iterations", *without)
     changed = differences(recipe, make_recipe(network, name=recipe.name), left_out)
     name = [] if "name" in without else [recipe.name]
@@ -162,14 +156,7 @@ def differences(recipe: Recipe, other: Recipe, without: tuple[str, ...] = ()) ->
     """Return what a recipe has that another has not, as lines of pipeline.yaml."""
     mine, others = recipe.model_dump(mode="json"), other.model_dump(mode="json")
     return [
-        f"{field}: {_as_yaml(value)}"
+        f"{field}: {flow.dump(value)}"
         for field, value in mine.items()
         if value != others[field] and field not in without
     ]
-
-
-def _as_yaml(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
-    return text.removesuffix("...\n").strip()

@@ -8,7 +8,7 @@ import unicodedata
 from PIL import ImageFont
 
 ELLIPSIS = "…"
-OWN = frozenset(map(chr, range(32, 127))) | {"·", ELLIPSIS}
+FONT_CHARACTERS = frozenset(map(chr, range(32, 127))) | {"·", ELLIPSIS}
 """What Pillow's own font can write."""
 
 
@@ -24,7 +24,7 @@ def plain(text: str) -> str:
     """Return ``text`` in characters that the font has: without accents, ``?`` for the rest."""
     parts = unicodedata.normalize("NFKD", text)
     bare = "".join(c for c in parts if not unicodedata.combining(c))
-    return "".join(c if c in OWN else " " if c.isspace() else "?" for c in bare)
+    return "".join(c if c in FONT_CHARACTERS else " " if c.isspace() else "?" for c in bare)
 
 
 def width(text: str, size: int) -> int:
@@ -37,7 +37,7 @@ def line_height(size: int) -> int:
     return round(size * 1.35)
 
 
-def lines(text: str, room: int, size: int, most: int) -> tuple[str, ...]:
+def lines(text: str, room: int, size: int, max_lines: int) -> tuple[str, ...]:
     """Break ``text`` into lines; what is too long ends with an ellipsis.
 
     Lines end after a space, a hyphen, an underscore, a slash or a file name's dot if they can.
@@ -46,11 +46,11 @@ def lines(text: str, room: int, size: int, most: int) -> tuple[str, ...]:
         text: on one line.
         room: width in pixels.
         size: of the font.
-        most: lines.
+        max_lines: how many there may be.
     """
     rest = plain(text).strip()
     found: list[str] = []
-    while rest and len(found) < most - 1:
+    while rest and len(found) < max_lines - 1:
         line = _begin(rest, room, size)
         found.append(line.strip())
         rest = rest[len(line) :].strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -192,9 +192,12 @@ class EngineThread:
             work.content.pixels, wanted, callbacks, **work.arguments
         ):
             self.machine = _machine(transfer)
+            results: Sequence[Result | Failure]
             if isinstance(outcome, Exception):
-                outcome = [failure(outcome)] * len(indices)
-            for index, result in zip(indices, outcome, strict=True):
+                results = [failure(outcome)] * len(indices)
+            else:
+                results = outcome
+            for index, result in zip(indices, results, strict=True):
                 yield given[index], result
 
     def _make_style(self, sources: tuple[tuple[str, tuple[StyleImage, ...]], ...]) -> EngineStyle:

@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from conftest import Program, picture
@@ -13,13 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from nst_pipeline.cli.app import app
-from nst_pipeline.config.pipeline import Config, load, parse
-from nst_pipeline.config.recipe import Recipe, make_recipe
-from nst_pipeline.config.weights import resolve
-from nst_pipeline.engine import Style, StyleTransfer
+from nst_pipeline.cli.display import Bars
+from nst_pipeline.engine import Callbacks, StyleTransfer, tiles
+from nst_pipeline.engine import Result as EngineResult
+from nst_pipeline.engine.batch import Batch
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
-from nst_pipeline.inbox.scanner import find
-from nst_pipeline.preview import renderer as previews
+from nst_pipeline.preview.renderer import is_sheet
 
 
 @pytest.fixture(autouse=True)
@@ -56,20 +54,17 @@ def test_a_photo_in_all_styles_gives_one_sheet_and_no_other_file(project: Path) 
         assert "gatys · size: 32 · iterations: 1" in sheet.info["Description"]
 
 
-def test_the_styles_of_a_content_are_painted_as_one_batch(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches: list[tuple[int, int]] = []
-    run = StyleTransfer.run
+def test_the_styles_of_a_content_are_painted_as_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[range] = []
+    paint = Batch.paint
 
-    def counted(self: StyleTransfer, content: object, styles: list[object], **more: object):
-        batches.append((len(styles), self.batch))
-        return run(self, content, styles, **more)
+    def counted(self: Batch, callbacks: Callbacks) -> list[EngineResult]:
+        batches.append(self.indices)
+        return paint(self, callbacks)
 
-    monkeypatch.setattr(StyleTransfer, "run", counted)
+    monkeypatch.setattr(Batch, "paint", counted)
     assert preview("inbox/boat.jpg", "inbox/hill.png").exit_code == 0
-    assert [count for count, _ in batches] == [2, 2]
-    assert all(batch >= 2 for _, batch in batches)
+    assert batches == [range(2), range(2)]
     assert Path("preview.png").is_file()
 
 
@@ -77,9 +72,9 @@ def test_a_sweep_paints_each_value_and_tells_how_to_keep_one(monkeypatch: pytest
     recipes = []
     start = StyleTransfer.__init__
 
-    def noted(self: StyleTransfer, recipe: object, *more: object) -> None:
+    def noted(self: StyleTransfer, recipe: object, *more: Any, **options: Any) -> None:
         recipes.append(recipe)
-        start(self, recipe, *more)
+        start(self, recipe, *more, **options)
 
     monkeypatch.setattr(StyleTransfer, "__init__", noted)
     sweeps = ["--sweep", "style_weight=1e2,1e4", "--sweep", "init=content,noise"]
@@ -105,32 +100,62 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_painted(project: Path) -> N
 
 
 def test_a_picture_that_cannot_be_painted_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = StyleTransfer.run
+    paint = Batch.paint
 
-    def broken(self: StyleTransfer, *given: object, **more: object):
-        if self.recipe.seed == 2:
+    def broken(self: Batch, callbacks: Callbacks) -> list[EngineResult]:
+        if self.scenes[0].recipe.seed == 2:
             raise RuntimeError("it broke")
-        return run(self, *given, **more)
+        return paint(self, callbacks)
 
-    monkeypatch.setattr(StyleTransfer, "run", broken)
+    monkeypatch.setattr(Batch, "paint", broken)
     done = preview("photo.jpg", "-s", "ink", "--sweep", "seed=1,2,3")
     assert done.exit_code == 1
     assert "failed   photo.jpg in ink: RuntimeError: it broke" in done.stdout
-    assert Path("preview-photo-seed.png").is_file()
+    assert "preview-photo-seed.png: 2 painted" in done.stdout
+
+
+def test_short_memory_fails_the_pictures_it_is_too_short_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: 8 * 10**6)
+    done = preview("photo.jpg", "-s", "ink", "--sweep", "size=32,256")
+    assert done.exit_code == 1
+    assert "failed   photo.jpg in ink: memory: the picture of 256 x 192 needs" in done.stdout
+    assert "preview-photo-size.png: 1 painted" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("recipe", "each"),
+    [("scales: 1, iterations: [2, 2]", 2), ("scales: [32, 40], iterations: [2]", 6)],
+)
+def test_the_bar_ends_full_whatever_came_of_the_pictures(
+    recipe: str, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path("pipeline.yaml").read_text()
+    Path("pipeline.yaml").write_text(text.replace("size: 48, iterations: 3", recipe))
+    Path("styles/oil.png").write_bytes(b"no picture")
+    totals: list[int] = []
+    steps: list[int] = []
+    monkeypatch.setattr(Bars, "begin", lambda self, total, description: totals.append(total))
+    monkeypatch.setattr(Bars, "advance", lambda self, count: steps.append(count))
+    done = CliRunner().invoke(app, ["preview", "photo.jpg", "--size", "48"])
+    assert done.exit_code == 1 and "1 painted" in done.stdout
+    assert totals == [2 * each] and sum(steps) == 2 * each
+    assert steps[0] == 1 and min(steps) >= 0 and max(steps) == each
 
 
 def test_a_preview_is_replaced_and_another_file_only_by_force() -> None:
     assert preview("photo.jpg", "-s", "ink").exit_code == 0
-    first = Path("preview-photo.png").read_bytes()
     assert preview("photo.jpg", "-s", "oil").exit_code == 0
-    assert Path("preview-photo.png").read_bytes() != first
+    with Image.open("preview-photo.png") as sheet:
+        assert sheet.info["Title"] == "photo.jpg in oil"
     picture().save("mine.png")
     mine = Path("mine.png").read_bytes()
     error = refused("photo.jpg", "-o", "mine.png")
     assert isinstance(error, CannotCreateError) and "--force" in str(error)
     assert Path("mine.png").read_bytes() == mine
     assert preview("photo.jpg", "-s", "ink", "-o", "mine.png", "--force").exit_code == 0
-    assert previews.is_sheet(Path("mine.png"))
+    assert is_sheet(Path("mine.png"))
 
 
 @pytest.mark.parametrize(
@@ -172,24 +197,13 @@ def test_exit_codes_are_those_of_a_run(arguments: list[str], code: int, said: st
     assert error.exit_code == code and said in str(error)
 
 
-# Blends, regions and companions
+# Regions and companions
 
 
-def settings(**styles: Any) -> Config:
-    """Return the project's settings, with these styles."""
+def write_styles(**styles: Any) -> None:
+    """Put these styles into the project's settings."""
     changed = yaml.safe_load(Path("pipeline.yaml").read_text()) | {"styles": styles}
     Path("pipeline.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
-    return load(Path("pipeline.yaml"))
-
-
-def paint(config: Config, path: str, recipe: Recipe) -> tuple[previews.Source, Any]:
-    """Paint a content in the only style; return what the sheet shows of both."""
-    (found,) = find([Path(path)])
-    (style,) = config.styles
-    job = previews.PreviewJob(0, style, recipe)
-    renderer = previews.Renderer(config, resolve("compact"), 32, lambda *_: None, lambda: None)
-    source, painted = renderer.paint(found, [job])
-    return source, painted[job.key]
 
 
 def halves(path: str, size: tuple[int, int] = (64, 48)) -> None:
@@ -197,68 +211,6 @@ def halves(path: str, size: tuple[int, int] = (64, 48)) -> None:
     mask = Image.new("L", size)
     mask.paste(255, (size[0] // 2, 0, *size))
     mask.save(path)
-
-
-RECIPE = make_recipe("compact", size=64, iterations=2, tv_weight=0)
-
-
-def pixels(path: str) -> Any:
-    return np.asarray(Image.open(path).convert("RGB"))
-
-
-def engine_paints(style: Any, **more: Any) -> Any:
-    transfer = StyleTransfer(RECIPE, "cpu", "auto", "compact")
-    (result,) = transfer.run(pixels("photo.png"), [style], **more)
-    return np.asarray(result.pastiche)
-
-
-@pytest.fixture
-def photo() -> None:
-    picture(seed=9).save("photo.png")
-    Path("photo.jpg").unlink()
-
-
-@pytest.mark.usefixtures("photo")
-def test_a_blend_is_painted_by_its_shares() -> None:
-    config = settings(both={"images": {"styles/ink.png": 3, "styles/oil.png": 1}})
-    _, done = paint(config, "photo.png", RECIPE)
-    ink, oil = pixels("styles/ink.png"), pixels("styles/oil.png")
-    assert np.array_equal(done.picture, engine_paints(Style((ink, oil), (0.75, 0.25))))
-    assert not np.array_equal(done.picture, engine_paints(Style((ink, oil), (0.25, 0.75))))
-
-
-@pytest.mark.usefixtures("photo")
-def test_regions_are_painted_where_their_masks_are() -> None:
-    halves("photo.mask.Sky.png")
-    Image.new("L", (64, 48), 90).save("photo.mask.ground.png")
-    config = settings(land={"regions": {"sky": "styles/ink.png", "ground": "styles/oil.png"}})
-    source, done = paint(config, "photo.png", RECIPE)
-    assert source.companions == ("mask.sky", "mask.ground")
-    styles = {"sky": pixels("styles/ink.png"), "ground": pixels("styles/oil.png")}
-    files = {"sky": "photo.mask.Sky.png", "ground": "photo.mask.ground.png"}
-    masks = {region: pixels(file)[..., 0] for region, file in files.items()}
-    assert np.array_equal(done.picture, engine_paints(styles, masks=masks))
-
-
-@pytest.mark.usefixtures("photo")
-def test_a_mask_leaves_alone_what_is_black() -> None:
-    halves("photo.mask.png")
-    _, done = paint(settings(ink="styles/ink.png"), "photo.png", RECIPE)
-    painted, before = np.asarray(done.picture), pixels("photo.png")
-    assert np.array_equal(painted[:, :31], before[:, :31])
-    assert not np.array_equal(painted[:, 33:], before[:, 33:])
-
-
-@pytest.mark.usefixtures("photo")
-def test_init_image_needs_a_picture_and_starts_from_it() -> None:
-    config = settings(ink="styles/ink.png")
-    recipe = RECIPE.model_copy(update={"init": "image"})
-    _, done = paint(config, "photo.png", recipe)
-    assert "init: image needs a picture" in done.reason
-    picture(seed=5).save("photo.init.png")
-    _, done = paint(config, "photo.png", recipe)
-    wanted = engine_paints(pixels("styles/ink.png"), init=pixels("photo.init.png"))
-    assert np.array_equal(done.picture, wanted)
 
 
 def test_companions_in_a_folder_are_no_pictures_of_their_own() -> None:
@@ -271,7 +223,7 @@ def test_companions_in_a_folder_are_no_pictures_of_their_own() -> None:
 
 
 def test_a_missing_mask_is_told_once_and_stops_no_other_style() -> None:
-    settings(ink="styles/ink.png", land={"regions": {"sky": "styles/oil.png"}})
+    write_styles(ink="styles/ink.png", land={"regions": {"sky": "styles/oil.png"}})
     halves("inbox/hill.mask.sky.png")
     done = preview("inbox", "--sweep", "seed=1,2")
     assert done.exit_code == 1 and "6 painted" in done.stdout
@@ -296,39 +248,6 @@ def test_a_companion_that_does_not_fit_is_told_and_the_rest_is_painted(
     assert done.exit_code == 1
     assert said in done.stdout.replace("\n", " ").replace(f"{project}/", "")
     assert f"{2 if 'gone.mask.png' in names else 1} painted" in done.stdout
-
-
-def test_a_swatch_shows_every_picture_of_a_style() -> None:
-    for name, colour in (("red", (200, 0, 0)), ("green", (0, 200, 0)), ("blue", (0, 0, 200))):
-        Image.new("RGB", (30, 40), colour).save(f"styles/{name}.png")
-    images = {"styles/red.png": 1, "styles/green.png": 3}
-    config = settings(land={"regions": {"a": {"images": images}, "b": "styles/blue.png"}})
-    renderer = previews.Renderer(config, resolve("compact"), 32, lambda *_: None, lambda: None)
-    swatch = renderer.styles["land"].picture
-    assert swatch
-    places = ((40, 50), (60, 50), (180, 90), (100, 150))
-    shown = [swatch.getpixel(place) for place in places]
-    assert shown == [(200, 0, 0), (0, 200, 0), (0, 200, 0), (0, 0, 200)]
-
-
-def test_transparency_is_kept() -> None:
-    clear = picture(40, 30)
-    clear.putalpha(128)
-    clear.save("clear.png")
-    source, done = paint(settings(ink="styles/ink.png"), "clear.png", RECIPE)
-    for shown in (source.picture, done.picture):
-        assert shown and shown.mode == "RGBA"
-        assert shown.getchannel("A").getextrema() == (128, 128)
-
-
-def test_small_pictures_go_together_and_the_settings_come_first(project: Path) -> None:
-    def batch(size: object, **limits: int) -> int:
-        styles = {"ink": "styles/ink.png"}
-        config: Config = parse({"styles": styles, "limits": limits}, project)
-        return previews.batch_for(config, make_recipe("compact", size=size), 1)
-
-    assert [batch(size) for size in (128, 256, 512, 1024, "original")] == [32, 8, 2, 1, 1]
-    assert batch(128, batch=3) == 3
 
 
 def test_help_of_preview_imports_no_torch_and_the_program_exits_as_it_should(

@@ -3,7 +3,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nst_pipeline.config.recipe import NETWORK_DEFAULTS, RECIPES, RecipeChanges
+from nst_pipeline.config.recipe import (
+    LARGEST_SIDE,
+    NETWORK_DEFAULTS,
+    RECIPES,
+    RecipeChanges,
+    plan_sides,
+)
 from nst_pipeline.digests import digest
 from nst_pipeline.engine import Recipe, make_recipe
 
@@ -102,3 +108,67 @@ def test_a_recipe_that_makes_no_sense_is_refused(field: str, value: Any, complai
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Recipe().size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_sides_never_shrink_and_end_at_the_size_in_as_many_scales_as_asked_for(count: int) -> None:
+    iterations = tuple(range(1, count + 1))
+    for final in (*range(32, 400), 512, 1000, 4096, LARGEST_SIDE):
+        plan = plan_sides(Recipe(size=final, iterations=iterations), 999)
+        sides, steps = zip(*plan, strict=True)
+        assert list(sides) == sorted(sides) and sides[-1] == final and sides[0] >= 32
+        assert steps == iterations
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "sides"),
+    [
+        (64, 3, [32, 45, 64]),
+        (128, 3, [32, 64, 128]),
+        (100, 2, [50, 100]),
+        (32, 2, [32, 32]),
+        (129, 2, [128, 129]),
+        (256, 3, [128, 181, 256]),
+        (1024, 4, [128, 256, 512, 1024]),
+    ],
+)
+def test_a_list_of_iterations_begins_small_and_about_doubles(
+    size: int, count: int, sides: list[int]
+) -> None:
+    plan = plan_sides(Recipe(size=size, iterations=(5,) * count), 999)
+    assert plan == [(side, 5) for side in sides]
+
+
+def test_a_content_below_the_shortest_side_keeps_its_size() -> None:
+    recipe = Recipe(size="original", iterations=(5, 6))
+    assert plan_sides(recipe, 20) == [(20, 5), (20, 6)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"iterations": 300}, 300),
+        ({"iterations": 2, "scales": (64, 128, 256)}, 2),
+        ({"scales": 1, "iterations": (100, 100)}, 100),
+        ({"scales": (64, 128, 256), "iterations": (100,)}, 400),
+        ({"scales": (64, 128, 512), "iterations": (100, 20)}, 140),
+        ({"iterations": (9, 5, 2)}, 16),
+        ({"size": 64, "iterations": (9, 5, 2)}, 16),
+        ({"size": "original", "scales": (64, 128), "iterations": (100, 20)}, 140),
+        ({"size": "original", "iterations": (100, 20)}, 120),
+    ],
+    ids=str,
+)
+def test_steps_are_those_of_all_scales(changes: dict[str, Any], steps: int) -> None:
+    recipe = Recipe.model_validate(changes)
+    assert recipe.steps == steps
+    if recipe.size != "original":
+        assert steps == sum(count for _, count in plan_sides(recipe, 20))
+
+
+@pytest.mark.parametrize("longer_side", [20, 64, 65, 300, 16384, 40000])
+def test_no_content_takes_more_steps_than_are_told_of_the_original_size(longer_side: int) -> None:
+    recipe = Recipe(size="original", scales=(64, 16384), iterations=(7, 5))
+    done = sum(count for _, count in plan_sides(recipe, longer_side))
+    assert done <= recipe.steps == 17
+    assert longer_side < 20000 or done == 17

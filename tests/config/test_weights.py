@@ -1,7 +1,10 @@
+"""Which weights are used, and their download."""
+
 import hashlib
 import http.server
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from conftest import Program
 
 from nst_pipeline.config import weights
 from nst_pipeline.engine import vgg
-from nst_pipeline.errors import UnavailableError
+from nst_pipeline.errors import CannotCreateError, DiskFullError, UnavailableError
 
 FILE = b"as good as the weights " * 5000
 
@@ -77,19 +80,99 @@ def test_a_good_download_is_kept_and_not_made_twice(server: Server) -> None:
     assert weights.resolve("auto").id == "imagenet"
 
 
-@pytest.mark.parametrize("fault", ["truncated", "wrong", "404", "stalled", "silent"])
-def test_a_download_that_goes_wrong_is_told_and_nothing_is_kept(fault: str, server: Server) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("truncated", "ends after 57,500 of 115,000 bytes"),
+        ("wrong", r"another file than expected \(its SHA-256 starts with .*\)"),
+        ("404", "Not Found"),
+        ("stalled", "timed out"),
+        ("silent", "timed out"),
+    ],
+)
+def test_a_download_that_goes_wrong_is_told_and_nothing_is_kept(
+    fault: str, said: str, server: Server
+) -> None:
     server.fault = fault
-    with pytest.raises(UnavailableError, match="nothing was kept") as caught:
+    with pytest.raises(UnavailableError, match=f"{said}; nothing was kept") as caught:
         vgg.fetch_imagenet(server.url)
-    assert server.url in str(caught.value)
+    assert str(caught.value).startswith(f"weights: {server.url}: ")
+    assert "--url" not in str(caught.value)
     assert list(weights.imagenet_path().parent.iterdir()) == []
     assert weights.resolve("auto").id == "compact"
 
 
-def test_a_refused_connection_is_told(server: Server) -> None:
-    with pytest.raises(UnavailableError, match="refused"):
-        vgg.fetch_imagenet("http://127.0.0.1:1/none.pth")
+@pytest.mark.parametrize(
+    ("url", "said"), [("http://127.0.0.1:1/none.pth", "refused"), ("none.pth", "unknown url type")]
+)
+def test_an_address_that_does_not_answer_is_told(url: str, said: str) -> None:
+    with pytest.raises(UnavailableError, match=said):
+        vgg.fetch_imagenet(url)
+
+
+def test_the_progress_of_a_download_is_told(server: Server) -> None:
+    told: list[tuple[int, int | None]] = []
+    vgg.fetch_imagenet(server.url, lambda done, total: told.append((done, total)))
+    assert told == sorted(told) and told[-1] == (len(FILE), len(FILE))
+
+
+def test_a_cache_that_cannot_be_made_is_told_before_the_download(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    with pytest.raises(CannotCreateError) as caught:
+        vgg.fetch_imagenet(server.url)
+    assert str(caught.value) == (
+        f"{tmp_path}/file/hub/checkpoints: no files can be created here: File exists; "
+        "check its permissions and free space, or set TORCH_HOME to another folder"
+    )
+    assert not server.requests
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Return a function that keeps the cache on a file system with options, if it can be made."""
+    home = tmp_path / "disk"
+    home.mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(home))
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(home)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+        return home
+
+    yield mount
+    subprocess.run(["umount", home], capture_output=True)
+
+
+def test_a_cache_on_a_read_only_disk_is_told(
+    server: Server, mounted: Callable[[str], Path]
+) -> None:
+    home = mounted("ro")
+    with pytest.raises(CannotCreateError, match=f"{home}/hub.*Read-only.*TORCH_HOME"):
+        vgg.fetch_imagenet(server.url)
+
+
+def test_a_full_disk_is_told_and_nothing_is_kept(
+    server: Server, mounted: Callable[[str], Path]
+) -> None:
+    home = mounted("size=64k")
+    with pytest.raises(DiskFullError, match=f"{home}/hub/.*No space left"):
+        vgg.fetch_imagenet(server.url)
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_weights_fetch_ends_with_exit_73_where_the_cache_cannot_be_made(
+    server: Server, program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = program("weights", "fetch", "--url", server.url, TORCH_HOME=str(tmp_path / "file"))
+    assert done.returncode == 73
+    assert done.stderr.startswith(f"{tmp_path}/file/hub/checkpoints: no files can be created here")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_damaged_file_in_the_cache_is_replaced_by_the_download(server: Server) -> None:
@@ -123,7 +206,8 @@ def test_weights_fetch_ends_with_exit_69_when_the_file_is_not_the_one_expected(
 ) -> None:
     done = program("weights", "fetch", "--url", server.url)
     assert done.returncode == 69
-    assert "invalid hash" in done.stderr and "Traceback" not in done.stderr
+    assert "another file than expected" in done.stderr and "Traceback" not in done.stderr
+    assert "`nst-pipeline weights fetch --url URL` loads it from a mirror" in done.stderr
     assert "not there" in program("weights").stdout
 
 

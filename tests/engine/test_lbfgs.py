@@ -153,7 +153,7 @@ def test_progress_is_reported_now_and_then_and_at_the_end() -> None:
         differentiate(rosenbrock),
         torch.zeros(1, 5),
         25,
-        on_step=lambda done, losses: steps.append(done),
+        on_report=lambda done, losses: steps.append(done),
         report_every=10,
     )
     assert steps == [1, 10, 20, 25]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from conftest import wave
@@ -141,3 +143,26 @@ def test_losses_are_float32_when_the_network_runs_in_bf16() -> None:
     content, style = model(wave(seed=5))
     assert features["relu1_1"].dtype == torch.bfloat16
     assert content.dtype == style.dtype == torch.float32
+
+
+def test_statistics_are_those_computed_by_hand() -> None:
+    features = torch.rand(2, 3, 4, 5)
+    flat = features.flatten(2)
+    mean = flat.mean(2)
+    gram = gram_matrix(features)
+    covariance = torch.stack([torch.cov(f, correction=0) for f in flat]) / 3
+    assert torch.equal(style_statistic(features, "gram"), gram[:, None])
+    expected = torch.cat([gram, mean[:, :, None]], 2)[:, None]
+    torch.testing.assert_close(style_statistic(features, "gram+mean"), expected)
+    expected = torch.cat([covariance, mean[:, :, None]], 2)[:, None]
+    torch.testing.assert_close(style_statistic(features, "covariance"), expected)
+
+
+@pytest.mark.parametrize("kind", ["gram", "gram+mean", "covariance"])
+def test_a_guide_restricts_a_statistic_to_its_region(kind: Any) -> None:
+    features = torch.rand(1, 3, 4, 6)
+    left = torch.zeros(1, 1, 4, 6)
+    left[..., :3] = 2  # half of the places, mean 1
+    guided = style_statistic(features, kind, torch.cat([left, 2 - left], 1))
+    halves = [style_statistic(half, kind) for half in features.split(3, dim=3)]
+    torch.testing.assert_close(guided, torch.cat(halves, 1))

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import wave
@@ -63,12 +64,16 @@ def test_a_style_of_the_pixels_alone_needs_no_network() -> None:
 
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_estimate_is_what_torch_allocates(precision: Precision, padding: str) -> None:
+@pytest.mark.parametrize("regions", [0, 2])
+def test_estimate_is_what_torch_allocates(regions: int, precision: Precision, padding: str) -> None:
     changes = {"size": "original", "scales": 1, "iterations": 1, "history_size": 3}
     made = make_recipe("compact", **changes, padding=padding)
     transfer = StyleTransfer(made, device="cpu", precision=precision, weights="compact")
+    names = [f"region{number}" for number in range(regions)]
+    masks = {name: np.full((192, 256), 255, np.uint8) for name in names}
+    style = {name: wave(256, 192, 2) for name in names} or wave(256, 192, 2)
     with torch.profiler.profile(profile_memory=True) as profiler:
-        transfer.run(wave(256, 192, 1), [wave(256, 192, 2)])
+        transfer.run(wave(256, 192, 1), [style], masks=masks)
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     peak = max(itertools.accumulate(bytes_ for _, bytes_ in changes))
@@ -81,6 +86,7 @@ def test_estimate_is_what_torch_allocates(precision: Precision, padding: str) ->
         history_size=3,
         value_bytes=transfer.dtype.itemsize,
         pooling=made.pooling,
+        regions=regions,
         heap_block=0,
         padding=padding,
     )
@@ -89,7 +95,7 @@ def test_estimate_is_what_torch_allocates(precision: Precision, padding: str) ->
 
 @pytest.mark.parametrize(("available", "batch"), [(0, 0), (111, 0), (112, 1), (500, 4), (9999, 8)])
 def test_fitting_batch_is_the_largest_that_fits_in_the_share(available: int, batch: int) -> None:
-    assert fitting_batch(lambda n: Need(100 * n, 0, 0), available, most=8) == batch
+    assert fitting_batch(lambda n: Need(100 * n, 0, 0), available, wanted=8) == batch
 
 
 def test_need_tells_its_parts() -> None:
@@ -99,15 +105,19 @@ def test_need_tells_its_parts() -> None:
 
 
 def test_every_batch_fits_where_nobody_knows_the_memory() -> None:
-    assert fitting_batch(lambda n: Need(10**15, 0, 0), None, most=8) == 8
+    assert fitting_batch(lambda n: Need(10**15, 0, 0), None, wanted=8) == 8
 
 
 def test_a_refusal_names_the_picture_the_need_and_a_way_out() -> None:
     need = Need(7 * 10**9, 2 * 10**9, 10**8)
     assert not fits(need, 4 * 10**9)
-    assert refusal((4000, 6000), need, 4 * 10**9) == (
-        "the picture of 6000 x 4000 needs 9.1 GB (network 7.0, optimiser 2.0, targets 0.1) "
-        "of 4.0 GB; set tile: on, a smaller size or history_size"
+    assert str(refusal((4000, 6000), need, 4 * 10**9, is_tiled=False)) == (
+        "memory: the picture of 6000 x 4000 needs 9.1 GB (network 7.0, optimiser 2.0, targets 0.1) "
+        "of 4.0 GB; set tile to 'on', or a smaller recipe.size"
+    )
+    assert str(refusal((4000, 6000), None, None, is_tiled=True)) == (
+        "memory: the picture of 6000 x 4000 needs more memory than there is; "
+        "set a smaller recipe.size"
     )
 
 

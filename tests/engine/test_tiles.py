@@ -1,21 +1,17 @@
 """Evaluation in tiles gives what evaluation of the whole image gives."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from conftest import picture, wave
 
-from nst_pipeline.config.pipeline import load
-from nst_pipeline.config.weights import COMPACT_PATH, resolve
-from nst_pipeline.engine import Recipe, StyleTransfer, losses, make_recipe, tiles
+from nst_pipeline.config.weights import COMPACT_PATH
+from nst_pipeline.engine import Recipe, StyleTransfer, losses, tiles
 from nst_pipeline.engine.losses import LossModel, build_model, extract, style_statistic
-from nst_pipeline.engine.memory import estimate
+from nst_pipeline.engine.memory import SHARE, Need, estimate
 from nst_pipeline.engine.tiles import TiledModel, TileMode, Tiling, cut
 from nst_pipeline.engine.vgg import deepest, load_trunk
-from nst_pipeline.errors import UnavailableError
-from nst_pipeline.workers.engine_thread import EngineThread
+from nst_pipeline.errors import OutOfMemoryError
 
 LAYERS = ("pixels", "relu1_1", "relu2_1", "relu3_1")
 
@@ -173,11 +169,11 @@ def transfer(tile: TileMode, **changes: object) -> StyleTransfer:
 
 
 def test_a_transfer_in_tiles_paints_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[int] = []
+    tile_counts: list[int] = []
     real = tiles.TiledModel.__call__
 
     def call(model: TiledModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        shown.append(len(cut(model.model.network, image, model.side)))
+        tile_counts.append(len(cut(model.model.network, image, model.side)))
         return real(model, image)
 
     monkeypatch.setattr(tiles.TiledModel, "__call__", call)
@@ -187,51 +183,62 @@ def test_a_transfer_in_tiles_paints_the_same_picture(monkeypatch: pytest.MonkeyP
         transfer(tile, **changes).run(picture(seed=1), [picture(seed=2)], masks=masks)[0]
         for tile in ("off", "on")
     ]
-    assert max(shown) == 9
+    assert max(tile_counts) == 9
     off, on = results
     assert on.start.total == pytest.approx(off.start.total, rel=1e-4)
     assert on.end.total == pytest.approx(off.end.total, rel=1e-3)
     assert np.abs(on.pixels.astype(float) - off.pixels).max() <= 3
 
 
-def test_auto_cuts_what_memory_does_not_suffice_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, image = build(), wave(70, 53)
+def enough(need: Need) -> int:
+    """Return the bytes that just suffice for a need."""
+    return round(need.total / SHARE) + 1
+
+
+@pytest.mark.parametrize("regions", [0, 1, 2])
+def test_auto_cuts_what_memory_does_not_suffice_for(
+    regions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, image = build(regions=regions), wave(70, 53)
     assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
     need = estimate(
         {"conv1_1": 32, "conv1_2": 32, "conv2_1": 48, "conv2_2": 48, "conv3_1": 128},
-        ["relu2_2"], ["relu1_1", "relu2_1", "relu3_1"], (53, 70), 1, 10, 4, "average",
+        ["relu2_2"], ["relu1_1", "relu2_1", "relu3_1"], (53, 70), 1, 10, 4, "average", regions,
     )  # fmt: skip
-    monkeypatch.setattr(tiles, "available_bytes", lambda device: round(need.total / 0.9) + 1)
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: enough(need))
     assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
     assert isinstance(Tiling("auto", 32).model(model, image, 11), TiledModel)
     assert isinstance(Tiling("off", 32).model(model, image, 11), LossModel)
 
 
+@pytest.mark.parametrize("regions", [0, 3])
 def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    regions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trunk, image = load_trunk(COMPACT_PATH, "relu2_2", "average"), wave(256, 192)
     layers = ["relu2_2"], ["relu1_1"]
     widths = {"conv1_1": 32, "conv1_2": 32, "conv2_1": 48, "conv2_2": 48}
 
-    def need(batch: int, history_size: int, size: tuple[int, int] = (192, 256)) -> int:
-        found = estimate(widths, *layers, size, batch, history_size, 4, "average")
-        return round(found.total / 0.9) + 2
+    def need(batch: int, history_size: int) -> int:
+        return enough(
+            estimate(widths, *layers, (192, 256), batch, history_size, 4, "average", regions)
+        )
 
     def fit(room: int, mode: tiles.TileMode = "auto") -> tuple[int, int]:
         monkeypatch.setattr(tiles, "available_bytes", lambda device: room)
-        return Tiling(mode, 64).fit(trunk, layers, image, 4, 12)
+        return Tiling(mode, 64).fit(trunk, layers, image, 4, 12, regions)
 
     assert fit(2**40) == (4, 12)
     assert fit(need(3, 12)) == (3, 12)
+    assert fit(need(3, 12) - 10) == (2, 12)
     assert fit(need(1, 12)) == (1, 12)
     assert fit(need(1, 12) - 10, "off") == (1, 6)
     assert fit(need(1, 1), "off") == (1, 1)
     in_tiles, steps = fit(need(1, 1), "auto")
     assert in_tiles >= 1 and steps > 1
-    with pytest.raises(UnavailableError, match="256 x 192 needs .* GB; set tile: on"):
+    with pytest.raises(OutOfMemoryError, match="256 x 192 needs .* GB; set tile to 'on', or a sm"):
         fit(need(1, 1) - 10, "off")
-    with pytest.raises(UnavailableError):
+    with pytest.raises(OutOfMemoryError, match="256 x 192 needs .* GB; set a smaller recipe.size"):
         fit(1000, "auto")
 
 
@@ -253,10 +260,3 @@ def test_total_variation_by_strips_is_that_of_the_whole(
     expected = rows.mean((1, 2, 3)) + columns.mean((1, 2, 3))
     torch.testing.assert_close(losses.total_variation(pixels), expected)
     assert torch.autograd.gradcheck(losses.total_variation, pixels)
-
-
-def test_pipeline_yaml_says_whether_to_cut(project: Path) -> None:
-    settings = project / "pipeline.yaml"
-    settings.write_text(settings.read_text() + "tile: on\n")
-    engine = EngineThread(load(settings), resolve("compact"), lambda *_: None)
-    assert engine._transfer(make_recipe("compact")).tiling.mode == "on"

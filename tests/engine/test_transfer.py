@@ -1,23 +1,29 @@
-from pathlib import Path
+"""A content and its styles in, pastiches out: what is painted together, and what fails."""
+
+import inspect
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED_IMAGES, picture, wave
+from painting import BLUE, RED, small_recipe, transfer
 from PIL import Image
 
 from nst_pipeline import engine
-from nst_pipeline.engine import Recipe, StyleTransfer, TargetCache
-from nst_pipeline.engine.devices import resolve_precision
-from nst_pipeline.engine.images import fit, to_image, to_tensor
-from nst_pipeline.errors import ShapeError, UnavailableError
+from nst_pipeline.engine import Callbacks, Recipe, StyleTransfer, batch, tiles
+from nst_pipeline.engine import transfer as transfer_module
+from nst_pipeline.engine.images import to_tensor
+from nst_pipeline.engine.memory import SHARE
+from nst_pipeline.errors import (
+    DeviceLostError,
+    ImageError,
+    OutOfMemoryError,
+    ShapeError,
+    UnavailableError,
+)
 
-SMALL = Recipe(size=48, iterations=6, pooling="average")
-
-
-def transfer(recipe: Recipe = SMALL, **options) -> StyleTransfer:
-    options = {"device": "cpu", "precision": "fp32", "weights": "compact"} | options
-    return StyleTransfer(recipe, **options)
+SMALL = small_recipe(iterations=6)
 
 
 def test_the_loss_falls_and_the_pastiche_has_the_size_asked_for() -> None:
@@ -30,7 +36,7 @@ def test_the_loss_falls_and_the_pastiche_has_the_size_asked_for() -> None:
 
 def test_losses_at_the_end_are_those_of_the_very_image_that_is_saved() -> None:
     content, style = wave(seed=1), wave(seed=2)
-    painter = transfer()
+    painter = transfer(SMALL)
     (result,) = painter.run(content, [style])
     saved = to_tensor(result.pastiche)
     (again,) = painter.run(content, [style], init=saved)
@@ -42,8 +48,8 @@ def test_losses_at_the_end_are_those_of_the_very_image_that_is_saved() -> None:
 
 def test_a_batch_of_styles_gives_what_each_gives_alone() -> None:
     styles = [picture(seed=seed) for seed in (2, 3, 4)]
-    together = transfer(batch=3).run(picture(seed=1), styles)
-    alone = [transfer(batch=1).run(picture(seed=1), [style])[0] for style in styles]
+    together = transfer(SMALL, batch=3).run(picture(seed=1), styles)
+    alone = [transfer(SMALL, batch=1).run(picture(seed=1), [style])[0] for style in styles]
     for one, other in zip(together, alone, strict=True):
         assert one.end.total == pytest.approx(other.end.total, rel=1e-2)
         difference = np.asarray(one.pastiche, float) - np.asarray(other.pastiche, float)
@@ -58,126 +64,15 @@ def test_the_same_settings_give_the_same_bytes_twice() -> None:
         assert first.pastiche.tobytes() == second.pastiche.tobytes()
 
 
-def test_noise_depends_on_the_seed_and_the_content_start_does_not() -> None:
-    def paint(**changes: object) -> bytes:
-        recipe = SMALL.model_copy(update=changes)
-        return transfer(recipe).run(picture(seed=1), [picture(seed=2)])[0].pastiche.tobytes()
-
-    assert paint(init="noise", seed=1) != paint(init="noise", seed=2)
-    assert paint(init="content", seed=1) == paint(init="content", seed=2)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"style_weight": 1.0},
-        {"content_weight": 50.0},
-        {"tv_weight": 100.0},
-        {"content_layers": {"relu3_1": 1.0}},
-        {"style_layers": {"relu1_1": 1.0}},
-        {"style_layers": {"relu1_1": 1.0, "relu2_1": 9.0}},
-        {"balanced": False},
-        {"statistic": "gram+mean"},
-        {"statistic": "covariance"},
-        {"style_layers": {"relu1_1": 1.0, "pixels": 1.0}},
-        {"style_scale": 0.75},
-        {"colors": "content"},
-        {"colors": "matched"},
-        {"init": "style-colors"},
-        {"pooling": "max"},
-        {"pooling": "rescaled-average"},
-        {"padding": "zeros"},
-        {"padding": "reflect"},
-        {"scales": (32,)},
-        {"tolerance": 0.9, "iterations": 60},
-        {"iterations": 3},
-        {"history_size": 1},
-    ],
-    ids=lambda change: "-".join(f"{key}={value}" for key, value in change.items())[:40],
-)
-def test_every_setting_of_the_recipe_changes_the_picture(change: dict[str, object]) -> None:
-    recipe = Recipe.model_validate(SMALL.model_dump() | change)
-    plain = transfer().run(picture(seed=1), [picture(seed=2)])[0].pastiche
-    changed = transfer(recipe).run(picture(seed=1), [picture(seed=2)])[0].pastiche
-    assert plain.tobytes() != changed.tobytes()
-
-
-def test_total_variation_makes_the_picture_smoother() -> None:
-    def roughness(tv_weight: float) -> float:
-        recipe = SMALL.model_copy(update={"tv_weight": tv_weight, "iterations": 20})
-        pastiche = transfer(recipe).run(picture(seed=1), [picture(seed=2)])[0].pastiche
-        return float(np.abs(np.diff(np.asarray(pastiche, float), axis=1)).mean())
-
-    assert roughness(1e4) < 0.7 * roughness(0)
-
-
-def test_targets_are_computed_once_for_all_contents_and_come_back_from_disk(
-    tmp_path: Path,
-) -> None:
-    targets = TargetCache(tmp_path)
-    painter = transfer(targets=targets)
-    style = picture(seed=2)
-    first = painter.run(picture(seed=1), [style])[0]
-    painter.run(picture(seed=5), [style])
-    assert (targets.hits, targets.misses) == (1, 1)
-    again = TargetCache(tmp_path)
-    second = transfer(targets=again).run(picture(seed=1), [style])[0]
-    assert (again.hits, again.misses) == (1, 0)
-    assert first.pastiche.tobytes() == second.pastiche.tobytes()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"recipe": SMALL.model_copy(update={"size": 64})},
-        {"recipe": SMALL.model_copy(update={"pooling": "max"})},
-        {"recipe": SMALL.model_copy(update={"style_layers": {"relu1_1": 1.0}})},
-        {"precision": "bf16"},
-        {"style": picture(seed=9)},
-    ],
-    ids=["size", "pooling", "layers", "precision", "style"],
-)
-def test_targets_are_computed_anew_when_what_they_depend_on_changes(change: dict) -> None:
-    targets = TargetCache()
-    transfer(targets=targets).run(picture(seed=1), [picture(seed=2)])
-    options = {"precision": "fp32"} | change
-    style = options.pop("style", picture(seed=2))
-    transfer(targets=targets, **options).run(picture(seed=1), [style])
-    assert targets.misses == 2
-
-
-def test_targets_serve_recipes_that_differ_in_weights_only() -> None:
-    targets = TargetCache()
-    for weight in (1.0, 100.0):
-        recipe = SMALL.model_copy(update={"style_weight": weight})
-        transfer(recipe, targets=targets).run(picture(seed=1), [picture(seed=2)])
-    assert (targets.hits, targets.misses) == (1, 1)
-
-
-def test_progress_names_the_style_and_ends_with_the_last_step() -> None:
-    seen: list[tuple[int, int]] = []
-    transfer(batch=1).run(
-        picture(), [picture(seed=2), picture(seed=3)], lambda i, done, loss: seen.append((i, done))
-    )
-    assert seen == [(0, 1), (0, 6), (1, 1), (1, 6)]
-
-
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 3, 32, 32), (1, 1, 32, 32)])
 def test_a_tensor_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"\(1, 3, H, W\)"):
-        transfer().run(torch.rand(shape), [picture()])
+        transfer(SMALL).run(torch.rand(shape), [picture()])
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UnavailableError, match="cuda:99"):
-        transfer(device="cuda:99")
-
-
-def test_precision_is_what_was_asked_for() -> None:
-    cpu = torch.device("cpu")
-    assert resolve_precision("fp32", cpu) == torch.float32
-    assert resolve_precision("bf16", cpu) == torch.bfloat16
-    assert transfer(precision="bf16").describe()[1] == "bf16"
+        transfer(SMALL, device="cuda:99")
 
 
 def test_bf16_costs_next_to_nothing_of_the_loss() -> None:
@@ -193,34 +88,13 @@ def test_bf16_costs_next_to_nothing_of_the_loss() -> None:
     assert np.mean(ratios) <= 1.1
 
 
-def test_images_survive_the_way_to_a_tensor_and_back() -> None:
-    image = picture()
-    tensor = to_tensor(image)
-    assert tensor.shape == (1, 3, 48, 64) and tensor.dtype == torch.float32
-    assert tensor.min() >= 0 and tensor.max() <= 1
-    assert to_image(tensor).tobytes() == image.tobytes()
-
-
-def test_values_outside_of_an_image_are_clamped_when_it_is_saved() -> None:
-    pixels = torch.tensor([-1.0, 0.5, 2.0]).view(1, 3, 1, 1)
-    assert to_image(pixels).getpixel((0, 0)) == (0, 128, 255)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"), [((80, 40), (64, 32)), ((40, 80), (32, 64)), ((900, 30), (64, 32))]
-)
-def test_the_longer_side_gets_the_size_and_no_side_is_too_short(
-    before: tuple[int, int], after: tuple[int, int]
-) -> None:
-    assert fit(before, 64) == after
-
-
 def test_without_a_recipe_the_default_of_the_network_is_used() -> None:
     assert transfer(None).recipe == engine.make_recipe("compact")
 
 
-def test_what_the_engine_exports_is_there() -> None:
-    assert all(hasattr(engine, name) for name in engine.__all__)
+def test_the_engine_exports_what_it_names_and_nothing_else() -> None:
+    names = {name for name, value in vars(engine).items() if not inspect.ismodule(value)}
+    assert {name for name in names if not name.startswith("_")} == set(engine.__all__)
 
 
 @pytest.mark.skipif(not SHARED_IMAGES.is_dir(), reason="needs the folder of real paintings")
@@ -240,8 +114,224 @@ def test_a_real_photograph_takes_on_the_colours_of_a_real_painting() -> None:
 @pytest.mark.gpu
 def test_cuda_gives_the_losses_of_the_cpu_and_the_same_bytes_twice() -> None:
     content, styles = wave(seed=1), [wave(seed=2), wave(seed=3)]
-    cpu = transfer().run(content, styles)
-    first, second = (transfer(device="cuda").run(content, styles) for _ in range(2))
+    cpu = transfer(SMALL).run(content, styles)
+    first, second = (transfer(SMALL, device="cuda").run(content, styles) for _ in range(2))
     for one, other, again in zip(cpu, first, second, strict=True):
         assert one.start.total == pytest.approx(other.start.total, rel=1e-3)
         assert other.pastiche.tobytes() == again.pastiche.tobytes()
+
+
+# What is painted together, and what fails
+
+
+def outcomes(engine: StyleTransfer, styles: list[Any], **options: Any) -> dict[range, Any]:
+    """Return what was painted together, and what came of it: the error, or None for results."""
+    found: dict[range, Any] = {}
+    for indices, outcome in engine.paint(picture(seed=1), styles, **options):
+        found[indices] = outcome if isinstance(outcome, Exception) else None
+        assert isinstance(outcome, Exception) or len(outcome) == len(indices)
+    return found
+
+
+def bad() -> Image.Image:
+    """Be a style that is no picture."""
+    raise ImageError("bad.png: not an image")
+
+
+def make_scarce(monkeypatch: pytest.MonkeyPatch, batch: int, regions: int = 0) -> None:
+    """Have memory that suffices for so many styles of the small recipe together, and no more."""
+    engine = transfer(SMALL)
+    need = tiles._need(engine._trunk, engine._layers, wave(48, 36), batch, 10, regions)
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: round(need.total / SHARE) + 2)
+
+
+def test_a_style_that_fails_fails_what_was_painted_with_it_and_the_rest_goes_on() -> None:
+    found = outcomes(transfer(SMALL, batch=2), [RED, bad, BLUE, RED, BLUE])
+    assert list(found) == [range(0, 2), range(2, 4), range(4, 5)]
+    first, *others = found.values()
+    assert isinstance(first, ImageError) and others == [None, None]
+
+
+def test_where_memory_makes_batches_smaller_a_style_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_scarce(monkeypatch, 1)
+    found = outcomes(transfer(SMALL, batch=4, tile="off"), [RED, bad, BLUE, RED])
+    assert list(found) == [range(n, n + 1) for n in range(4)]
+    assert [error is None for error in found.values()] == [True, False, True, True]
+
+
+def test_run_raises_the_first_error() -> None:
+    with pytest.raises(ImageError, match="bad"):
+        transfer(SMALL).run(picture(seed=1), [RED, bad, BLUE])
+
+
+def test_what_is_wrong_with_the_content_is_the_error_of_all_styles() -> None:
+    engine = transfer(SMALL)
+    ((indices, error),) = engine.paint(bad, [RED, BLUE])
+    assert indices == range(2) and isinstance(error, ImageError)
+    ((indices, error),) = engine.paint(picture(), [RED, BLUE], init=np.zeros((4, 4), np.uint8))
+    assert indices == range(2) and isinstance(error, ShapeError)
+
+
+def test_sets_of_other_regions_are_painted_by_themselves_and_in_order() -> None:
+    half = np.full((48, 64), 255, np.uint8)
+    masks = {"a": half, "b": half}
+    styles = [RED, BLUE, {"a": RED, "b": BLUE}, RED]
+    engine = transfer(SMALL, batch=8)
+    assert list(outcomes(engine, styles, masks=masks)) == [range(2), range(2, 3), range(3, 4)]
+    results = engine.run(picture(seed=1), styles, masks=masks)
+    (alone,) = engine.run(picture(seed=1), [RED], masks=masks)
+    assert np.abs(results[3].pixels.astype(int) - alone.pixels).mean() < 1
+
+
+def test_regions_count_in_what_fits_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = np.full((48, 64), 255, np.uint8)
+    engine = transfer(SMALL, batch=4, tile="off")
+    plain, regional = [RED] * 3, [{"a": RED, "b": BLUE}] * 3
+    make_scarce(monkeypatch, 3)
+    assert list(outcomes(engine, plain)) == [range(3)]
+    assert list(outcomes(engine, regional, masks={"a": half, "b": half}))[0] == range(1)
+    make_scarce(monkeypatch, 3, regions=2)
+    assert list(outcomes(engine, regional, masks={"a": half, "b": half})) == [range(3)]
+    make_scarce(monkeypatch, 3, regions=1)
+    assert list(outcomes(engine, plain, masks={"": half})) == [range(3)]
+    make_scarce(monkeypatch, 3)
+    assert list(outcomes(engine, plain, masks={"": half}))[0] == range(2)
+
+
+def test_a_picture_that_cannot_fit_is_refused_for_the_styles_it_cannot_fit_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: 10**6)
+    found = outcomes(transfer(SMALL, batch=2), [RED, BLUE, RED])
+    assert list(found) == [range(2), range(2, 3)]
+    for error in found.values():
+        assert isinstance(error, OutOfMemoryError)
+        assert "the picture of 48 x 36 needs 0.0 GB" in str(error)
+
+
+def run_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, history_size: int, last: int = 99
+) -> list[tuple[range, int]]:
+    """Have the device run out of memory above these sizes; return what was tried.
+
+    Styles after ``last`` need no memory.
+    """
+    real, tried = batch.Batch.paint, []
+
+    def paint(self: batch.Batch, callbacks: Callbacks) -> list[batch.Result]:
+        tried.append((self.indices, self.history_size))
+        is_large = len(self.indices) > batch_size or self.history_size > history_size
+        if is_large and self.indices.start <= last:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, callbacks)
+
+    monkeypatch.setattr(batch.Batch, "paint", paint)
+    return tried
+
+
+def test_less_memory_means_a_smaller_batch_then_a_shorter_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = run_out_of_memory(monkeypatch, batch_size=1, history_size=2)
+    engine = transfer(small_recipe(iterations=2, history_size=8), batch=4)
+    results = engine.run(picture(), [picture(seed=seed) for seed in range(4)])
+    assert [result.history_size for result in results] == [2] * 4
+    first = [(range(4), 8), (range(2), 8), (range(1), 8), (range(1), 4), (range(1), 2)]
+    assert tried == first + [(range(n, n + 1), 2) for n in (1, 2, 3)]
+
+
+def test_one_content_that_ran_out_of_memory_leaves_the_next_its_batch_and_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = transfer(small_recipe(iterations=2, history_size=8), batch=2)
+    with monkeypatch.context() as patch:
+        run_out_of_memory(patch, batch_size=1, history_size=2)
+        assert engine.run(picture(), [RED, BLUE])[0].history_size == 2
+    assert list(outcomes(engine, [RED, BLUE])) == [range(2)]
+    assert engine.run(picture(), [RED])[0].history_size == 8
+
+
+def test_a_style_without_any_memory_fails_alone_and_says_what_was_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = run_out_of_memory(monkeypatch, batch_size=0, history_size=0, last=0)
+    found = outcomes(transfer(SMALL, batch=2), [RED, BLUE])
+    assert [(indices, error is None) for indices, error in found.items()] == [
+        (range(0, 1), False), (range(1, 2), True),
+    ]  # fmt: skip
+    assert tried[-2:] == [(range(0, 1), 1), (range(1, 2), 10)]
+    error = found[range(0, 1)]
+    assert isinstance(error, OutOfMemoryError)
+    assert isinstance(error.__cause__, torch.OutOfMemoryError)
+    assert str(error).startswith("memory: the picture of 48 x 36 needs 0.0 GB (network ")
+    assert str(error).endswith("); set a smaller recipe.size")
+    whole = transfer(SMALL, tile="off")
+    assert str(outcomes(whole, [RED])[range(1)]).endswith(
+        "set tile to 'on', or a smaller recipe.size"
+    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_content_without_any_memory_fails_once_and_says_its_size(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_scene(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(transfer_module, "make_scene", make_scene)
+    found = outcomes(transfer(SMALL), [RED, BLUE])
+    assert list(found) == [range(2)] and isinstance(found[range(2)], OutOfMemoryError)
+    assert "the picture of 48 x 36 needs more memory than there is" in str(found[range(2)])
+
+    def content() -> None:
+        raise error
+
+    ((indices, told),) = transfer(SMALL).paint(content, [RED, BLUE])
+    assert indices == range(2) and isinstance(told, OutOfMemoryError)
+    assert str(told) == "memory: the content needs more than there is; give it smaller"
+
+
+def test_a_network_that_memory_has_no_room_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trunk(*_: object) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    monkeypatch.setattr(transfer_module, "_trunk", trunk)
+    with pytest.raises(OutOfMemoryError, match=r"^device: cpu: no memory is left for the network"):
+        transfer(SMALL)
+
+
+def test_a_lost_device_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def paint(*_: object) -> None:
+        raise DeviceLostError("device: cuda: lost")
+
+    monkeypatch.setattr(batch.Batch, "paint", paint)
+    with pytest.raises(DeviceLostError):
+        outcomes(transfer(SMALL), [RED, BLUE])
+
+
+class Stop(Callbacks):
+    """Raises an error at the third step."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.steps = error, 0
+
+    def check(self) -> None:
+        self.steps += 1
+        if self.steps == 3:
+            raise self.error
+
+
+def test_a_check_ends_the_batch_by_an_error_and_everything_by_what_is_none() -> None:
+    engine, error = transfer(SMALL), ValueError("enough")
+    assert outcomes(engine, [RED, BLUE], callbacks=Stop(error)) == {
+        range(0, 1): error, range(1, 2): None,
+    }  # fmt: skip
+    stop = Stop(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        outcomes(engine, [RED, BLUE], callbacks=stop)
+    assert stop.steps == 3
+    assert engine.run(picture(), [RED])  # and it can go on afterwards

@@ -9,15 +9,15 @@ from PIL import Image
 
 from nst_pipeline.preview import typesetting
 from nst_pipeline.preview.sheet import (
-    GROUND,
-    WRONG_GROUND,
+    BACKGROUND,
+    ERROR_BACKGROUND,
     Axis,
     Box,
     Cell,
     Grid,
-    Put,
+    Panel,
     Sheet,
-    Write,
+    TextLine,
     arrange,
     columns_for,
     draw,
@@ -41,18 +41,18 @@ def assert_tidy(sheet: Sheet) -> None:
         box = item.box
         assert box.left >= 0 and box.left + box.width <= sheet.width
         assert box.top >= 0 and box.top + box.height <= sheet.height
-    panels = [item.box for item in sheet.items if isinstance(item, Put) and not item.picture]
+    panels = [item.box for item in sheet.items if isinstance(item, Panel) and not item.picture]
     for one, other in combinations(sheet.items, 2):
         if one.box not in panels and other.box not in panels:
             assert not overlap(one.box, other.box), (one, other)
 
 
-def puts(sheet: Sheet) -> list[Put]:
-    return [item for item in sheet.items if isinstance(item, Put)]
+def puts(sheet: Sheet) -> list[Panel]:
+    return [item for item in sheet.items if isinstance(item, Panel)]
 
 
 def texts(sheet: Sheet) -> list[str]:
-    return [item.text for item in sheet.items if isinstance(item, Write)]
+    return [item.text for item in sheet.items if isinstance(item, TextLine)]
 
 
 def sweep_grid() -> Grid:
@@ -85,7 +85,7 @@ def test_labels_stand_at_their_columns_and_rows() -> None:
     assert grid.columns and grid.rows
     plain_rows = Axis("tv_weight", ("0", "15"))
     sheet = arrange("title", "", [Grid(grid.cells, columns=grid.columns, rows=plain_rows)], "", 128)
-    place = {item.text: item.box for item in sheet.items if isinstance(item, Write)}
+    place = {item.text: item.box for item in sheet.items if isinstance(item, TextLine)}
     cells = puts(sheet)
     for label, put in zip(grid.columns.labels, cells[:3], strict=True):
         assert place[label].left == put.box.left
@@ -99,7 +99,7 @@ def test_labels_stand_at_their_columns_and_rows() -> None:
 
 def test_a_caption_stands_below_its_picture() -> None:
     sheet = arrange("t", "", [Grid(((Cell(picture(), caption="ink"),) * 2,))], "", 256)
-    captions = [item.box for item in sheet.items if isinstance(item, Write)][1:]
+    captions = [item.box for item in sheet.items if isinstance(item, TextLine)][1:]
     for put, caption in zip(puts(sheet), captions, strict=True):
         assert caption.left == put.box.left
         assert 0 < caption.top - put.box.top - put.box.height < 20
@@ -110,10 +110,10 @@ def test_a_cell_without_a_picture_shows_why() -> None:
     sheet = arrange("t", "", [grid], "", 256)
     good, bad = puts(sheet)
     assert bad.picture is None and (bad.box.width, bad.box.height) == (256, good.box.height)
-    inside = [i for i in sheet.items if isinstance(i, Write) and overlap(i.box, bad.box)]
+    inside = [i for i in sheet.items if isinstance(i, TextLine) and overlap(i.box, bad.box)]
     assert " ".join(item.text for item in inside) == "inbox/cut.jpg: damaged or cut short"
     corner = bad.box.left + 3, bad.box.top + 3
-    assert "#{:02x}{:02x}{:02x}".format(*draw(sheet).getpixel(corner)) == WRONG_GROUND
+    assert "#{:02x}{:02x}{:02x}".format(*draw(sheet).getpixel(corner)) == ERROR_BACKGROUND
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_transparent_picture_shows_white() -> None:
     (put,) = puts(sheet)
     image = draw(sheet)
     assert image.getpixel((put.box.left + 5, put.box.top + 5)) == (255, 255, 255)
-    assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((1, 1))) == GROUND
+    assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((1, 1))) == BACKGROUND
 
 
 def test_a_sheet_is_a_png_that_names_its_maker() -> None:

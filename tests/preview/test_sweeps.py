@@ -9,7 +9,7 @@ from nst_pipeline.config.pipeline import Config, parse
 from nst_pipeline.config.recipe import make_recipe
 from nst_pipeline.errors import UsageError
 from nst_pipeline.preview.sweeps import (
-    SHORT,
+    SHORT_STEPS,
     cell_recipe,
     describe,
     differences,
@@ -31,7 +31,7 @@ def test_values_are_yaml_and_keep_the_text_that_was_typed() -> None:
     )
     assert [value.text for value in weights.values] == ["1e2", "1000", "2.5e3"]
     assert [v.text for v in layers.values] == ["[relu4_2]", "{relu5_2: 1, relu4_2: 2}"]
-    assert layers.values[1].plain == {"relu5_2": 1, "relu4_2": 2}
+    assert layers.values[1].parsed == {"relu5_2": 1, "relu4_2": 2}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_first_sweep_goes_across_and_the_second_down() -> None:
 
 def test_a_cell_has_the_recipe_of_the_settings_small_and_short(config: Config) -> None:
     recipe = cell_recipe(config, "oil", "compact", 64, None, {})
-    assert (recipe.size, recipe.iterations, recipe.seed) == (64, SHORT, 3)
+    assert (recipe.size, recipe.iterations, recipe.seed) == (64, SHORT_STEPS, 3)
     assert recipe.style_weight == 600
     assert cell_recipe(config, "ink", "compact", 64, 500, {}).iterations == 500
 
@@ -79,7 +79,7 @@ def test_a_swept_value_is_above_all_others(config: Config) -> None:
 
 def test_a_swept_name_starts_afresh_from_that_recipe(config: Config) -> None:
     recipe = cell_recipe(config, "oil", "compact", 64, None, {"name": "tutorial"})
-    wanted = make_recipe("compact", name="tutorial", size=64, iterations=SHORT)
+    wanted = make_recipe("compact", name="tutorial", size=64, iterations=SHORT_STEPS)
     assert recipe == wanted
 
 

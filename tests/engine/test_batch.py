@@ -1,0 +1,128 @@
+"""A batch through all scales: what it calls back, and how it goes on from a checkpoint."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import picture
+from painting import BLUE, RED, small_recipe, transfer
+from PIL import Image
+
+from nst_pipeline.engine import Callbacks, Checkpoint, StyleTransfer, read_checkpoint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 64, "scales": (32,), "iterations": (4, 3)},
+        {"size": 64, "scales": 1, "iterations": (5, 5)},
+        {"size": 64, "scales": (32, 48), "iterations": (3,)},
+        {"size": 64, "scales": (32, 48), "iterations": 12},
+        {"size": 64, "iterations": (3, 2, 2)},
+    ],
+    ids=str,
+)
+def test_all_steps_of_all_scales_are_done_and_counted_as_the_recipe_says(
+    changes: dict[str, Any],
+) -> None:
+    recipe = small_recipe(**changes)
+    reported: list[tuple[int, int, int]] = []
+    (result,) = transfer(recipe).run(
+        picture(), [picture(seed=2)], lambda i, done, total, _: reported.append((i, done, total))
+    )
+    assert result.iterations == recipe.steps
+    assert reported[0] == (0, 1, recipe.steps) and reported[-1] == (0, recipe.steps, recipe.steps)
+    assert {total for _, _, total in reported} == {recipe.steps}
+    assert reported == sorted(reported)
+    assert result.pixels.shape == (48, 64, 3)
+
+
+def test_progress_is_reported_of_each_style_by_its_index() -> None:
+    reported: list[tuple[int, int]] = []
+    engine = transfer(small_recipe(iterations=6), batch=1)
+    styles = [picture(seed=2), picture(seed=3)]
+    engine.run(picture(), styles, lambda i, done, *_: reported.append((i, done)))
+    assert reported == [(0, 1), (0, 6), (1, 1), (1, 6)]
+
+
+class Notes(Callbacks):
+    """Keeps everything; ends the work at a step if asked to."""
+
+    def __init__(self, stop_at: int | None = None, kept: Checkpoint | None = None) -> None:
+        self.pictures: list[tuple[int, int, Image.Image]] = []
+        self.kept, self.steps, self.stop_at = kept, 0, stop_at
+
+    def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
+        self.pictures.append((index, done, picture))
+
+    def checkpoint(self, indices: range, checkpoint: Checkpoint) -> None:
+        assert indices == range(0, 2)
+        self.kept = read_checkpoint(checkpoint.to_bytes())
+
+    def resume(self, indices: range) -> Checkpoint | None:
+        return self.kept
+
+    def check(self) -> None:
+        self.steps += 1
+        if self.steps == self.stop_at:
+            raise KeyboardInterrupt
+
+
+def test_snapshots_are_taken_every_so_many_steps_over_all_scales() -> None:
+    notes = Notes()
+    notes.snapshot_steps = 3
+    list(
+        transfer(small_recipe(size=64, scales=(32,), iterations=(4, 5))).paint(
+            picture(), [RED], notes
+        )
+    )
+    assert [(index, done) for index, done, _ in notes.pictures] == [(0, 3), (0, 6), (0, 9)]
+    assert notes.pictures[0][2].size == (32, 32) and notes.pictures[1][2].size == (64, 48)
+
+
+def test_every_scale_goes_on_from_the_one_before() -> None:
+    notes = Notes()
+    notes.snapshot_steps = 1
+    list(
+        transfer(small_recipe(size=64, scales=(32,), iterations=(8, 2))).paint(
+            picture(), [RED], notes
+        )
+    )
+    pictures = [np.asarray(taken.resize((64, 48)), float) for _, _, taken in notes.pictures]
+    assert np.abs(pictures[8] - pictures[7]).mean() < 0.5 * np.abs(pictures[7] - pictures[0]).mean()
+
+
+@pytest.mark.parametrize("stop_at", [3, 7, 11], ids=["coarse", "between", "fine"])
+def test_work_resumed_from_a_checkpoint_ends_as_if_never_interrupted(stop_at: int) -> None:
+    def fresh() -> StyleTransfer:
+        return transfer(small_recipe(size=64, scales=(32,), iterations=(7, 6)), batch=2)
+
+    styles = [picture(seed=2), picture(seed=3)]
+    whole = fresh().run(picture(seed=1), styles)
+    stopped = Notes(stop_at)
+    stopped.checkpoint_seconds = 0
+    with pytest.raises(KeyboardInterrupt):
+        list(fresh().paint(picture(seed=1), styles, stopped))
+    goes_on = Notes(kept=stopped.kept)
+    ((indices, resumed),) = fresh().paint(picture(seed=1), styles, goes_on)
+    assert indices == range(2) and isinstance(resumed, list)
+    for one, other in zip(whole, resumed, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+        assert (one.iterations, one.end) == (other.iterations, other.end)
+    assert goes_on.steps == 13 - stop_at
+
+
+def test_a_damaged_checkpoint_or_one_of_other_work_is_none() -> None:
+    notes = Notes(stop_at=3)
+    notes.checkpoint_seconds = 0
+    painter = transfer(small_recipe(iterations=4), batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        list(painter.paint(picture(seed=1), [RED, BLUE], notes))
+    assert notes.kept
+    data = notes.kept.to_bytes()
+    assert read_checkpoint(data[:-9]) is None
+    assert read_checkpoint(b"") is None
+    other = transfer(small_recipe(iterations=4, history_size=3), batch=2)
+    goes_on = Notes(kept=notes.kept)
+    list(other.paint(picture(seed=1), [RED, BLUE], goes_on))
+    assert goes_on.steps == 4

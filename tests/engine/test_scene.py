@@ -1,0 +1,78 @@
+"""Masks, and what a pastiche starts as."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, wave
+from painting import BLUE, RED, mean_colour, paint, small_recipe, transfer
+
+from nst_pipeline.engine.scene import guide_count, masks_at
+from nst_pipeline.errors import ImageError
+
+
+def test_a_start_in_the_colours_of_the_style_has_them() -> None:
+    result = paint(RED, init="style-colors", iterations=1, style_weight=0)
+    assert np.abs(mean_colour(result.pixels) - (200, 40, 30)).max() < 12
+
+
+def test_a_start_from_a_picture_is_that_picture() -> None:
+    start = picture(48, 36, seed=7)
+    result = paint(start=start, iterations=1, content_weight=1e-6, style_weight=0)
+    assert np.abs(result.pixels.astype(int) - np.asarray(start, int)).mean() < 10
+
+
+def test_a_recipe_that_starts_from_a_picture_needs_one_for_all_styles() -> None:
+    outcomes = transfer(small_recipe(init="image")).paint(picture(seed=1), [RED, BLUE])
+    ((indices, error),) = outcomes
+    assert indices == range(2) and isinstance(error, ImageError)
+    assert str(error) == (
+        "init: the recipe starts from a picture, and there is none; give one, or another "
+        "recipe.init"
+    )
+
+
+def test_black_of_a_mask_stays_and_white_is_painted() -> None:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, 32:] = 255
+    content = picture(64, 48, seed=1)
+    result = paint(content=content, size="original", masks={"": mask})
+    before = np.asarray(content)
+    assert np.array_equal(result.pixels[:, :31], before[:, :31])
+    assert np.abs(result.pixels[:, 34:].astype(int) - before[:, 34:]).mean() > 5
+
+
+def test_the_soft_edge_of_a_mask_blends() -> None:
+    content = picture(64, 48, seed=1)
+
+    def change(value: int) -> float:
+        mask = np.full((48, 64), value, np.uint8)
+        pixels = paint(content=content, size="original", masks={"": mask}, iterations=20).pixels
+        return float(np.abs(pixels.astype(int) - np.asarray(content)).mean())
+
+    assert change(0) == 0
+    assert 0 < change(60) < 0.8 * change(255)
+
+
+def test_every_region_gets_its_own_style() -> None:
+    left = np.zeros((48, 64), np.uint8)
+    left[:, :32] = 255
+    masks = {"left": left, "right": 255 - left}
+    pixels = paint({"left": RED, "right": BLUE}, masks=masks, iterations=40, size=64).pixels
+    assert mean_colour(pixels[:, :24])[0] > mean_colour(pixels[:, :24])[2] + 40
+    assert mean_colour(pixels[:, 40:])[2] > mean_colour(pixels[:, 40:])[0] + 40
+
+
+def test_a_region_without_a_mask_is_an_error_that_names_both() -> None:
+    with pytest.raises(ImageError, match=r"^masks: there is none of the region 'sky'; give one"):
+        paint({"sky": RED, "sea": BLUE}, masks={"sea": np.zeros((8, 8), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    ("masks", "regions", "count"),
+    [({}, (), 0), ({""}, (), 1), ({"", "a", "b"}, ("a", "b"), 2), ({"a", "b"}, ("b",), 1)],
+)
+def test_as_many_masks_restrict_the_statistics_as_are_counted(
+    masks: set[str], regions: tuple[str, ...], count: int
+) -> None:
+    _, guides = masks_at({name: torch.ones(1, 1, 8, 8) for name in masks}, regions, wave())
+    assert guide_count(masks, regions) == count == (0 if guides is None else guides.shape[1])

@@ -1,0 +1,73 @@
+"""Styles, their blends, and the targets that are remembered of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from painting import BLUE, RED, mean_colour, paint, small_recipe, transfer
+
+from nst_pipeline.engine import Style, TargetCache, make_style
+
+SMALL = small_recipe(iterations=6)
+
+
+def test_a_blend_has_the_weighted_mean_of_the_statistics() -> None:
+    red, blue = (paint(style, iterations=40).pixels for style in (RED, BLUE))
+    mixed = paint(Style((RED, BLUE), (3, 1)), iterations=40).pixels
+    only = paint(Style((RED, BLUE), (1, 0)), iterations=40).pixels
+    assert np.array_equal(only, red)
+    assert mean_colour(red)[0] > mean_colour(mixed)[0] > mean_colour(blue)[0]
+    assert mean_colour(red)[2] < mean_colour(mixed)[2] < mean_colour(blue)[2]
+
+
+def test_a_style_is_made_of_pictures_with_weights_and_one_for_each_region() -> None:
+    whole = make_style({"": [(RED, 3), (BLUE, 1)]})
+    assert isinstance(whole, Style)
+    assert (whole.images, whole.shares()) == ((RED, BLUE), [0.75, 0.25])
+    parts = make_style({"sky": [(RED, 1)], "sea": [(BLUE, 0.5), (RED, 0.5)]})
+    assert isinstance(parts, dict) and list(parts) == ["sky", "sea"]
+    assert parts["sky"].images == (RED,) and parts["sea"].images == (BLUE, RED)
+
+
+def test_targets_are_computed_once_for_all_contents_and_come_back_from_disk(
+    tmp_path: Path,
+) -> None:
+    targets = TargetCache(tmp_path)
+    painter = transfer(SMALL, targets=targets)
+    style = picture(seed=2)
+    first = painter.run(picture(seed=1), [style])[0]
+    painter.run(picture(seed=5), [style])
+    assert (targets.hits, targets.misses) == (1, 1)
+    again = TargetCache(tmp_path)
+    second = transfer(SMALL, targets=again).run(picture(seed=1), [style])[0]
+    assert (again.hits, again.misses) == (1, 0)
+    assert first.pastiche.tobytes() == second.pastiche.tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": SMALL.model_copy(update={"size": 64})},
+        {"recipe": SMALL.model_copy(update={"pooling": "max"})},
+        {"recipe": SMALL.model_copy(update={"style_layers": {"relu1_1": 1.0}})},
+        {"precision": "bf16"},
+        {"style": picture(seed=9)},
+    ],
+    ids=["size", "pooling", "layers", "precision", "style"],
+)
+def test_targets_are_computed_anew_when_what_they_depend_on_changes(change: dict) -> None:
+    targets = TargetCache()
+    transfer(SMALL, targets=targets).run(picture(seed=1), [picture(seed=2)])
+    options = {"recipe": SMALL, "style": picture(seed=2)} | change
+    style = options.pop("style")
+    transfer(targets=targets, **options).run(picture(seed=1), [style])
+    assert targets.misses == 2
+
+
+def test_targets_serve_recipes_that_differ_in_weights_only() -> None:
+    targets = TargetCache()
+    for weight in (1.0, 100.0):
+        recipe = SMALL.model_copy(update={"style_weight": weight})
+        transfer(recipe, targets=targets).run(picture(seed=1), [picture(seed=2)])
+    assert (targets.hits, targets.misses) == (1, 1)

@@ -1,0 +1,73 @@
+"""The whole program with the real engine: what no room can show by itself."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from support import Silent, draw, make_home, manifests, wait_until
+
+from nst_pipeline.config.pipeline import load
+from nst_pipeline.engine import batch, tiles
+from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.planning import ledger_path
+from nst_pipeline.runner.runner import run_once
+from nst_pipeline.workers.local import LocalExecutor
+
+
+def test_a_job_that_ran_out_of_memory_may_be_tried_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def paint(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(batch.Batch, "paint", paint)
+    config = load(project / "pipeline.yaml")
+    listener = Silent()
+    run_once(config, LocalExecutor, listener)
+    assert {record.status for record in listener.records} == {"failed"}
+    with Ledger(ledger_path(config)) as ledger:
+        assert {(e.state, e.attempts) for e in ledger.entries()} == {("queued", 1)}
+
+
+@pytest.mark.parametrize(
+    ("tile", "way_out"),
+    [("on", "a smaller recipe.size"), ("off", "tile to 'on', or a smaller recipe.size")],
+)
+def test_pipeline_yaml_says_whether_to_paint_in_tiles(
+    tile: str, way_out: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: 10**6)
+    with (project / "pipeline.yaml").open("a") as settings:
+        settings.write(f"tile: {tile}\n")
+    listener = Silent()
+    run_once(load(project / "pipeline.yaml"), LocalExecutor, listener)
+    reasons = [record.error.reason for record in listener.records if record.error]
+    assert len(reasons) == 4
+    for reason in reasons:
+        assert "memory: the picture of 48 x 36 needs" in reason
+        assert reason.endswith(f"; set {way_out}")
+
+
+def test_the_whole_daemon_paints_with_the_network(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", on_success="move", recipe={"size": 64, "iterations": 3})
+    draw(home / "inbox/a.png", 1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nst_pipeline", "watch"], cwd=home, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until((home / "processed/a.png").exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    with Image.open(home / "outbox/a-s.png") as output:
+        assert output.size == (64, 48)
+    (manifest,) = manifests(home)
+    job = manifest["jobs"][0]
+    assert job["losses"]["end"]["total"] < job["losses"]["start"]["total"]
+    assert manifest["run"]["status"] == "finished" and manifest["device"]["name"].startswith("cpu")
