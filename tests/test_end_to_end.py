@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from support import Silent, draw, make_home, manifests, wait_until
+from support import SilentObserver, draw, make_home, manifests, run_once, wait_until
 
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.engine import batch, tiles
-from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.planning import ledger_path
-from nst_pipeline.runner.runner import run_once
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.workers.local import LocalExecutor
 
 
@@ -26,11 +24,11 @@ def test_a_job_that_ran_out_of_memory_may_be_tried_again(
 
     monkeypatch.setattr(batch.Batch, "paint", paint)
     config = load(project / "pipeline.yaml")
-    listener = Silent()
-    run_once(config, LocalExecutor, listener)
-    assert {record.status for record in listener.records} == {"failed"}
-    with Ledger(ledger_path(config)) as ledger:
-        assert {(e.state, e.attempts) for e in ledger.entries()} == {("queued", 1)}
+    observer = SilentObserver()
+    run_once(config, LocalExecutor, observer)
+    assert {record.status for record in observer.records} == {"failed"}
+    with Ledger(ledger_path(config.state)) as ledger:
+        assert {(e.state, e.attempts) for e in ledger.jobs.all()} == {("queued", 1)}
 
 
 @pytest.mark.parametrize(
@@ -43,9 +41,9 @@ def test_pipeline_yaml_says_whether_to_paint_in_tiles(
     monkeypatch.setattr(tiles, "available_bytes", lambda device: 10**6)
     with (project / "pipeline.yaml").open("a") as settings:
         settings.write(f"tile: {tile}\n")
-    listener = Silent()
-    run_once(load(project / "pipeline.yaml"), LocalExecutor, listener)
-    reasons = [record.error.reason for record in listener.records if record.error]
+    observer = SilentObserver()
+    run_once(load(project / "pipeline.yaml"), LocalExecutor, observer)
+    reasons = [record.error.reason for record in observer.records if record.error]
     assert len(reasons) == 4
     for reason in reasons:
         assert "memory: the picture of 48 x 36 needs" in reason

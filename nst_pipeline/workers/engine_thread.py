@@ -15,7 +15,7 @@ from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import ImageError, PipelineError
+from nst_pipeline.errors import ImageError, OutOfMemoryError, PipelineError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames
 from nst_pipeline.images.decoding import Decoded, Pixels, decode
@@ -262,6 +262,8 @@ def read_planned(path: Path, sha256: str, limits: Limits) -> Decoded:
 
 def failure(error: Exception) -> Failure:
     """Return what an error means for a job; only what we did not foresee has a trace."""
+    if isinstance(error, OutOfMemoryError):
+        return Failure(str(error), kind="passing")  # others may free some
     if isinstance(error, PipelineError):
         return Failure(str(error), kind="job")
     return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
