@@ -15,7 +15,7 @@ from support import plan_of
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.config.weights import resolve
-from nst_pipeline.engine import Callbacks, Result, transfer
+from nst_pipeline.engine import Callbacks, Result, StyleTransfer, transfer
 from nst_pipeline.engine.batch import Batch
 from nst_pipeline.engine.scene import Scene, make_scene
 from nst_pipeline.errors import Abandoned, UnavailableError
@@ -24,7 +24,6 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.runner.observer import Observer
-from nst_pipeline.workers.engine_thread import EngineThread
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Task
 
@@ -268,21 +267,20 @@ def test_no_sign_of_life_is_passed_on_while_the_engine_makes_no_step(
 # Companions
 
 
-class Engine:
-    """Remembers what it was asked to paint."""
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the arguments that the engine was given last; it paints nothing."""
+    given: dict[str, Any] = {}
 
     def paint(
-        self, content: object, styles: list[Any], *_: object, **given: Any
+        self: StyleTransfer, content: object, styles: list[Any], *_: object, **arguments: Any
     ) -> Iterator[tuple[range, Exception]]:
-        self.given = given
+        given.clear()
+        given.update(arguments)
         yield range(len(styles)), ValueError("enough")
 
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    engine = Engine()
-    monkeypatch.setattr(EngineThread, "_transfer", lambda *_: engine)
-    return engine
+    monkeypatch.setattr(StyleTransfer, "paint", paint)
+    return given
 
 
 def reasons(config: Config) -> list[tuple[str, str]]:
@@ -296,7 +294,7 @@ def reasons(config: Config) -> list[tuple[str, str]]:
 
 
 def test_the_engine_gets_the_masks_and_the_start_of_a_content(
-    config: Config, engine: Engine
+    config: Config, arguments: dict[str, Any]
 ) -> None:
     half = Image.new("L", (64, 48))
     half.paste(255, (32, 0, 64, 48))
@@ -304,22 +302,22 @@ def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     half.convert("RGBA").save(config.inbox / "boat.mask.Sky.png")
     picture(seed=5).save(config.inbox / "boat.init.png")
     assert "enough" in str(reasons(config))
-    masks = engine.given["masks"]
-    assert masks.keys() == {"", "sky"} and engine.given.keys() == {"masks", "init"}
+    masks = arguments["masks"]
+    assert masks.keys() == {"", "sky"} and arguments.keys() == {"masks", "init"}
     for mask in masks.values():
         assert np.array_equal(mask, np.asarray(half))
-    assert np.array_equal(engine.given["init"], np.asarray(picture(seed=5)))
+    assert np.array_equal(arguments["init"], np.asarray(picture(seed=5)))
 
 
 def test_the_engine_is_asked_for_nothing_more_without_companions(
-    config: Config, engine: Engine
+    config: Config, arguments: dict[str, Any]
 ) -> None:
     assert "enough" in str(reasons(config))
-    assert engine.given == {}
+    assert arguments == {}
 
 
 def test_a_companion_of_another_shape_fails_all_jobs_of_its_content(
-    config: Config, engine: Engine
+    config: Config, arguments: dict[str, Any]
 ) -> None:
     picture(48, 64).save(config.inbox / "boat.mask.png")
     failed = reasons(config)
@@ -336,7 +334,7 @@ def test_a_companion_of_another_shape_fails_all_jobs_of_its_content(
 )
 def test_a_companion_that_is_needed_and_missing_fails_the_jobs_that_need_it(
     config: Config,
-    engine: Engine,
+    arguments: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     style: dict[str, Any],
     recipe: dict[str, Any],
