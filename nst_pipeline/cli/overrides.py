@@ -126,14 +126,14 @@ def _images(name: str, known: dict[str, StyleSettings]) -> list[tuple[str, Any]]
 def expansion_note(styles: list[str], paths: list[Path]) -> str:
     """Say that the shell seems to have made contents of a pattern of styles; empty: it has not.
 
-    It makes ``-s styles/a.jpg styles/b.jpg`` of ``-s styles/*.jpg``: b.jpg then is a content, a
-    file that lies in the folder of a style's image and comes after that in order.
+    It makes ``-s styles/a.jpg styles/b.jpg`` of ``-s styles/*.jpg``: b.jpg then is a content, as
+    is every other file of that folder, and all come after a.jpg in order.
     """
-    images = [Path(name) for name in styles if _is_file(name)]
-    contents = [path for path in paths if any(_comes_after(path, image) for image in images)]
-    chosen = {image.absolute() for image in images}
-    contents = [path for path in contents if path.absolute() not in chosen]
-    if not contents:
+    images = [Path(name).absolute() for name in styles if _is_file(name)]
+    folders = {image.parent for image in images}
+    files = [path for path in paths if _is_file(path) and path.absolute() not in images]
+    contents = [path for path in files if path.parent.absolute() in folders]
+    if not contents or not all(any(_comes_after(c, i) for i in images) for c in contents):
         return ""
     first, more = contents[0], len(contents) - 1
     painted = f"and {more} more are painted as contents" if more else "is painted as a content"
@@ -148,7 +148,7 @@ def _comes_after(path: Path, image: Path) -> bool:
     """Tell whether a file lies in an image's folder and after it, with regard to case or not."""
     names = path.name, image.name
     is_after = names[0] > names[1] or names[0].casefold() > names[1].casefold()
-    return is_after and _is_file(path) and path.parent.absolute() == image.parent.absolute()
+    return is_after and path.parent.absolute() == image.parent
 
 
 def _is_file(path: str | Path) -> bool:

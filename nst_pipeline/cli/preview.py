@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nst_pipeline.cli.daemon import ConfigOption
-from nst_pipeline.files import shown
+from nst_pipeline.files import fitted_name, shown
 
 if TYPE_CHECKING:
     from nst_pipeline.cli.display import Bars
@@ -94,7 +94,7 @@ def preview(
 def _default_name(found: "list[SourceFile]", swept: list[str]) -> str:
     """Return the name of the sheet: of its one picture, and of what is compared."""
     names = [found[0].path.stem] if len(found) == 1 else []
-    return "-".join(["preview", *names, *swept]) + ".png"
+    return fitted_name("-".join(["preview", *names, *swept]), ".png")
 
 
 def _make(

@@ -9,7 +9,7 @@ from nst_pipeline.engine import Callbacks, Checkpoint, read_checkpoint
 from nst_pipeline.images.animation import snapshot_steps
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.engine_thread import JobStep, TaskInWork
+from nst_pipeline.workers.handover import JobStep, TaskInWork
 
 
 class JobCallbacks(Callbacks):

@@ -21,16 +21,8 @@ from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox.companions import engine_arguments, missing_companion
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
-from nst_pipeline.workers.engine_thread import (
-    LOOK_SECONDS,
-    EngineThread,
-    JobDone,
-    JobStep,
-    TaskDone,
-    TaskInWork,
-    failure,
-    read_planned,
-)
+from nst_pipeline.workers.engine_thread import EngineThread, failure, read_planned
+from nst_pipeline.workers.handover import LOOK_SECONDS, JobDone, JobStep, TaskDone, TaskInWork
 from nst_pipeline.workers.protocol import Progress, Task
 
 if TYPE_CHECKING:

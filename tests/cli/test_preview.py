@@ -259,3 +259,12 @@ def test_help_of_preview_imports_no_torch_and_the_program_exits_as_it_should(
     wrong = program("preview", "photo.jpg", "--sweep", "style_weigth=1")
     assert wrong.returncode == 64
     assert wrong.stderr == ("--sweep style_weigth: unknown field; did you mean 'style_weight'?\n")
+
+
+def test_a_picture_of_the_longest_name_gets_a_sheet_of_a_shorter_one(project: Path) -> None:
+    name = "a" * 251 + ".jpg"
+    (project / "photo.jpg").rename(project / name)
+    before = files(project)
+    assert preview(name).exit_code == 0
+    (sheet,) = files(project) - before
+    assert sheet.startswith("preview-aaa") and len(sheet) == 255
