@@ -237,6 +237,15 @@ def states(home: Path) -> dict[str, str]:
         return {entry.source.name: str(entry.state) for entry in ledger.jobs.all()}
 
 
+def attempts(home: Path) -> dict[str, int]:
+    """Return how often each job of the ledger was begun, by its content's name."""
+    ledger = Ledger.to_read(ledger_path(home / "state"))
+    if ledger is None:
+        return {}
+    with ledger:
+        return {entry.source.name: entry.attempts for entry in ledger.jobs.all()}
+
+
 def painted(home: Path) -> list[str]:
     """Return the names of the contents that were painted, each time one was."""
     path = home / "painted.log"

@@ -12,6 +12,7 @@ from support import SilentObserver, draw, make_home, manifests, run_once, wait_u
 
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.engine import batch, tiles
+from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.workers.local import LocalExecutor
 
@@ -69,3 +70,30 @@ def test_the_whole_daemon_paints_with_the_network(tmp_path: Path) -> None:
     job = manifest["jobs"][0]
     assert job["losses"]["end"]["total"] < job["losses"]["start"]["total"]
     assert manifest["run"]["status"] == "finished" and manifest["device"]["name"].startswith("cpu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps"),
+    [
+        ("{size: 48, scales: 1, iterations: [3, 4]}", 3),
+        ("{size: 64, scales: [32, 48], iterations: [2]}", 6),
+        ("{size: 64, iterations: [2, 3, 4]}", 9),
+        ("{size: original, scales: [32, 48, 512], iterations: [2]}", 6),
+        ("{size: 48, iterations: 5}", 5),
+    ],
+)
+def test_progress_counts_the_steps_that_are_done(project: Path, recipe: str, steps: int) -> None:
+    settings = (project / "pipeline.yaml").read_text()
+    (project / "pipeline.yaml").write_text(settings.replace("{size: 48, iterations: 3}", recipe))
+    (project / "inbox/hill.png").unlink()
+    counted: list[tuple[int, int]] = []
+
+    class Counting(SilentObserver):
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            counted.append((done, total))
+
+    observer = Counting()
+    run_once(load(project / "pipeline.yaml"), LocalExecutor, observer)
+    assert {total for _, total in counted} == {steps}
+    assert [record.iterations for record in observer.records] == [steps, steps]
+    assert max(done for done, _ in counted) <= steps
