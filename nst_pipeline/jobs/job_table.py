@@ -131,10 +131,13 @@ class JobTable:
                 f"""INSERT INTO jobs (source, style, key, content, output, state, queued)
                 VALUES (?, ?, ?, ?, ?, 'queued', ?)
                 ON CONFLICT (source, style, key) DO UPDATE SET state = 'queued',
-                    output = excluded.output, next_try = 0, poison = 0, temporary = NULL,
+                    output = excluded.output, temporary = NULL,
+                    next_try = CASE state WHEN 'queued' THEN next_try ELSE 0 END,
+                    poison = CASE state WHEN 'queued' THEN poison ELSE 0 END,
                     attempts = CASE state WHEN 'queued' THEN attempts ELSE 0 END,
                     queued = CASE state WHEN 'queued' THEN queued ELSE excluded.queued END
-                WHERE state IN ('queued', {", ".join(f"'{state}'" for state in again)})""",
+                WHERE state IN ({", ".join(f"'{state}'" for state in again)})
+                    OR (state = 'queued' AND output <> excluded.output)""",
                 values,
             )
 

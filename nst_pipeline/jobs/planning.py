@@ -98,6 +98,27 @@ class Held:
         return self.entry.reason
 
 
+class ReadAhead:
+    """Bytes of contents that were read for their digests, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most ``limit`` bytes."""
+        self._data: dict[Path, bytes] = {}
+        self._free = limit
+
+    def keep(self, path: Path, data: bytes) -> None:
+        """Hold a file's bytes, if there is room."""
+        if len(data) <= self._free:
+            self._data[path] = data
+            self._free -= len(data)
+
+    def take(self, path: Path) -> bytes | None:
+        """Return a file's bytes, once; None: they are not held."""
+        data = self._data.pop(path, None)
+        self._free += len(data or b"")
+        return data
+
+
 @dataclass(frozen=True)
 class Plan:
     """What there is to do.
@@ -114,7 +135,7 @@ class Plan:
         stale: queued jobs of the same sources that are none any more, such as of older bytes.
         attempts: at the jobs to do of a content, by its path.
         more: how many stable files there are beyond those of the plan.
-        data: bytes of contents that were read just now, `KEPT_BYTES` at most.
+        read_ahead: bytes of contents that were read just now, `KEPT_BYTES` at most.
         seconds: what it took to find out.
     """
 
@@ -129,7 +150,7 @@ class Plan:
     stale: list[int] = field(default_factory=list)
     attempts: Counter[Path] = field(default_factory=Counter)
     more: int = 0
-    data: dict[Path, bytes] = field(default_factory=dict)
+    read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(KEPT_BYTES))
     seconds: float = 0.0
 
 
@@ -255,8 +276,7 @@ def _content(
 
     def compute(path: Path) -> str:
         data = _look(path, config, identify, found.signature)
-        if len(data) + sum(map(len, plan.data.values())) <= KEPT_BYTES:
-            plan.data[path] = data
+        plan.read_ahead.keep(path, data)
         return bytes_digest(data)
 
     sha256 = ledger.files.digest(found.path, compute, found.signature, known)

@@ -115,7 +115,7 @@ class Dispatcher:
             if self._observer.should_stop() or self._is_wanted():
                 break
             self._check_room()
-            task = self._prepare(content, jobs, plan.data.pop(content.path, None), force)
+            task = self._prepare(content, jobs, plan.read_ahead.take(content.path), force)
             if task is None:
                 continue
             self._executor = executor_for(plan.weights)
@@ -193,6 +193,8 @@ class Dispatcher:
         known = self._ledger.jobs.of_source(content.path)
         entries = [(job, known[job.style.name, job.key]) for job in jobs]
         queued = [(job, entry) for job, entry in entries if entry.state == JobState.QUEUED]
+        if not queued:
+            return None
         try:
             data = self._read(content, data)
         except ImageError as error:
