@@ -244,8 +244,8 @@ class Scanner:
         """Replace the files that nothing is left to do for.
 
         Args:
-            finished: their signatures, by their paths as `shown`. One that has companions by now is
-                looked at again.
+            finished: their signatures, by their paths. One that has companions by now is looked at
+                again.
             known_as: what to call them, so that the caller sees whether they are still the right
                 ones.
         """
@@ -254,7 +254,7 @@ class Scanner:
     def add_finished(self, found: SourceFile) -> None:
         """Leave a file out from now on, until it or a companion changes."""
         if found.signature:
-            self._finished[shown(found.path)] = found.signatures
+            self._finished[str(found.path)] = found.signatures
 
     def age_seconds(self, found: SourceFile) -> float:
         """Return how long a file has been the same, as far as can be told."""
@@ -284,7 +284,7 @@ class Scanner:
         for file, companions in with_companions(self._files()):
             own = _own_signature(file)
             whole = combined_signature(own, companions)
-            if own and self._finished and self._finished.get(shown(file.path)) == whole:
+            if own and self._finished.get(file.path) == whole:
                 finished.append((file.folder, PurePath(file.path).stem))
                 continue
             if file.path in seen:

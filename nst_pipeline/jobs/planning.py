@@ -1,15 +1,18 @@
 """What there is to do: the inbox x the styles, less what the ledger knows to be finished."""
 
+import functools
 import itertools
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nst_pipeline.config.pipeline import Config
+from nst_pipeline import __version__, images
+from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.digests import bytes_digest, digest, file_digest
 from nst_pipeline.errors import (
@@ -32,6 +35,8 @@ T = TypeVar("T")
 
 CHUNK = 256
 """Files that are looked at together, and new contents that `WATCH` takes up at a time."""
+DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
+"""Distributions that decide, by being there and by their version, what can be decoded."""
 KEPT_BYTES = 64 * 2**20
 """Bytes of new contents that stay in memory until they are painted, so that none is read twice."""
 
@@ -126,6 +131,7 @@ class Plan:
     Attributes:
         weights: the network's weights.
         styles: with their recipes.
+        terms: digest of all but a file itself that decides whether it is a picture.
         digest: of all that decides the outputs but the contents.
         todo: jobs to do, all styles of a content before the next.
         done: those whose output is there already, in the same order.
@@ -141,6 +147,7 @@ class Plan:
 
     weights: Weights
     styles: list[PlannedStyle]
+    terms: str
     digest: str
     todo: list[Job] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
@@ -199,8 +206,9 @@ def make_plan(
     """
     begun = time.monotonic()
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
-    styles = _styles(config, ledger, network)
-    plan = Plan(network, styles, _digest_of_plan(config, styles, network))
+    terms = _terms(config.limits)
+    styles = _styles(config, ledger, network, terms)
+    plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
     scan = scan or scanner.scan()
@@ -279,11 +287,11 @@ def _content(
         plan.read_ahead.keep(path, data)
         return bytes_digest(data)
 
-    sha256 = ledger.files.digest(found.path, compute, found.signature, known)
+    sha256 = ledger.files.digest(found.path, compute, found.signature, known, plan.terms)
     if not by:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _digest(one.path, config, ledger, identify, one.signature))
+        kind: (one.path, _digest(one.path, config, ledger, identify, plan.terms, one.signature))
         for kind, one in by.items()
     }
     return Content(found, sha256, companions)
@@ -326,9 +334,30 @@ def _is_held(entry: EntrySummary, policy: Policy) -> bool:
     return entry.state == JobState.CANCELLED
 
 
-def _digest_of_plan(config: Config, styles: list[PlannedStyle], network: Weights) -> str:
+def _terms(limits: Limits) -> str:
+    """Return the digest of all but a file itself that decides whether it is a picture."""
+    versions = [__version__, _program()]
+    for name in DECODERS:
+        try:
+            versions.append(version(name))
+        except PackageNotFoundError:
+            versions.append("")
+    return digest([limits.max_pixels, limits.max_bytes, versions])
+
+
+@functools.cache
+def _program() -> str:
+    """Return the digest of what decodes: it changes more often than the program's version."""
+    sources = sorted(Path(*images.__path__).glob("*.py"))
+    return digest([file_digest(path) for path in sources])
+
+
+def _digest_of_plan(
+    config: Config, styles: list[PlannedStyle], network: Weights, terms: str
+) -> str:
     return digest(
         [
+            terms,
             [[style.name, style.sha256, style.pixels] for style in styles],
             network.sha256,
             config.precision,
@@ -340,13 +369,13 @@ def _digest_of_plan(config: Config, styles: list[PlannedStyle], network: Weights
     )
 
 
-def _styles(config: Config, ledger: Ledger, network: Weights) -> list[PlannedStyle]:
+def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
     styles, problems = [], []
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
         for path in settings.paths():
             try:
-                digests[path] = _digest(path, config, ledger, decode)
+                digests[path] = _digest(path, config, ledger, decode, terms)
             except ImageError as error:
                 problems.append(f"styles.{name}: {error}")
         if problems:
@@ -365,13 +394,15 @@ Look = Callable[[bytes, str, int], object]
 """Refuses what is no image, by its bytes, its name and the pixels allowed."""
 
 
-def _digest(path: Path, config: Config, ledger: Ledger, look: Look, seen: str | None = None) -> str:
+def _digest(
+    path: Path, config: Config, ledger: Ledger, look: Look, terms: str, seen: str | None = None
+) -> str:
     """Return an image file's SHA-256, looked at the first time."""
 
     def compute(path: Path) -> str:
         return bytes_digest(_look(path, config, look, seen))
 
-    return ledger.files.digest(path, compute, seen)
+    return ledger.files.digest(path, compute, seen, terms=terms)
 
 
 def _look(path: Path, config: Config, look: Look, seen: str | None) -> bytes:

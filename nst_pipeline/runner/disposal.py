@@ -68,10 +68,14 @@ class Disposal:
         del self._open[path]
         if JobState.FAILED in states:
             self._give_up(content, [e for e in entries if e.state == JobState.FAILED])
-        elif JobState.CANCELLED in states or self._config.on_success == "keep":
+        elif JobState.CANCELLED in states:
             self._finish([content.found])
         else:
-            self._put_away(content.found)
+            self._ledger.files.forgive_left(path)
+            if self._config.on_success == "keep":
+                self._finish([content.found])
+            else:
+                self._put_away(content.found)
 
     # What waits
 
