@@ -6,6 +6,7 @@ import errno
 import functools
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -205,6 +206,12 @@ def numbered(path: Path, number: int) -> Path:
     if number == 1:
         return path
     return path.with_name(fitted_name(path.stem, f"-{number}{path.suffix}"))
+
+
+def is_numbered(path: Path, plain: Path) -> bool:
+    """Tell whether ``path`` is ``plain``, or `numbered` of it."""
+    number = re.search(r"-([1-9]\d*)$", path.stem)
+    return path == plain or (number is not None and path == numbered(plain, int(number[1])))
 
 
 def remove_temporaries(folder: Path) -> int:

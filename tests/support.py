@@ -129,7 +129,8 @@ class FakeExecutor:
             log.write(f"{shown(name)} {job.style.name}\n")
         height, width = pixels.shape[:2]
         size = height * 3 // 4, width * 3 // 4
-        data = _as_png(pixels, size, f"{shown(name)} in {job.style.name}")
+        beside = "".join(f", {digest}" for digest in task.content.companion_digests().values())
+        data = _as_png(pixels, size, f"{shown(name)} in {job.style.name}{beside}")
         return EncodedResult(
             data[:200] if what == "cut" else data,
             size, (height, width), step, "iterations", LOSSES, LOSSES, 0.5,

@@ -167,7 +167,9 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
 
     plan = _plan(config, paths, force)
     rows: list[tuple[str, Path, str, str]] = []
-    rows += [("paint", j.content.path, j.style.name, shown(j.output)) for j in plan.todo]
+    for job in plan.todo:
+        action = "copy" if job.output in plan.copied else "paint"
+        rows.append((action, job.content.path, job.style.name, shown(job.output)))
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
     rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
     if as_json:
@@ -178,8 +180,9 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
         return
     for action, content, style, outcome in rows:
         typer.echo(f"{action:6} {shown(content)} in {style}: {outcome}")
+    copied = f"copy {len(plan.copied)}, " if plan.copied else ""
     typer.echo(
-        f"would paint {len(plan.todo)}, skip {len(plan.done)}, "
+        f"would paint {len(plan.todo) - len(plan.copied)}, {copied}skip {len(plan.done)}, "
         f"fail {len(plan.broken) * len(plan.styles)}; weights {plan.weights.id}: "
         f"{plan.weights.note}"
     )
@@ -227,8 +230,10 @@ def check(config_path: ConfigOption = None) -> None:
         typer.echo(f"weights    {plan.weights.id}: {plan.weights.note}")
         typer.echo(f"           SHA-256 {plan.weights.sha256}")
         typer.echo(f"styles     {', '.join(style.name for style in plan.styles)}")
+        copied = f"{len(plan.copied)} to copy, " if plan.copied else ""
         typer.echo(
-            f"jobs       {len(plan.todo)} to paint, {len(plan.done)} done already, "
+            f"jobs       {len(plan.todo) - len(plan.copied)} to paint, {copied}"
+            f"{len(plan.done)} done already, "
             f"{len(plan.broken) * len(plan.styles)} cannot be painted"
         )
         for broken in plan.broken:

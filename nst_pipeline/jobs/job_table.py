@@ -57,8 +57,8 @@ class JobTable:
         """Return all jobs that some files were ever the content of, by the files' names."""
         found: dict[bytes, dict[Key, EntrySummary]] = {os.fsencode(s): {} for s in sources}
         rows = self._database.execute(
-            "SELECT source, style, key, id, state, attempts, next_try, poison, final FROM jobs "
-            f"WHERE source IN ({_marks(found)})",
+            "SELECT source, style, key, id, state, attempts, next_try, poison, output, final "
+            f"FROM jobs WHERE source IN ({_marks(found)})",
             list(found),
         )
         for source, style, key, job, state, *rest in rows:

@@ -134,6 +134,7 @@ class Plan:
         terms: digest of all but a file itself that decides whether it is a picture.
         digest: of all that decides the outputs but the contents.
         todo: jobs to do, all styles of a content before the next.
+        copied: outputs of ``todo`` that are there already, only not where the settings say.
         done: those whose output is there already, in the same order.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
@@ -150,6 +151,7 @@ class Plan:
     terms: str
     digest: str
     todo: list[Job] = field(default_factory=list)
+    copied: set[Path] = field(default_factory=set)
     done: list[Done] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -222,7 +224,7 @@ def make_plan(
         for content in some:
             items = list(itertools.islice(candidates, len(styles)))
             entries = known[os.fsencode(content.path)]
-            _sort(items, entries, ledger, plan, policy, force)
+            _sort(items, entries, ledger, plan, config.outbox, policy, force)
     if policy.retries:
         # What was tried before comes after all that was not: it may end the process again.
         plan.todo.sort(key=lambda job: plan.attempts[job.content.path])
@@ -302,6 +304,7 @@ def _sort(
     known: dict[tuple[str, str], EntrySummary],
     ledger: Ledger,
     plan: Plan,
+    outbox: Path,
     policy: Policy,
     force: bool,
 ) -> None:
@@ -309,21 +312,28 @@ def _sort(
     for item in candidates:
         style = item.template.style
         entry = known.pop((style.name, item.key), None)
-        if entry and not force and _is_done(entry, policy):
+        is_finished = entry is not None and entry.state in FINISHED
+        if entry and not force and is_finished and _is_done(entry, item, outbox, policy):
             plan.done.append(Done(item.content, style, entry.id))
         elif entry and not force and _is_held(entry, policy):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
-            plan.attempts[item.content.path] += entry.attempts if entry else 0
+            if entry and not is_finished:
+                plan.attempts[item.content.path] += entry.attempts
+            if entry and is_finished and not force and _is_there(entry):
+                plan.copied.add(plan.todo[-1].output)
     plan.stale.extend(one.id for one in known.values() if one.state == JobState.QUEUED)
 
 
-def _is_done(entry: EntrySummary, policy: Policy) -> bool:
-    if entry.state not in FINISHED:
-        return False
-    is_there = entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
-    return policy.remembers or is_there
+def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy) -> bool:
+    """Tell whether a finished job's output was put where the settings say, and counts as there."""
+    is_at_place = item.may_be_at(os.fsdecode(entry.output), outbox)
+    return is_at_place and (policy.remembers or _is_there(entry))
+
+
+def _is_there(entry: EntrySummary) -> bool:
+    return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
 
 
 def _is_held(entry: EntrySummary, policy: Policy) -> bool:

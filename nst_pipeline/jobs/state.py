@@ -78,13 +78,17 @@ class Entry:
 
 
 class EntrySummary(NamedTuple):
-    """What a plan needs to know of a job; ``final`` is where its output went."""
+    """What a plan needs to know of a job.
+
+    ``output`` is where its output was to go, and ``final`` where it went.
+    """
 
     id: int
     state: JobState
     attempts: int
     next_try: float
     poison: bool
+    output: bytes
     final: bytes | None
 
 

@@ -36,10 +36,10 @@ def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str])
     )
 
 
-def duplicate(job: Job, original: Entry, output: FileRecord) -> JobRecord:
-    """Return the record of a job whose output was made before, for another name."""
+def duplicate(job: Job, original: Entry, output: FileRecord, extras: list[str]) -> JobRecord:
+    """Return the record of a job whose output, and extras, were made before, for another place."""
     return _record(job, "done", output).model_copy(
-        update={"duplicate_of": shown(original.final), "seconds": 0.0}
+        update={"duplicate_of": shown(original.final), "seconds": 0.0, "extras": extras}
     )
 
 
