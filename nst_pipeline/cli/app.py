@@ -238,6 +238,8 @@ def check(config_path: ConfigOption = None) -> None:
         )
         for broken in plan.broken:
             typer.echo(f"           {broken.reason}")
+        if passed_over := str(plan.passed_over):
+            typer.echo(f"passed     {passed_over}")
     except PipelineError as error:
         typer.echo(f"problem    {error}")
         exit_code = exit_code or error.exit_code

@@ -67,6 +67,11 @@ class Display(Bars, Observer):
         self._steps: dict[Path, int] = {}
         self._reported: set[tuple[str, str]] = set()
 
+    def looked(self, plan: Plan) -> None:
+        """Say what was passed over."""
+        if passed_over := str(plan.passed_over):
+            self.line(f"passed   {passed_over}")
+
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
         self.line(f"weights  {plan.weights.id}: {plan.weights.note}")

@@ -18,6 +18,7 @@ from nst_pipeline.config.weights import is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
+from nst_pipeline.inbox.kinds import STATE_NAME
 
 
 def configure(
@@ -58,7 +59,7 @@ def configure(
     try:
         if path is None:
             outbox = given.get("outbox", Path("outbox").absolute())
-            given |= {"styles": _choose(styles, {}), "state": outbox / ".nst-pipeline"}
+            given |= {"styles": _choose(styles, {}), "state": outbox / STATE_NAME}
             config = parse(given, Path.cwd())
         else:
             config = load(path)

@@ -171,11 +171,14 @@ class Config(Settings):
     ignore: tuple[str, ...] = Field(
         (
             "*.part", "*.partial", "*.filepart", "*.crdownload", "*.download", "*.opdownload",
-            "*.tmp", "*.temp", "*.swp", "*~", "~$*", "Thumbs.db", "desktop.ini", "*.txt", "*.md",
-            "*.xmp", "*.json", "*.yaml", "*.yml",
+            "*.tmp", "*.temp", "*.swp", "*~", "~$*", "Thumbs.db", "desktop.ini",
         ),
-        description="Files in folders to pass over, as shell patterns; hidden files always are.",
+        description="Files and folders in folders to pass over, as shell patterns in any case; "
+        "hidden ones always are, and what is by its suffix a video, text or the like.",
     )  # fmt: skip
+    also_ignore: tuple[str, ...] = Field(
+        (), description="More of them, besides those of `ignore`.", examples=[["*-draft.*"]]
+    )
     styles: dict[
         Annotated[str, AfterValidator(_check_style_name)],
         Annotated[StyleSettings, BeforeValidator(as_region)],
@@ -211,6 +214,11 @@ class Config(Settings):
         if self.on_conflict != "auto":
             return self.on_conflict
         return "replace" if self.on_success == "keep" else "suffix"
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """All patterns of names to pass over."""
+        return (*self.ignore, *self.also_ignore)
 
     @property
     def excluded(self) -> tuple[Path, ...]:

@@ -39,6 +39,7 @@ class Reporter(Observer):
         self._metrics = _metrics(config)
         self._todo: set[tuple[str, str]] = set()
         self._backlog = self._arriving = 0
+        self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping = "", False
         self._reported: set[tuple[str, str]] = set()
         self.is_ready = False
@@ -87,6 +88,9 @@ class Reporter(Observer):
         self._todo = {(shown(job.content.path), job.style.name) for job in plan.todo}
         self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
+        counts = plan.passed_over.counts()
+        self._file.set(now=counts != self._passed_over, passed_over=counts)
+        self._passed_over = counts
         self._count()
         if plan.todo or plan.arriving or not self._state:
             self._file.write()

@@ -12,6 +12,7 @@ from typing import Any
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
 from nst_pipeline.files import free_bytes, shown
+from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
@@ -36,6 +37,8 @@ class Status:
         paused: whether a pause was asked for.
         queue: jobs queued or at work.
         arriving: files that still change.
+        passed_over: numbers of files that are not painted: ``by_name`` for being no pictures,
+            ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         current: the job at work, with its iteration and its loss.
         done: jobs done, ever.
         failed: files given up.
@@ -59,6 +62,7 @@ class Status:
     paused: bool = False
     queue: int = 0
     arriving: int = 0
+    passed_over: dict[str, int] = field(default_factory=dict)
     current: dict[str, Any] | None = None
     done: int = 0
     failed: int = 0
@@ -141,6 +145,7 @@ def read_status(config: Config) -> Status:
         paused=is_paused(config.state),
         queue=known.pop("queue") + live.get("backlog", 0),
         arriving=live.get("arriving", 0),
+        passed_over=live.get("passed_over", {}),
         current=live.get("current"),
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
@@ -191,6 +196,8 @@ def lines(status: Status) -> Iterator[str]:
             f"{now['iteration']} of {now['iterations']}, loss {now['loss']:.4g}"
         )
     yield f"queue      {status.queue} jobs, {status.arriving} files still arriving"
+    if status.passed_over:
+        yield f"passed     {PassedOver(**status.passed_over, notes=[])}"
     yield (
         f"jobs       {status.done} done, {status.failed} files failed, {status.cancelled} "
         f"cancelled; {status.jobs_last_hour} done in the last hour"

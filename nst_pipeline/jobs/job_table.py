@@ -65,6 +65,11 @@ class JobTable:
             found[source][style, key] = EntrySummary(job, JobState(state), *rest)
         return found
 
+    def results(self) -> list[Path]:
+        """Return where the outputs of all jobs went that ever made one."""
+        rows = self._database.execute("SELECT DISTINCT final FROM jobs WHERE final IS NOT NULL")
+        return [Path(os.fsdecode(final)) for (final,) in rows]
+
     def queued_sources(self, sources: list[Path]) -> set[Path]:
         """Return those of some files that have a job in the queue."""
         names = {os.fsencode(source): source for source in sources}

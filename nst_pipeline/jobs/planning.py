@@ -22,10 +22,11 @@ from nst_pipeline.errors import (
     NotReadyError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.images.animation import extra_path
 from nst_pipeline.images.decoding import decode, identify
 from nst_pipeline.inbox.companions import by_kind
 from nst_pipeline.inbox.reading import read
-from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, uncollected
+from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import Ledger
@@ -37,6 +38,8 @@ CHUNK = 256
 """Files that are looked at together, and new contents that `WATCH` takes up at a time."""
 DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
 """Distributions that decide, by being there and by their version, what can be decoded."""
+EXTRAS = (".steps", ".gif", ".webp")
+"""What follows the stem of a result in the names of the folder and the files beside it."""
 KEPT_BYTES = 64 * 2**20
 """Bytes of new contents that stay in memory until they are painted, so that none is read twice."""
 
@@ -141,6 +144,7 @@ class Plan:
         arriving: files that are not stable, or that somebody writes to.
         stale: queued jobs of the same sources that are none any more, such as of older bytes.
         attempts: at the jobs to do of a content, by its path.
+        passed_over: what the scan passed over.
         more: how many stable files there are beyond those of the plan.
         read_ahead: bytes of contents that were read just now, `KEPT_BYTES` at most.
         seconds: what it took to find out.
@@ -158,6 +162,7 @@ class Plan:
     arriving: list[SourceFile] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
     attempts: Counter[Path] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     more: int = 0
     read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(KEPT_BYTES))
     seconds: float = 0.0
@@ -167,15 +172,33 @@ def make_scanner(
     config: Config, paths: list[Path] | None = None, settle_seconds: float | None = None
 ) -> Scanner:
     """Return a scanner of the inbox, or of ``paths``; by default with the settings' patience."""
-    styles = (path for style in config.styles.values() for path in style.paths())
     return Scanner(
         paths or [config.inbox],
-        config.ignore,
-        (*config.excluded, *styles),
+        config.ignored,
+        excluded(config, are_named=bool(paths)),
         config.watch.settle_seconds if settle_seconds is None else settle_seconds,
         "" if paths else config.watch.urgent,
         is_inbox=not paths,
     )
+
+
+def excluded(config: Config, are_named: bool) -> dict[Path, str]:
+    """Return what is not painted where it lies among the contents, and what to say of it.
+
+    Args:
+        config: the settings.
+        are_named: whether somebody named the files and folders to paint, in place of the inbox.
+    """
+    places = dict.fromkeys(config.excluded, "")
+    if are_named:
+        places[config.outbox] = f"{shown(config.outbox)}: the outbox, passed over"
+    for name, style in config.styles.items():
+        for path in style.paths():
+            places[path] = (
+                f"{shown(path)}: an image of the style {name}, so passed over; name it as a "
+                "picture to have it painted"
+            )
+    return places
 
 
 @uncollected()
@@ -213,7 +236,7 @@ def make_plan(
     plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
-    scan = scan or scanner.scan()
+    scan = _without_results(scan or scanner.scan(), config, ledger, scanner.roots)
     plan.arriving.extend(scan.unstable)
     contents, more = _contents(plan, config, ledger, scan, policy)
     candidates = pair(
@@ -228,7 +251,7 @@ def make_plan(
     if policy.retries:
         # What was tried before comes after all that was not: it may end the process again.
         plan.todo.sort(key=lambda job: plan.attempts[job.content.path])
-    return replace(plan, more=more, seconds=time.monotonic() - begun)
+    return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
@@ -236,6 +259,32 @@ def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
     known = f"{plan_digest} {ledger.fact('changed_by_hand') or ''}"
     if scanner.known_as != known:
         scanner.set_finished(ledger.files.finished(plan_digest), known)
+
+
+def _without_results(scan: Scan, config: Config, ledger: Ledger, roots: list[Path]) -> Scan:
+    """Return a scan without what earlier runs made, should the outbox itself be searched.
+
+    A result that somebody named is a picture like any other.
+    """
+    outbox = os.path.realpath(config.outbox)
+    if not any(f"{os.path.realpath(root)}/".startswith(f"{outbox}/") for root in roots):
+        return scan
+    real = functools.cache(os.path.realpath)
+    made: set[tuple[str, str]] = set()
+    for result in ledger.jobs.results():
+        beside = (extra_path(result, suffix) for suffix in EXTRAS)
+        made.update((real(path.parent), path.name) for path in (result, *beside))
+    named = {root.absolute() for root in roots}
+
+    def is_content(found: SourceFile) -> bool:
+        path, folder = found.path, found.path.parent
+        places = (real(folder), path.name), (real(folder.parent), folder.name)
+        return path in named or not made.intersection(places)
+
+    stable, unstable = (list(filter(is_content, some)) for some in (scan.stable, scan.unstable))
+    count = len(scan.stable) + len(scan.unstable) - len(stable) - len(unstable)
+    passed_over = replace(scan.passed_over, results=count)
+    return replace(scan, stable=stable, unstable=unstable, passed_over=passed_over)
 
 
 def _chunks(items: list[T]) -> Iterator[list[T]]:
