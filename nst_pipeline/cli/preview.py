@@ -119,7 +119,7 @@ def _make(
     contents: list[Subject] = []
     rendered: dict[str, Rendered] = {}
     with Bars(Console()) as bars:
-        bars.line(f"weights  {network.id}: {network.note}")
+        bars.line(f"weights  {shown(network.id)}: {network.note}")
         steps = {job.key: job.recipe.steps for job in jobs}
         bars.begin(sum(steps.values()), f"{len(jobs)} pictures")
         check, move = end_on_signals(), _mover(bars)

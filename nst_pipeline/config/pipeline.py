@@ -33,13 +33,14 @@ from nst_pipeline.config.settings import (
     as_region,
 )
 from nst_pipeline.errors import ConfigError
+from nst_pipeline.files import shown
 
 KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 
 
 def _check_style_name(name: str) -> str:
-    if not name or name.startswith(".") or any(c in "/\\\0\n{}" for c in name):
+    if not name or name.startswith(".") or set("/\\{}") & set(name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
     return name
 
@@ -229,13 +230,13 @@ class Config(Settings):
     def _check_folders(self) -> Self:
         for name in ("processed", "failed"):
             if self.inbox.is_relative_to(getattr(self, name)):
-                raise ValueError(f"the inbox {self.inbox} lies in {name}; put it elsewhere")
+                raise ValueError(f"the inbox {shown(self.inbox)} lies in {name}; put it elsewhere")
         for name in ("outbox", "state"):
             folder: Path = getattr(self, name)
             if folder.is_relative_to(self.inbox):
                 raise ValueError(
-                    f"the {name} {folder} lies in the inbox {self.inbox}, so results would be "
-                    "painted again; put it elsewhere"
+                    f"the {name} {shown(folder)} lies in the inbox {shown(self.inbox)}, so results "
+                    "would be painted again; put it elsewhere"
                 )
         return self
 
@@ -265,13 +266,13 @@ def load(path: Path) -> Config:
         data = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(
-            [f"{path}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
+            [f"{shown(path)}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: not YAML: {error}"]) from error
+        raise ConfigError([f"{shown(path)}: not YAML: {error}"]) from error
     if not isinstance(data, dict):
         raise ConfigError(
-            [f"{path}: holds no settings; `nst-pipeline init .` writes a commented one"]
+            [f"{shown(path)}: holds no settings; `nst-pipeline init .` writes a commented one"]
         )
     problems = [(line, f"{key}: stands twice") for line, key in _repeated_keys(node)]
     try:
@@ -279,7 +280,7 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
     if problems:
-        raise ConfigError([f"{path}:{line}: {text}" for line, text in sorted(problems)])
+        raise ConfigError([f"{shown(path)}:{line}: {text}" for line, text in sorted(problems)])
     return config
 
 

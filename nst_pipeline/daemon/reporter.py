@@ -8,7 +8,7 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.logs import about
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
-from nst_pipeline.files import shown
+from nst_pipeline.files import as_text, shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
@@ -85,7 +85,7 @@ class Reporter(Observer):
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
         self._notifier.alive()
-        self._todo = {(shown(job.content.path), job.style.name) for job in plan.todo}
+        self._todo = {(as_text(job.content.path), job.style.name) for job in plan.todo}
         self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
         counts = plan.passed_over.counts()
@@ -124,7 +124,7 @@ class Reporter(Observer):
     def planned(self, plan: Plan) -> None:
         """Report how much there is to do."""
         if plan.todo:
-            log.info("%d jobs to do with weights %s", len(plan.todo), plan.weights.id)
+            log.info("%d jobs to do with weights %s", len(plan.todo), shown(plan.weights.id))
         self._reported.clear()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
@@ -144,17 +144,17 @@ class Reporter(Observer):
             "job": (record.key or "")[:12], "content": record.content.path,
             "style": record.style.name,
         }  # fmt: skip
-        name = f"{record.content.path} in {record.style.name}"
+        name = f"{shown(record.content.path)} in {record.style.name}"
         if record.error:
             self._failed(record, extra)
         elif record.output and record.duplicate_of:
-            log.info("done %s -> %s, as %s", name, record.output.path, record.duplicate_of,
-                     extra=extra)  # fmt: skip
+            log.info("done %s -> %s, as %s", name, shown(record.output.path),
+                     shown(record.duplicate_of), extra=extra)  # fmt: skip
         elif record.output and record.losses:
             start, end = record.losses["start"].total, record.losses["end"].total
             log.info(
                 "done %s -> %s in %.1f s, loss %.4g -> %.4g",
-                name, record.output.path, record.seconds, start, end, extra=extra,
+                name, shown(record.output.path), record.seconds, start, end, extra=extra,
             )  # fmt: skip
         self._todo.discard((record.content.path, record.style.name))
         if self._metrics:
@@ -167,7 +167,8 @@ class Reporter(Observer):
         # A file that fails for all styles alike is told once.
         reported = (record.content.path, record.error.reason)
         if reported not in self._reported:
-            log.error("failed %s: %s", record.content.path, record.error.reason, extra=extra)
+            name = shown(record.content.path)
+            log.error("failed %s: %s", name, shown(record.error.reason), extra=extra)
             if record.error.trace:
                 log.debug("%s", record.error.trace, extra=extra)
         self._reported.add(reported)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
-from nst_pipeline.files import free_bytes, shown
+from nst_pipeline.files import as_text, free_bytes, shown
 from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
@@ -166,7 +166,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
         failures = [
-            {"source": shown(one.source), "place": shown(one.place), "reason": one.reason,
+            {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
              "time": one.time}
             for one in ledger.files.failed()
         ]  # fmt: skip
@@ -192,7 +192,7 @@ def lines(status: Status) -> Iterator[str]:
     if status.current:
         now = status.current
         yield (
-            f"job        {Path(now['content']).name} in {now['style']}: iteration "
+            f"job        {shown(Path(now['content']).name)} in {now['style']}: iteration "
             f"{now['iteration']} of {now['iterations']}, loss {now['loss']:.4g}"
         )
     yield f"queue      {status.queue} jobs, {status.arriving} files still arriving"
@@ -203,10 +203,10 @@ def lines(status: Status) -> Iterator[str]:
         f"cancelled; {status.jobs_last_hour} done in the last hour"
     )
     for failure in status.failures[-5:]:
-        yield f"failed     {failure['reason']}; now {failure['place']}"
+        yield f"failed     {shown(failure['reason'])}; now {shown(failure['place'])}"
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
-        yield f"error      {when} {status.last_error['reason']}"
+        yield f"error      {when} {shown(status.last_error['reason'])}"
     if status.device:
         memory = f", {_megabytes(status.memory_bytes)}" if status.memory_bytes else ""
         yield f"device     {status.device}{memory}"

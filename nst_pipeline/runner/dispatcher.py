@@ -20,7 +20,7 @@ from nst_pipeline.errors import (
     ImageError,
     OutputError,
 )
-from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, signature
+from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown, signature
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.scanner import Scanner
@@ -254,7 +254,7 @@ class Dispatcher:
             return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
         done = self._ledger.jobs.get(entry.id)
         assert done.final and original.final
-        output = FileRecord(path=shown(done.final), sha256=done.sha256)
+        output = FileRecord(path=as_text(done.final), sha256=done.sha256)
         extras = _publish_extras(done.final, _extras_of(original.final, job.encoding))
         self._record(records.duplicate(job, original, output, extras))
         return True
@@ -305,7 +305,7 @@ class Dispatcher:
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
         sha256 = bytes_digest(result.data)
-        output = FileRecord(path=shown(final), sha256=sha256, size=result.size)
+        output = FileRecord(path=as_text(final), sha256=sha256, size=result.size)
         self._record(records.done(job, result, output, _publish_extras(final, result.extras)))
 
     def _not_published(
@@ -379,7 +379,7 @@ def _publish_extras(final: Path, extras: Mapping[str, bytes]) -> list[str]:
         try:
             ensure_folder(path.parent)
             publish(path, data)
-            done.append(shown(path))
+            done.append(as_text(path))
         except (CannotCreateError, OutputError) as error:
             log.warning("%s; the result itself is there", error)
     return done

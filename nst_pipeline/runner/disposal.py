@@ -1,6 +1,7 @@
 """What becomes of a source after its last job: moved, deleted, given up or left, as configured."""
 
 import logging
+import shlex
 import time
 from pathlib import Path
 
@@ -136,13 +137,14 @@ class Disposal:
     def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
         """Move a source to the failed folder, if that is wanted and possible."""
         if self._config.on_failure != "move" or not found.path.is_file():
-            log.error("%s; left in the inbox", reason)
+            log.error("%s; left in the inbox", shown(reason))
             return False
         target = self._config.failed / found.folder / found.path.name
         move = Move(found.path, target, found.signature or "", "fail", report)
         place = self._move(move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
-            log.error("%s; moved to %s (see %s)", reason, shown(place), report_path(place).name)
+            names = shown(place), shown(report_path(place).name)
+            log.error("%s; moved to %s (see %s)", shown(reason), *names)
         return place is not None
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:
@@ -214,4 +216,4 @@ def _is_unchanged(found: SourceFile) -> bool:
 
 
 def _retry_command(found: SourceFile) -> str:
-    return f"nst-pipeline retry {shown(found.folder / found.path.name)}"
+    return f"nst-pipeline retry {shlex.quote(shown(found.folder / found.path.name))}"
