@@ -134,7 +134,14 @@ class FakeExecutor:
         return EncodedResult(
             data[:200] if what == "cut" else data,
             size, (height, width), step, "iterations", LOSSES, LOSSES, 0.5,
+            extras=_extras(job, data),
         )  # fmt: skip
+
+
+def _extras(job: Job, data: bytes) -> dict[str, bytes]:
+    making = job.encoding.making
+    extras = {".steps/00001.png": data} if job.encoding.snapshots else {}
+    return extras if making == "none" else extras | {f".{making}": data}
 
 
 def _as_png(pixels: Pixels, size: tuple[int, int], title: str) -> bytes:
