@@ -43,6 +43,10 @@ class Reporter(Observer):
         self._reported: set[tuple[str, str]] = set()
         self.is_ready = False
 
+    @property
+    def _queue(self) -> int:
+        return len(self._todo) + self._backlog
+
     # What the daemon does
 
     def ready(self) -> None:
@@ -63,7 +67,8 @@ class Reporter(Observer):
         self._state = text
         if state in ("paused", "waiting", "stopping"):
             log.log(level, "%s", text)
-        self._notifier.status(text)
+        queue = f", {self._queue} jobs in the queue" if state == "painting" else ""
+        self._notifier.status(text + queue)
         self._file.set(state=state, detail=detail, current=None, since=time.time())
         if self._metrics:
             self._metrics.up(state not in ("paused", "waiting"))
@@ -130,7 +135,7 @@ class Reporter(Observer):
         if done == 1:
             log.debug("begun %s", name, extra=about(job))
         if not self._is_stopping:
-            self.state("painting", f"{name}, {len(self._todo) + self._backlog} jobs in the queue")
+            self.state("painting", name)
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
         self._file.set(now=done == 1, current=current)
 
@@ -172,7 +177,7 @@ class Reporter(Observer):
     def _count(self) -> None:
         self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)
         if self._metrics:
-            self._metrics.queue(len(self._todo) + self._backlog)
+            self._metrics.queue(self._queue)
             self._metrics.write()
 
 
