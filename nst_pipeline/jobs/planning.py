@@ -242,8 +242,9 @@ def _contents(
     contents: list[Content] = []
     new, looked_at = 0, 0
     for files in _chunks(scan.stable):
-        known = ledger.files.known([found.path for found in files])
-        queued = ledger.jobs.queued_sources([found.path for found in files])
+        paths = [found.path for found in files]
+        known = ledger.files.known(paths)
+        queued = ledger.jobs.queued_sources(paths) if policy.chunk else set()
         for found in files:
             if new == policy.chunk:
                 return contents, len(scan.stable) - looked_at
