@@ -182,7 +182,8 @@ def _finish(ledger: Ledger, move: Move) -> Path | None:
             return None
         if move.kind == "delete":
             # Never delete what we do not know; give it a name that people and scans see.
-            kept = move.source.with_name(f"kept-{secrets.token_hex(2)}-{move.source.name}"[-200:])
+            stem = f"kept-{secrets.token_hex(2)}-{move.source.stem}"
+            kept = move.source.with_name(fitted_name(stem, move.source.suffix))
             rename_new(move.target, kept)
             _forget(ledger, move)
             return None
