@@ -19,7 +19,6 @@ from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
-    NotReadyError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
@@ -30,7 +29,7 @@ from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, un
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.state import FINISHED, Entry, EntrySummary, JobState
+from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
 
@@ -70,11 +69,10 @@ WATCH = Policy(remembers=True, chunk=CHUNK, retries=True, looks=True)
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that no job can be made of; ``passing``: it may become one by itself."""
+    """A file that no job can be made of, and why."""
 
     found: SourceFile
     reason: str
-    passing: bool = False
 
 
 class Done(NamedTuple):
@@ -142,7 +140,8 @@ class Plan:
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
         arriving: files that are not stable, or that somebody writes to.
-        stale: queued jobs of the same sources that are none any more, such as of older bytes.
+        stale: queued jobs of the same sources of which nothing would be made now, such as those of
+            older bytes.
         attempts: at the jobs to do of a content, by its path.
         passed_over: what the scan passed over.
         more: how many stable files there are beyond those of the plan.
@@ -251,6 +250,10 @@ def make_plan(
     if policy.retries:
         # What was tried before comes after all that was not: it may end the process again.
         plan.todo.sort(key=lambda job: plan.attempts[job.content.path])
+    wanted = {job.content.path for job in plan.todo}
+    for content in contents:
+        if content.path not in wanted:
+            plan.read_ahead.take(content.path)
     return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
 
 
@@ -301,25 +304,25 @@ def _contents(
     contents: list[Content] = []
     new, looked_at = 0, 0
     for files in _chunks(scan.stable):
-        known = ledger.files.known([found.path for found in files])
-        queued = ledger.jobs.queued_sources([found.path for found in files])
+        paths = [found.path for found in files]
+        known = ledger.files.known(paths)
+        queued = ledger.jobs.queued_sources(paths) if policy.chunk else set()
         for found in files:
             if new == policy.chunk:
                 return contents, len(scan.stable) - looked_at
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
-            new += found.path not in queued
             try:
                 contents.append(_content(found, plan, config, ledger, known))
+                new += found.path not in queued
             except BeingWrittenError as error:
                 if policy.retries:
                     plan.arriving.append(found)
                 else:
                     plan.broken.append(Broken(found, str(error)))
             except ImageError as error:
-                passing = isinstance(error, NotReadyError)
-                plan.broken.append(Broken(found, str(error), passing))
+                plan.broken.append(Broken(found, str(error)))
     return contents, 0
 
 
@@ -364,7 +367,7 @@ def _sort(
         is_finished = entry is not None and entry.state in FINISHED
         if entry and not force and is_finished and _is_done(entry, item, outbox, policy):
             plan.done.append(Done(item.content, style, entry.id))
-        elif entry and not force and _is_held(entry, policy):
+        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy))):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
@@ -372,7 +375,13 @@ def _sort(
                 plan.attempts[item.content.path] += entry.attempts
             if entry and is_finished and not force and _is_there(entry):
                 plan.copied.add(plan.todo[-1].output)
-    plan.stale.extend(one.id for one in known.values() if one.state == JobState.QUEUED)
+    plan.stale.extend(
+        one.id
+        for one in known.values()
+        if one.state == JobState.QUEUED
+        # A run in some styles leaves those of the others alone.
+        and (policy.remembers or one.content != candidates[0].content.sha256)
+    )
 
 
 def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy) -> bool:
