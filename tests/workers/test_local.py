@@ -306,7 +306,7 @@ def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     assert masks.keys() == {"", "sky"} and arguments.keys() == {"masks", "init"}
     for mask in masks.values():
         assert np.array_equal(mask, np.asarray(half))
-    assert np.array_equal(arguments["init"], np.asarray(picture(seed=5)))
+    assert np.array_equal(arguments["init"].pixels, np.asarray(picture(seed=5)))
 
 
 def test_the_engine_is_asked_for_nothing_more_without_companions(
