@@ -277,6 +277,10 @@ class StyleTransfer:
         """Return the device's name and the network's precision, for people."""
         return describe_device(self.device), describe_precision(self.dtype)
 
+    def threads(self) -> int | None:
+        """Return how many threads a CPU computes with, which its sums depend on; else None."""
+        return torch.get_num_threads() if self.device.type == "cpu" else None
+
     def memory_bytes(self) -> int | None:
         """Return the bytes of the device's memory in use by this process; None for a CPU."""
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None

@@ -198,5 +198,8 @@ def failure(error: Exception) -> Failure:
 
 
 def _machine(transfer: StyleTransfer) -> Machine:
-    targets, memory = transfer.targets, transfer.memory_bytes()
-    return Machine(*transfer.describe(), targets.hits, targets.misses, targets.bytes, memory)
+    targets = transfer.targets
+    return Machine(
+        *transfer.describe(), targets.hits, targets.misses, targets.bytes,
+        transfer.memory_bytes(), transfer.threads(),
+    )  # fmt: skip

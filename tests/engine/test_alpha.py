@@ -166,12 +166,37 @@ def half_hidden(seen: Image.Image, hidden: str) -> Image.Image:
     return wide
 
 
-def test_a_style_is_what_is_seen_of_it() -> None:
+def test_a_style_has_the_colours_that_are_seen_of_it() -> None:
     cut, whole, flat = (
         mean_colour(paint(style, iterations=40).pixels)
         for style in (half_hidden(RED, "blue"), RED, half_hidden(RED, "blue").convert("RGB"))
     )
     assert np.abs(cut - whole).max() < 5 < np.abs(flat - whole).max()
+
+
+def test_a_start_in_the_colours_of_a_style_matches_what_is_seen_to_what_is_seen() -> None:
+    changes: dict[str, Any] = {"init": "style-colors", "size": "original", "iterations": 1}
+    changes |= {"content_weight": 1e-6, "style_weight": 1e-6}
+    content, style = picture(seed=1), picture(seed=4)
+    style.paste("blue", (56, 0, 64, 48))  # what the hidden half is filled with
+    whole = mean_colour(paint(style, content, **changes).pixels)
+    cut_style = paint(half_hidden(style, "lime"), content, **changes).pixels
+    cut_content = paint(style, half_hidden(content, "lime"), **changes).pixels[:, :64]
+    assert np.abs(mean_colour(cut_style) - whole).max() < 2
+    assert np.abs(mean_colour(cut_content) - whole).max() < 2
+
+
+@pytest.mark.parametrize("colors", ["style", "content", "matched"])
+def test_statistics_and_colours_of_a_style_are_those_of_what_is_seen(colors: str) -> None:
+    changes: dict[str, Any] = {"colors": colors, "size": "original", "iterations": 1}
+    changes |= {"content_layers": ["relu1_1"], "style_layers": ["relu1_1"]}
+    content, style = picture(seed=1), picture(seed=4)
+    whole = paint(style, content, **changes).start.style
+    cut_style = paint(half_hidden(style, "lime"), content, style_scale=2.0, **changes).start.style
+    wide = half_hidden(content, "lime")
+    cut_content = paint(style, wide, style_scale=0.5, **changes).start.style
+    assert cut_style == pytest.approx(whole, rel=0.1)
+    assert cut_content == pytest.approx(whole, rel=0.1)
 
 
 def test_losses_are_means_over_what_is_seen() -> None:
@@ -189,15 +214,12 @@ def test_losses_are_means_over_what_is_seen() -> None:
     assert flat.style != pytest.approx(alone.style, rel=0.2)
 
 
-def test_targets_know_of_what_of_a_style_is_seen() -> None:
-    targets, cut = TargetCache(), cut_out("lime")
-    fainter = Decoded(cut.pixels, cut.alpha - cut.alpha // 3, b"")
+def test_targets_know_how_much_of_a_style_is_seen() -> None:
+    targets, pixels = TargetCache(), np.asarray(picture(seed=2))
     engine = transfer(small_recipe(iterations=1), targets=targets)
-    engine.run(picture(), [cut])
-    engine.run(picture(), [fainter])
-    assert (targets.hits, targets.misses) == (0, 2)
-    engine.run(picture(), [cut_out("white")])
-    assert (targets.hits, targets.misses) == (1, 2)
+    for least, misses in ((1, 1), (100, 2), (1, 2)):  # nothing is hidden, the pixels are equal
+        engine.run(picture(), [Decoded(pixels, disc().clip(least), b"")])
+        assert targets.misses == misses
 
 
 # Next to nothing is seen

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture
 from PIL import Image
 from support import plan_of
@@ -88,6 +89,7 @@ def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
     assert callers == {threading.current_thread()}
     machine = local.machine()
     assert machine is not None and machine.cache_misses == 2
+    assert machine.threads == torch.get_num_threads()
     local.close()
     assert not engine_threads()
 
