@@ -139,8 +139,8 @@ def test_a_job_that_was_at_work_is_queued_until_it_killed_too_often(
         ledger.jobs.start(entry.id)
     publishing.recover(ledger.jobs, "replace", 3, lambda _: None)
     assert ledger.jobs.get(entry.id).state == "failed" and ledger.jobs.get(entry.id).poison
-    listener = run(config)
-    assert [record.status for record in listener.records] == ["failed"]
+    observer = run(config)
+    assert [record.status for record in observer.records] == ["failed"]
     assert painted(home_of(config)) == []
 
 
