@@ -43,13 +43,14 @@ class Failure:
     Attributes:
         reason: for people.
         trace: of Python; empty for a reason that the program foresaw.
-        kind: ``input`` if the content is no picture, ``job`` if it will not work the next time
-            either, and ``passing`` if it may.
+        kind: ``input`` if the content is no picture, ``changed`` if one of its files or the style's
+            is another one by now, ``job`` if it will not work the next time either, and ``passing``
+            if it may.
     """
 
     reason: str
     trace: str = ""
-    kind: Literal["input", "job", "passing"] = "passing"
+    kind: Literal["input", "changed", "job", "passing"] = "passing"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import ImageError, OutOfMemoryError, PipelineError
+from nst_pipeline.errors import BeingWrittenError, ImageError, OutOfMemoryError, PipelineError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
@@ -94,20 +94,23 @@ class EngineThread:
         try:
             for same in groups.values():
                 work.beat()
-                for job, result in self._paint(self._transfer(same[0].style.recipe), work, same):
+                for job, result in self._paint(work, same):
                     work.deliver(job, result)
                     del left[job.output]
         except Halted:
             for job in left.values():
                 work.events.put(JobDone(job, None))
 
-    def _paint(
-        self, transfer: StyleTransfer, work: TaskInWork, jobs: list[Job]
-    ) -> Iterator[tuple[Job, Result | Failure]]:
+    def _paint(self, work: TaskInWork, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
         from nst_pipeline.workers.callbacks import JobCallbacks
 
         assert work.content
+        try:
+            transfer = self._transfer(jobs[0].style.recipe)
+        except OutOfMemoryError as error:
+            yield from ((job, failure(error)) for job in jobs)
+            return
         styles: dict[Path, EngineStyle] = {}
         for job in jobs:
             try:
@@ -180,16 +183,19 @@ def read_planned(path: Path, sha256: str, limits: Limits) -> Decoded:
     """Decode a file that was planned with this digest.
 
     Raises:
-        ImageError: it is no picture any more, or another one.
+        BeingWrittenError: it is another one by now.
+        ImageError: it cannot be read.
     """
     data = reading.read(path, limits.max_bytes)
     if bytes_digest(data) != sha256:
-        raise ImageError(f"{shown(path)}: changed since it was listed; run again")
+        raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     return decode(data, shown(path), limits.max_pixels)
 
 
 def failure(error: Exception) -> Failure:
     """Return what an error means for a job; only what we did not foresee has a trace."""
+    if isinstance(error, BeingWrittenError):
+        return Failure(str(error), kind="changed")
     if isinstance(error, OutOfMemoryError):
         return Failure(str(error), kind="passing")  # others may free some
     if isinstance(error, PipelineError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.errors import Abandoned, ImageError
+from nst_pipeline.errors import Abandoned, BeingWrittenError, ImageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
 from nst_pipeline.images.decoding import Decoded, decode
@@ -48,16 +48,18 @@ class LocalExecutor:
 
     def submit(self, task: Task) -> None:
         """Take a task, and decode its content."""
-        work, broken = TaskInWork(), ""
-        content = task.content
+        work, content = TaskInWork(), task.content
+        broken: Failure | None = None
         try:
             work.content = decode(task.data, shown(content.path), self._limits.max_pixels)
             work.arguments = self._companions(content, work.content)
+        except BeingWrittenError as error:
+            broken = failure(error)
         except ImageError as error:
-            broken = str(error)
+            broken = Failure(str(error), kind="input")
         for job in task.jobs:
-            if reason := broken or _missing_companion(job):
-                work.events.put(JobDone(job, Failure(reason, kind="input")))
+            if wrong := broken or _missing_companion(job):
+                work.events.put(JobDone(job, wrong))
             else:
                 work.jobs.append(job)
         self._engine.begin(work)
@@ -119,11 +121,13 @@ class LocalExecutor:
         return engine_arguments(content.path, picture.pixels, companions)
 
 
-def _missing_companion(job: Job) -> str:
-    """Say that a content lacks a companion that its style asks for; empty: it has all."""
+def _missing_companion(job: Job) -> Failure | None:
+    """Say that a content lacks a companion that its style asks for; None: it has all."""
     path, needs_init = job.content.path, job.style.recipe.init == "image"
     reason = missing_companion(path, job.style.sources, needs_init, job.content.companions)
-    return reason and f"{shown(path)} in {job.style.name}: {reason}"
+    if not reason:
+        return None
+    return Failure(f"{shown(path)} in {job.style.name}: {reason}", kind="input")
 
 
 def _encoded(
