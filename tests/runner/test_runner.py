@@ -90,7 +90,7 @@ def test_the_manifest_tells_how_each_output_was_made(config: Config) -> None:
     recorder = run(config)
     manifest = json.loads(recorder.path.read_text())
     assert list(manifest) == ["run", "program", "device", "weights", "config", "jobs", "totals"]
-    assert manifest["device"] == {"name": "fake", "precision": "fp32"}
+    assert manifest["device"] == {"name": "fake", "precision": "fp32", "threads": 2}
     assert manifest["weights"]["id"] == "compact" and len(manifest["weights"]["sha256"]) == 64
     assert manifest["program"]["libraries"].keys() >= {"torch", "torchvision", "pillow"}
     assert manifest["config"]["styles"]["ink"]["recipe"]["iterations"] == 3
