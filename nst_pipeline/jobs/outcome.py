@@ -65,7 +65,8 @@ class Outcome:
 class Machine:
     """What a worker runs on, and how its cache of style targets fares.
 
-    ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
+    ``memory_bytes`` is what it holds of the device's memory; None for a CPU. ``threads`` is how
+    many a CPU computes with; None for other devices.
     """
 
     device: str
@@ -74,3 +75,4 @@ class Machine:
     cache_misses: int
     cache_bytes: int = 0
     memory_bytes: int | None = None
+    threads: int | None = None

@@ -146,7 +146,10 @@ class Recorder:
         return Manifest(
             run=self._run,
             program=program(),
-            device=machine and DeviceRecord(name=machine.device, precision=machine.precision),
+            device=machine
+            and DeviceRecord(
+                name=machine.device, precision=machine.precision, threads=machine.threads
+            ),
             weights=self._weights,
             config=self._config,
             jobs=jobs,

@@ -84,7 +84,7 @@ class Dispatcher:
         self._disposal: Disposal | None = None
         self._recorder: Recorder | None = None
         self._in_flight: dict[Path, InFlight] = {}
-        self._is_called = False
+        self._look_is_due = False
 
     def carry_out(
         self,
@@ -106,7 +106,7 @@ class Dispatcher:
             disposal: of the sources; None: they stay as they are.
             force: paint also what was painted before, for another name.
         """
-        self._disposal, self._recorder, self._is_called = disposal, recorder, False
+        self._disposal, self._recorder, self._look_is_due = disposal, recorder, False
         if disposal:
             disposal.dispose_of_done()
         for content, group in groupby(plan.todo, key=lambda job: job.content):
@@ -114,7 +114,7 @@ class Dispatcher:
             is_suspect = self._config.watch.max_attempts == 1 or plan.attempts[content.path] > 0
             if is_suspect or self._is_repeated(jobs):
                 self._drain()
-            if self._observer.should_stop() or self._is_wanted():
+            if self._observer.should_stop() or self._is_look_wanted():
                 break
             self._check_room()
             task = self._prepare(content, jobs, plan.read_ahead.take(content.path), force)
@@ -164,7 +164,7 @@ class Dispatcher:
         """
         one = self._in_flight[job.output]
         if not one.has_begun:
-            if self._observer.should_stop() or (one.is_ahead and self._is_wanted()):
+            if self._observer.should_stop() or (one.is_ahead and self._is_look_wanted()):
                 raise Abandoned
             for other in self._in_flight.values():
                 if other.job.content == job.content:
@@ -190,10 +190,10 @@ class Dispatcher:
         keys = {one.job.key for one in self._in_flight.values()}
         return any(job.key in keys for job in jobs)
 
-    def _is_wanted(self) -> bool:
+    def _is_look_wanted(self) -> bool:
         """Tell whether to look for new files before the next content."""
-        self._is_called |= self._policy.looks and self._observer.should_look()
-        return self._is_called
+        self._look_is_due |= self._policy.looks and self._observer.should_look()
+        return self._look_is_due
 
     def _check_room(self) -> None:
         wanted = self._config.limits.min_free_bytes

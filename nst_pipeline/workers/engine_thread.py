@@ -16,8 +16,9 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import BeingWrittenError, ImageError, OutOfMemoryError, PipelineError
 from nst_pipeline.files import shown
-from nst_pipeline.images.decoding import Decoded, Pixels, decode
+from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
+from nst_pipeline.inbox.companions import visible
 from nst_pipeline.jobs.job import Job, StyleImage
 from nst_pipeline.jobs.outcome import Failure, Machine
 from nst_pipeline.workers.handover import Halted, JobDone, TaskDone, TaskInWork
@@ -120,9 +121,7 @@ class EngineThread:
         if not given:
             return
         callbacks, wanted = JobCallbacks(self._config, given, work), list(styles.values())
-        for indices, outcome in transfer.paint(
-            work.content.pixels, wanted, callbacks, **work.arguments
-        ):
+        for indices, outcome in transfer.paint(work.content, wanted, callbacks, **work.arguments):
             self.machine = _machine(transfer)
             results: Sequence[Result | Failure]
             if isinstance(outcome, Exception):
@@ -136,7 +135,7 @@ class EngineThread:
         """Return what the engine takes as a style with these images by region.
 
         Raises:
-            ImageError: one of its files is no picture any more.
+            ImageError: one of its files is no picture any more, or all transparent.
         """
         from nst_pipeline.engine import make_style
 
@@ -150,12 +149,12 @@ class EngineThread:
             }
         )
 
-    def _picture(self, image: StyleImage) -> functools.partial[Pixels]:
+    def _picture(self, image: StyleImage) -> functools.partial[Decoded]:
         path, sha256, _ = image
         return functools.partial(self._style_image, path, sha256)
 
-    def _read_style_image(self, path: Path, sha256: str) -> Pixels:
-        return read_planned(path, sha256, self._config.limits).pixels
+    def _read_style_image(self, path: Path, sha256: str) -> Decoded:
+        return visible(path, read_planned(path, sha256, self._config.limits))
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.
@@ -205,5 +204,8 @@ def failure(error: Exception) -> Failure:
 
 
 def _machine(transfer: StyleTransfer) -> Machine:
-    targets, memory = transfer.targets, transfer.memory_bytes()
-    return Machine(*transfer.describe(), targets.hits, targets.misses, targets.bytes, memory)
+    targets = transfer.targets
+    return Machine(
+        *transfer.describe(), targets.hits, targets.misses, targets.bytes,
+        transfer.memory_bytes(), transfer.threads(),
+    )  # fmt: skip

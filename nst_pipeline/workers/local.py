@@ -114,11 +114,11 @@ class LocalExecutor:
 
     def _companions(self, content: Content, picture: Decoded) -> dict[str, Any]:
         """Return what the engine takes of a content's companions."""
-        pixels = {
-            kind: (path, read_planned(path, sha256, self._limits).pixels)
+        companions = {
+            kind: (path, read_planned(path, sha256, self._limits))
             for kind, (path, sha256) in content.companions.items()
         }
-        return engine_arguments(content.path, picture.pixels, pixels)
+        return engine_arguments(content.path, picture.pixels, companions)
 
 
 def _missing_companion(job: Job) -> Failure | None:
