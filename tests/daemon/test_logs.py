@@ -1,6 +1,7 @@
 """Logs for programs and for the journal."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from support import (
     wait_until,
 )
 
+from nst_pipeline.daemon import logs
 from nst_pipeline.errors import ConfigError
 
 
@@ -149,3 +151,10 @@ def test_a_style_or_region_has_no_such_name(tmp_path: Path, name: str) -> None:
         configure(home, styles={name: "style.png"})
     with pytest.raises(ConfigError, match="cannot be a region's name"):
         configure(home, styles={"s": {"regions": {name: "style.png"}}})
+
+
+def test_what_a_library_says_acts_no_more_than_a_name() -> None:
+    said = "a\x1b[2J\u2028<0>b\nc"
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (said,), None)
+    assert logs._Journald().format(record) == "<3>a\\x1b[2J\\u2028<0>b\n<3>c"
+    assert logs._Human().format(record).endswith("ERROR   a\\x1b[2J\\u2028<0>b\nc")

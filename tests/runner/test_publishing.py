@@ -346,6 +346,7 @@ def test_neighbours_and_named_paths_make_no_result_anew(config: Config) -> None:
     (config.inbox / "a.bmp").write_bytes((home_of(config) / "style.png").read_bytes())
     run(config)
     assert sorted(painted(home_of(config))) == ["a.bmp", "a.png", "a.png"]
+    assert outputs(home_of(config)) == ["a-s-2.png", "a-s.png", "a.bmp-s.png"]
     assert run(config).records == []
 
 
