@@ -315,7 +315,7 @@ def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
 
 
 def _explain(loc: list[str], group: list[ErrorDetails]) -> str:
-    where = ".".join(loc) + ": " if loc else ""
+    where = shown(".".join(loc)) + ": " if loc else ""
     kind, given = group[0]["type"], group[0].get("input")
     if kind == "extra_forbidden":
         return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"

@@ -65,10 +65,10 @@ class JobTable:
             found[source][style, key] = EntrySummary(job, content, JobState(state), *rest)
         return found
 
-    def results(self) -> list[Path]:
-        """Return where the outputs of all jobs went that ever made one."""
-        rows = self._database.execute("SELECT DISTINCT final FROM jobs WHERE final IS NOT NULL")
-        return [Path(os.fsdecode(final)) for (final,) in rows]
+    def results(self) -> list[tuple[Path, Path]]:
+        """Return where the outputs of all jobs went that ever made one, each with its source."""
+        rows = self._database.execute("SELECT final, source FROM jobs WHERE final IS NOT NULL")
+        return [(Path(os.fsdecode(final)), Path(os.fsdecode(source))) for final, source in rows]
 
     def queued_sources(self, sources: list[Path]) -> set[Path]:
         """Return those of some files that have a job in the queue."""

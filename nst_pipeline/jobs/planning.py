@@ -267,22 +267,24 @@ def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
 def _without_results(scan: Scan, config: Config, ledger: Ledger, roots: list[Path]) -> Scan:
     """Return a scan without what earlier runs made, should the outbox itself be searched.
 
-    A result that somebody named is a picture like any other.
+    A result that somebody named is a picture like any other, unless its own source is named too:
+    then it was a pattern of the shell's that named both.
     """
     outbox = os.path.realpath(config.outbox)
     if not any(f"{os.path.realpath(root)}/".startswith(f"{outbox}/") for root in roots):
         return scan
     real = functools.cache(os.path.realpath)
-    made: set[tuple[str, str]] = set()
-    for result in ledger.jobs.results():
-        beside = (extra_path(result, suffix) for suffix in EXTRAS)
-        made.update((real(path.parent), path.name) for path in (result, *beside))
+    made: dict[tuple[str, str], set[Path]] = {}
+    for result, source in ledger.jobs.results():
+        for path in (result, *(extra_path(result, suffix) for suffix in EXTRAS)):
+            made.setdefault((real(path.parent), path.name), set()).add(source)
     named = {root.absolute() for root in roots}
 
     def is_content(found: SourceFile) -> bool:
         path, folder = found.path, found.path.parent
         places = (real(folder), path.name), (real(folder.parent), folder.name)
-        return path in named or not made.intersection(places)
+        sources = set().union(*(made.get(place, ()) for place in places))
+        return sources.isdisjoint(named) if path in named else not sources
 
     stable, unstable = (list(filter(is_content, some)) for some in (scan.stable, scan.unstable))
     count = len(scan.stable) + len(scan.unstable) - len(stable) - len(unstable)

@@ -426,6 +426,15 @@ def test_results_among_the_pictures_are_never_painted_again(home: Path, spelling
     assert painted_names(home)[3:] == ["a-s.png"]  # somebody named it
 
 
+def test_a_pattern_that_names_pictures_and_their_results_paints_the_pictures(home: Path) -> None:
+    draw(home / "a.png", 1)
+    draw(home / "b.png", 2)
+    for _ in range(3):
+        names = sorted(path.name for path in home.glob("*.png") if path.name != "style.png")
+        assert program(home, "run", *names, "--outbox", ".").returncode == 0
+    assert painted_names(home) == ["a.png", "b.png"]
+
+
 def test_an_outbox_among_the_pictures_is_told_and_not_searched(home: Path) -> None:
     draw(home / "a.png", 1)
     for outbox in ("out", "other"):
