@@ -35,6 +35,7 @@ LIBRARIES = {
     "PIL": {"engine", "images", "preview", "workers"},
     "imagecodecs": {"images"},
     "pillow_heif": {"images"},
+    "rawpy": {"images"},
     "sqlite3": {"jobs"},
     "watchdog": {"inbox"},
     "prometheus_client": {"daemon"},

@@ -141,7 +141,7 @@ def _encode(job: Job, content: Decoded, result: Result, frames: Frames) -> Encod
     height, width = result.pixels.shape[:2]
     is_short = result.history_size < job.style.recipe.history_size
     return EncodedResult(
-        data=encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.exif),
+        data=encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.metadata),
         size=(height, width),
         content_size=content.pixels.shape[:2],
         iterations=result.iterations,
