@@ -41,6 +41,7 @@ class Reporter(Observer):
         self._backlog = self._arriving = 0
         self._state, self._is_stopping = "", False
         self._reported: set[tuple[str, str]] = set()
+        self._noted: set[str] = set()
         self.is_ready = False
 
     # What the daemon does
@@ -152,6 +153,10 @@ class Reporter(Observer):
                 "done %s -> %s in %.1f s, loss %.4g -> %.4g",
                 name, record.output.path, record.seconds, start, end, extra=extra,
             )  # fmt: skip
+        for note in record.notes:
+            if note not in self._noted:
+                log.warning("%s", note, extra=extra)
+            self._noted.add(note)
         self._todo.discard((record.content.path, record.style.name))
         if self._metrics:
             done = "duplicate" if record.duplicate_of else "done"

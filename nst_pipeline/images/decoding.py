@@ -132,7 +132,9 @@ def _refusing(data: bytes, name: str) -> Iterator[None]:
         except ImageError:
             raise
         except MemoryError as error:
-            raise NotReadyError(f"{name}: memory does not suffice to decode it; free some") from error
+            raise NotReadyError(
+                f"{name}: memory does not suffice to decode it; free some"
+            ) from error
         except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
             kind, words = type(error).__name__, str(error)
             if not isinstance(error, OSError | SyntaxError | ValueError) or not words:
@@ -303,7 +305,7 @@ def _loaded(image: ImageFile.ImageFile, file: Container) -> Image.Image:
     except OSError:
         if file.kind != "JPEG" or not containers.has_all_scans(file.pixels):
             raise
-        # What follows the last pixel is passed over: it makes a difference only if some are missing.
+        # What follows the last pixel is passed over: it makes a difference only if one is missing.
         stuffing = b"\0" if file.pixels.endswith(b"\xff") else b""
         ended, *others = (
             JpegImagePlugin.JpegImageFile(io.BytesIO(file.pixels + fill + JPEG_END))
@@ -350,5 +352,3 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     8: lambda p: np.rot90(p),
 }
 """What turns a picture upright, by its EXIF orientation."""
-
-

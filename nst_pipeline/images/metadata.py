@@ -20,7 +20,7 @@ EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 COLOUR_SPACE, WIDTH, HEIGHT, MAKER_NOTE = 0xA001, 0xA002, 0xA003, 0x927C
 DATES = frozenset((0x0132, 0x9003, 0x9004, *range(0x9010, 0x9013), *range(0x9290, 0x9293)))
 CREDITS = frozenset((0x013B, 0x8298, 0x4746, 0x4749, *range(0x9C9B, 0x9CA0)))
-"""Author, copyright, ratings, and what Windows writes: title, comment, author, keywords, subject."""
+"""Author, copyright, rating; of Windows the title, comment, author, keywords and subject."""
 CAMERA = frozenset((0x010F, 0x0110, DESCRIPTION))
 OF_OLD_PIXELS = frozenset(
     (COLOUR_SPACE, WIDTH, HEIGHT, INTEROPERABILITY, 0x9101, 0x9102, 0x9214, 0xA004, 0xA20B, 0xA20C,
@@ -29,7 +29,7 @@ OF_OLD_PIXELS = frozenset(
 """Tags of the EXIF directory that describe the pixels of the file that they stand in."""
 LONGEST_VALUE, LONGEST_XMP = 2**18, 2**20
 MAIN = DATES | CREDITS | CAMERA | {ORIENTATION, X_RESOLUTION, Y_RESOLUTION, UNIT, EXIF, GPS}
-SRGB, CENTIMETRE = 1, 3
+SRGB, INCH, CENTIMETRE = 1, 2, 3
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 
 Directory = Mapping[int, Any]
@@ -71,9 +71,7 @@ class Reading:
     is_adobe_rgb: bool = False
 
 
-def read(
-    block: bytes, xmp: bytes = b"", dpi: object = None
-) -> tuple[Metadata, Reading]:
+def read(block: bytes, xmp: bytes = b"", dpi: object = None) -> tuple[Metadata, Reading]:
     """Return what an EXIF block and an XMP packet say.
 
     Args:
@@ -156,7 +154,9 @@ def _orientation(value: object, xmp: bytes) -> int:
 
 
 def _resolution_of(main: Directory) -> tuple[float, float] | None:
-    scale = 2.54 if main.get(UNIT) == CENTIMETRE else 1.0
+    scale = {INCH: 1.0, CENTIMETRE: 2.54}.get(main.get(UNIT, INCH))
+    if scale is None:
+        return None  # only proportions
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError, OverflowError):
         return _resolution([float(main[tag]) * scale for tag in (X_RESOLUTION, Y_RESOLUTION)
                             if tag in main])  # fmt: skip

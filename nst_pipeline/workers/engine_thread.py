@@ -47,6 +47,7 @@ class EngineThread:
         self._style_image = functools.lru_cache(maxsize=STYLE_IMAGES_KEPT)(self._read_style_image)
         # The engine prepares a style once, and knows it again as the same object.
         self._style = functools.lru_cache(maxsize=STYLES_KEPT)(self._make_style)
+        self._notes: dict[Path, str] = {}
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
@@ -113,6 +114,7 @@ class EngineThread:
                 styles[job.output] = self._style(tuple(job.style.sources.items()))
             except ImageError as error:
                 yield job, failure(error)
+        work.notes |= self._notes
         given = [job for job in jobs if job.output in styles]
         if not given:
             return
@@ -152,7 +154,9 @@ class EngineThread:
         return functools.partial(self._style_image, path, sha256)
 
     def _read_style_image(self, path: Path, sha256: str) -> Pixels:
-        return read_planned(path, sha256, self._config.limits).pixels
+        picture = read_planned(path, sha256, self._config.limits)
+        self._notes[path] = picture.note
+        return picture.pixels
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.
