@@ -43,6 +43,12 @@ READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 PARTS = {"TIFF": "pages", "JPEG": "pictures", "HEIF": "pictures"}
 """What a file has several of; else frames."""
 JPEG_END = b"\xff\xd9"
+JPEG_FILLS = (
+    b"\x55" * 4096,
+    b"\xaa" * 4096,
+    b"".join(bytes((0xFF, marker)) + b"\x55" * 64 for marker in range(0xD0, 0xD8)) * 8,
+)
+"""What may stand for missing data of a JPEG's scan, one with marks of new intervals."""
 
 # The limit that the caller gives decides, and not Pillow's own.
 Image.MAX_IMAGE_PIXELS = None
@@ -88,8 +94,10 @@ def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
         samples = _samples(look)
         about, reading = _metadata(look)
         profile = look.file.profile or look.info.get("icc_profile") or b""
+        pixels = _in_srgb(samples, profile, reading)
+        _check_size(pixels.shape[:2], name, max_pixels)  # for a header may be wrong
         return Decoded(
-            UPRIGHT[reading.orientation](_in_srgb(samples, profile, reading)),
+            UPRIGHT[reading.orientation](pixels),
             None if samples.alpha is None else UPRIGHT[reading.orientation](samples.alpha),
             about,
             _note(look, name),
@@ -177,6 +185,8 @@ def _looked_at(data: bytes, name: str, max_pixels: int) -> Iterator[_Look]:
     """Read a file's header, and refuse what is too large."""
     file = containers.take_apart(data)
     page = file.directory
+    if page:
+        tiff.check_tiles(page)
     with contextlib.ExitStack() as stack:
         if file.kind == "RAW":
             opened = stack.enter_context(raw.opened(data, name))
@@ -193,7 +203,7 @@ def _looked_at(data: bytes, name: str, max_pixels: int) -> Iterator[_Look]:
         yield look
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
     height, width = size
     if height * width > max_pixels:
         raise ImageError(
@@ -309,7 +319,7 @@ def _loaded(image: ImageFile.ImageFile, file: Container) -> Image.Image:
         stuffing = b"\0" if file.pixels.endswith(b"\xff") else b""
         ended, *others = (
             JpegImagePlugin.JpegImageFile(io.BytesIO(file.pixels + fill + JPEG_END))
-            for fill in (b"", stuffing + b"\x55" * 4096, stuffing + b"\xaa" * 4096)
+            for fill in (b"", *(stuffing + fill for fill in JPEG_FILLS))
         )
         if any(other.tobytes() != ended.tobytes() for other in others):
             raise

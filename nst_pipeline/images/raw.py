@@ -37,7 +37,6 @@ def size(raw: Any) -> tuple[int, int]:
 
 def develop(raw: Any) -> NDArray[np.uint16]:
     """Return a RAW file as sRGB, (H, W, 3), upright, with the camera's white balance."""
-    developed: NDArray[np.uint16] = raw.postprocess(
-        use_camera_wb=True, output_bps=16, gamma=SRGB_CURVE
-    )
-    return developed
+    developed = raw.postprocess(use_camera_wb=True, output_bps=16, gamma=SRGB_CURVE)
+    # Of a camera without colours there is one channel.
+    return developed if developed.shape[2] == 3 else np.repeat(developed[..., :1], 3, 2)

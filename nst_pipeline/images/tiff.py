@@ -15,6 +15,7 @@ PIXEL_TAGS = frozenset(
      332, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 50674)
 )  # fmt: skip
 """Tags that say how the pixels are laid out: all that a decoder needs."""
+TILE_WIDTH, TILE_HEIGHT, LARGE_TILE, MOST_SAMPLES = 322, 323, 2**22, 16
 WHITE_IS_ZERO, RGB, COLOUR_FILTER, LINEAR_RAW = 0, 2, 32803, 34892
 UNSIGNED, FLOAT, PREMULTIPLIED, SEPARATE = 1, 3, 1, 2
 REDUCED, MASK = 1, 4
@@ -186,6 +187,17 @@ def with_only(page: Directory, tags: frozenset[int]) -> bytes:
     )  # fmt: skip
 
 
+def check_tiles(page: Directory) -> None:
+    """See that a page's tiles are not much larger than itself, for decoders make room for one.
+
+    Raises:
+        ValueError: they are.
+    """
+    width, height = page.number(TILE_WIDTH), page.number(TILE_HEIGHT)
+    if width * height > max(LARGE_TILE, 4 * page.number(WIDTH) * page.number(HEIGHT)):
+        raise ValueError(f"tiles of {width} x {height} pixels")
+
+
 def is_deep(page: Directory) -> bool:
     """Tell whether a page has grey or RGB samples of 16 bits and more."""
     bits, formats = set(page.numbers(BITS)), set(page.numbers(SAMPLE_FORMAT)) or {UNSIGNED}
@@ -201,7 +213,9 @@ def read_deep(page: Directory) -> tuple[NDArray[np.uint16], NDArray[np.uint16] |
     """Return a deep page's colours (H, W, 1 or 3), not premultiplied, and its alpha (H, W)."""
     samples = _samples(page)
     photometric = page.number(PHOTOMETRIC, 1)
-    colours = min(3 if photometric == RGB else 1, samples.shape[2])
+    colours = 3 if photometric == RGB else 1
+    if samples.shape[2] < colours:
+        raise ValueError(f"{samples.shape[2]} samples a pixel are no colour")
     extra = page.numbers(EXTRA)
     # An extra channel of which the file does not say what it means is alpha, if it is the only one.
     extra = extra or ((2,) if samples.shape[2] == colours + 1 else ())
@@ -222,6 +236,8 @@ def _samples(page: Directory) -> NDArray[Any]:
     import imagecodecs  # here, because most runs meet no such file
 
     (height, width), count = page.size, page.number(SAMPLES, 1)
+    if not 1 <= count <= MOST_SAMPLES:
+        raise ValueError(f"{count} samples a pixel; at most {MOST_SAMPLES} can be read")
     kind = {UNSIGNED: "u", 2: "i", FLOAT: "f"}.get(page.number(SAMPLE_FORMAT, UNSIGNED))
     if kind is None:
         raise ValueError(f"sample format {page.number(SAMPLE_FORMAT)} is not known")
