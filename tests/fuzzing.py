@@ -331,14 +331,14 @@ def judge(data: bytes) -> str:
     except ImageError as error:
         reason = str(error)
         return f"refused: {reason}" if reason.startswith("it: ") else f"no reason: {reason!r}"
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - any at all is what is looked for
         return f"raised: {type(error).__name__}: {error}"
     try:
         decoding.identify(data, "it", MAX_PIXELS)
         if picture.pixels.size > 3 * MAX_PIXELS:
             return f"too large: {picture.pixels.shape}"
         encode(picture.pixels[:8, :8], None, EVERYTHING, {}, picture.metadata)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - any at all is what is looked for
         return f"raised after decoding: {type(error).__name__}: {error}"
     return "decoded"
 

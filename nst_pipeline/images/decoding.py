@@ -263,8 +263,10 @@ def _metadata(look: _Look) -> tuple[Metadata, Reading]:
             _reader(file.kind, "")(io.BytesIO(look.data)) as whole,
         ):
             info = whole.info
+    # Of a TIFF the resolution is in its tags, which Pillow was not given.
+    dpi = None if file.kind == "TIFF" else info.get("dpi")
     about, reading = metadata.read(
-        file.exif or info.get("exif") or b"", file.xmp or info.get("xmp") or b"", info.get("dpi")
+        file.exif or info.get("exif") or b"", file.xmp or info.get("xmp") or b"", dpi
     )
     return about, Reading() if look.raw else reading
 

@@ -67,9 +67,9 @@ def exif_block(
         exif[metadata.COLOUR_SPACE] = metadata.SRGB
     block = _block(main, exif, gps, ours)
     while len(block.tobytes()) > LONGEST_BLOCK and (main or exif):
-        for directory in (main, exif):
-            if directory:
-                del directory[max(directory, key=lambda tag: len(str(directory[tag])))]
+        sizes = ((len(str(d[tag])), tag, d) for d in (main, exif) for tag in d)
+        _, tag, directory = max(sizes, key=lambda found: found[0])
+        del directory[tag]
         block = _block(main, exif, gps, ours)
     return block
 

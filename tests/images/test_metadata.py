@@ -9,7 +9,6 @@ import numpy as np
 import pillow_heif
 import pytest
 from conftest import picture
-from PIL import Image
 
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.images.decoding import decode
