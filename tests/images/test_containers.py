@@ -8,6 +8,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import picture
 from PIL import Image
@@ -18,6 +19,7 @@ from nst_pipeline.images.decoding import Decoded, decode, identify
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    pillow_heif.register_heif_opener()
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
