@@ -108,4 +108,4 @@ class InboxGoneError(ConfigError):
 
 
 class Abandoned(BaseException):  # noqa: N818 - no error, so that no handler of errors takes it
-    """Raised inside a job to end it at once; the job goes back to the queue."""
+    """Raised inside a job to end it at once; unless it was cancelled, it goes back to the queue."""

@@ -188,7 +188,8 @@ def fitted_name(stem: str, suffix: str, *, room: int = 0) -> str:
         room: how many of the 255 bytes to leave free, such as for a longer suffix; at most 200.
     """
     limit = NAME_BYTES - room
-    if len(os.fsencode(stem + suffix)) <= limit:
+    # A character takes 4 bytes at most: most names need not be encoded to be measured.
+    if 4 * len(stem + suffix) <= limit or len(os.fsencode(stem + suffix)) <= limit:
         return stem + suffix
     mark = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
     left = limit - len(os.fsencode(mark + suffix))

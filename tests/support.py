@@ -95,7 +95,7 @@ class FakeExecutor:
             yield from self.poll(progress)
 
     def machine(self) -> Machine:
-        return Machine("fake", "fp32", 3, 4)
+        return Machine("fake", "fp32", 3, 4, threads=2)
 
     def close(self) -> None:
         self._tasks.clear()
@@ -296,7 +296,6 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
             self.process.kill()
         self.process.wait()
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from support import SilentObserver, draw, make_home, manifests, run_once, wait_until
+from support import SilentObserver, draw, make_home, manifests, outputs, run_once, wait_until
 
 from nst_pipeline.config.pipeline import load
-from nst_pipeline.engine import batch, tiles
+from nst_pipeline.engine import batch, tiles, transfer
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.planning import Plan, make_scanner
+from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.local import LocalExecutor
 
 
@@ -97,3 +99,42 @@ def test_progress_counts_the_steps_that_are_done(project: Path, recipe: str, ste
     assert {total for _, total in counted} == {steps}
     assert [record.iterations for record in observer.records] == [steps, steps]
     assert max(done for done, _ in counted) <= steps
+
+
+@pytest.mark.parametrize("what", ["content", "mask", "style"])
+def test_a_file_that_changes_while_its_picture_waits_makes_new_work_and_gives_nothing_up(
+    tmp_path: Path, what: str
+) -> None:
+    styles = {"s": "style.png", "t": "style2.png"} if what == "style" else {"s": "style.png"}
+    watch = {"settle_seconds": 0, "grace_seconds": 0}
+    home = make_home(tmp_path / "home", styles=styles, watch=watch, limits={"batch": 1})
+    draw(home / "inbox/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    draw(home / "inbox/b.mask.png", 3)
+    name = {"content": "inbox/b.png", "mask": "inbox/b.mask.png", "style": "style2.png"}[what]
+
+    class Meddling(SilentObserver):
+        def planned(self, plan: Plan) -> None:
+            super().planned(plan)
+            if len(self.plans) == 1:
+                draw(home / name, 77)
+
+    config, observer = load(home / "pipeline.yaml"), Meddling()
+    with Runner(config, LocalExecutor, observer) as runner:
+        scanner = make_scanner(config)
+        wait_until(lambda: runner.run_standing(scanner) or len(outputs(home)) == 2 * len(styles))
+    assert not (home / "failed").exists()
+    assert {record.status for record in observer.records} == {"done"}
+
+
+def test_a_network_that_memory_has_no_room_for_fails_its_jobs_and_not_the_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(transfer, "_trunk", refuse)
+    observer = SilentObserver()
+    run_once(load(project / "pipeline.yaml"), LocalExecutor, observer)
+    assert [record.status for record in observer.records] == ["failed"] * 4
+    assert all("no memory is left" in r.error.reason for r in observer.records if r.error)

@@ -63,7 +63,7 @@ class Display(Bars, Observer):
         super().__init__(console)
         self._check = check
         self._current = self._progress.add_task("", total=None, visible=False, loss="")
-        self._jobs = self._ended = 0
+        self._jobs = self._ended = self._total = 0
         self._steps: dict[Path, int] = {}
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -73,12 +73,15 @@ class Display(Bars, Observer):
         self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
         self._jobs = len(plan.todo)
         steps = sum(job.style.recipe.steps for job in plan.todo)
+        self._total = steps
         self.begin(steps)
         self._count()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Move the bars."""
         if job.output not in self._steps:
+            self._total += total - job.style.recipe.steps  # which may be the most, not the true one
+            self._progress.update(self._everything, total=self._total)
             title = f"{shown(job.content.path.name)} in {job.style.name}"
             self._progress.reset(
                 self._current, total=total, visible=True, description=title, loss=""

@@ -1,5 +1,5 @@
 """The configuration: pipeline.yaml to frozen settings, recipes, and which weights are meant.
 
-The only package that reads YAML. It must not know torch, nor touch a file besides the settings and
-the weights it names.
+The only package that reads YAML. It must not know torch, nor open a file besides the settings and
+the weights that they name.
 """

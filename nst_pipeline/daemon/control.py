@@ -22,6 +22,7 @@ from nst_pipeline.files import (
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
+from nst_pipeline.jobs.planning import make_plan, make_scanner
 from nst_pipeline.jobs.state import JobState
 from nst_pipeline.runner.moves import report_path
 
@@ -75,13 +76,24 @@ def cancel(config: Config, names: list[str]) -> list[Path]:
         UsageError: no such file is in the queue.
     """
     with _ledger(config) as ledger:
+        _queue_new(names, ledger, config)
         known = ledger.jobs.sources(JobState.QUEUED, JobState.RUNNING)
         chosen = _choose(names, known, config)
-        for source in chosen:
-            ledger.jobs.cancel(source)
+        late = [source for source in chosen if not ledger.jobs.cancel(source)]
         _note_change(ledger)
     wake(config.state)
+    if late:
+        raise UsageError("\n".join(f"{shown(path)}: too late, it is done" for path in late))
     return chosen
+
+
+def _queue_new(names: list[str], ledger: Ledger, config: Config) -> None:
+    """Queue named files of the inbox that no plan has come to yet, to have them cancelled."""
+    known = set(ledger.jobs.sources(*JobState))
+    places = (config.inbox / name for name in names)
+    new = [path for path in places if path.is_file() and path not in known]
+    if new:
+        ledger.jobs.add(make_plan(config, ledger, make_scanner(config, new, 0)).todo)
 
 
 def is_paused(state: Path) -> bool:
@@ -156,9 +168,7 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
             problems.append(f"{name}: several files: {several}; give more of the path")
         else:
             some = ", ".join(shown(path.name) for path in known[:5]) or "none"
-            is_new = any(path.is_file() for path in places)
-            what = "in the inbox, but not in the queue" if is_new else "no such file there"
-            problems.append(f"{name}: {what}; known: {some}")
+            problems.append(f"{name}: no such file there; known: {some}")
     if problems:
         raise UsageError("\n".join(problems))
     return chosen

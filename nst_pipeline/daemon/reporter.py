@@ -37,8 +37,7 @@ class Reporter(Observer):
         self._notifier = notifier
         self._file = StatusFile(config.state)
         self._metrics = _metrics(config)
-        self._todo: set[tuple[str, str]] = set()
-        self._backlog = self._arriving = 0
+        self._queue = self._backlog = self._arriving = 0
         self._state, self._is_stopping = "", False
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -64,7 +63,8 @@ class Reporter(Observer):
         self._state = text
         if state in ("paused", "waiting", "stopping"):
             log.log(level, "%s", text)
-        self._notifier.status(text)
+        queue = f", {self._queue} jobs in the queue" if state == "painting" else ""
+        self._notifier.status(text + queue)
         self._file.set(state=state, detail=detail, current=None, since=time.time())
         if self._metrics:
             self._metrics.up(state not in ("paused", "waiting"))
@@ -85,12 +85,16 @@ class Reporter(Observer):
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
         self._notifier.alive()
-        self._todo = {(shown(job.content.path), job.style.name) for job in plan.todo}
         self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
         self._count()
         if plan.todo or plan.arriving or not self._state:
             self._file.write()
+
+    def queued(self, jobs: int) -> None:
+        """Report the length of the queue, with what no plan has come to yet."""
+        self._queue = jobs + self._backlog
+        self._count()
 
     def noted(self, machine: Machine) -> None:
         """Report what is painted on."""
@@ -131,7 +135,7 @@ class Reporter(Observer):
         if done == 1:
             log.debug("begun %s", name, extra=about(job))
         if not self._is_stopping:
-            self.state("painting", f"{name}, {len(self._todo) + self._backlog} jobs in the queue")
+            self.state("painting", name)
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
         self._file.set(now=done == 1, current=current)
 
@@ -157,11 +161,10 @@ class Reporter(Observer):
             if note not in self._noted:
                 log.warning("%s", note, extra=extra)
             self._noted.add(note)
-        self._todo.discard((record.content.path, record.style.name))
         if self._metrics:
             done = "duplicate" if record.duplicate_of else "done"
             self._metrics.job("failed" if record.error else done)
-        self._count()
+            self._metrics.write()
 
     def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
         assert record.error
@@ -177,7 +180,7 @@ class Reporter(Observer):
     def _count(self) -> None:
         self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)
         if self._metrics:
-            self._metrics.queue(len(self._todo) + self._backlog)
+            self._metrics.queue(self._queue)
             self._metrics.write()
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nst_pipeline.engine.checkpoint import Checkpoint
-from nst_pipeline.engine.images import Bits, quantise, resize, to_image, to_tensor
+from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
-from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at
+from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at, style_masks
 from nst_pipeline.engine.styles import StyleSet, StyleTargets, regions
 from nst_pipeline.engine.tiles import TiledModel, Tiling
 
@@ -126,6 +126,10 @@ class Objective:
     def __init__(self, scene: Scene, model: LossModel | TiledModel, mask: Tensor | None) -> None:
         """Take the losses from ``model``, of what ``mask`` (1, 1, H, W) lets of the pixels in."""
         self._scene, self._model, self.mask = scene, model, mask
+        recipe = scene.recipe
+        # Total variation is a mean over the whole picture, the others are over what is seen.
+        tv_weight = recipe.tv_weight / scene.visible_share
+        self._weights = recipe.content_weight, recipe.style_weight, tv_weight
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses (B,) of optimised ``pixels`` (B, 3, H, W), and their gradient."""
@@ -151,12 +155,10 @@ class Objective:
 
     def _terms(self, image: Tensor) -> Tensor:
         """Return the weighted losses (3, B) of what the network gets."""
-        recipe = self._scene.recipe
         # The gradient comes in reverse order: the model's first, with nothing else to hold.
-        tv = total_variation(image) if recipe.tv_weight else image.new_zeros(len(image))
-        content, style = self._model(image)
-        weights = recipe.content_weight, recipe.style_weight, recipe.tv_weight
-        return torch.stack([w * t for w, t in zip(weights, (content, style, tv), strict=True)])
+        tv = total_variation(image) if self._weights[2] else image.new_zeros(len(image))
+        terms = *self._model(padded(image)), tv
+        return torch.stack([w * t for w, t in zip(self._weights, terms, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -228,9 +230,10 @@ class Batch:
             recipe.style_layers,
             recipe.balanced,
             recipe.statistic,
-            region_masks,
+            style_masks(scene, region_masks),
+            scene.weights,
         )
-        image = scene.content.expand(len(self.styles), -1, -1, -1)
+        image = padded(scene.content).expand(len(self.styles), -1, -1, -1)
         return Objective(scene, self.tiling.model(model, image, self.history_size), mask)
 
     def _start(self, scene: Scene) -> Tensor:

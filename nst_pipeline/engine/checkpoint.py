@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 """Changes whenever what a checkpoint holds, or means, does."""
 PROGRESS = "progress"
 

@@ -91,7 +91,11 @@ def detect_lost_device(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Ask CUDA for the same bytes every time; CPU kernels give them anyway."""
+    """Ask CUDA for the same bytes every time.
+
+    CPU kernels give them for the same number of threads: how they cut dot products, sums and, at
+    some sizes, the gradients of convolutions depends on it.
+    """
     if device.type != "cuda":
         yield
         return

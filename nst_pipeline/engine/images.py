@@ -1,7 +1,7 @@
 """Pictures to tensors and back. The only module here that meets PIL's (width, height)."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,8 +13,27 @@ from torch import Tensor
 from nst_pipeline.config.recipe import SHORTEST_SIDE
 from nst_pipeline.errors import ShapeError
 
-Pixels = Image.Image | NDArray[Any] | Tensor
-"""A PIL image; an array (H, W, 3), uint8 or uint16; or a tensor (1, 3, H, W) in [0, 1]."""
+
+@runtime_checkable
+class WithAlpha(Protocol):
+    """A picture whose transparency is apart from its colours.
+
+    ``pixels`` are (H, W, 3), uint8 or uint16; ``alpha`` is (H, W) of the same dtype, or None
+    where everything is opaque.
+    """
+
+    @property
+    def pixels(self) -> NDArray[Any]:
+        """The colours."""
+
+    @property
+    def alpha(self) -> NDArray[Any] | None:
+        """How much of each pixel is seen."""
+
+
+Pixels = Image.Image | NDArray[Any] | Tensor | WithAlpha
+"""A PIL image; an array (H, W, 3), uint8 or uint16, with or without an alpha beside it; or a
+tensor (1, 3, H, W) in [0, 1]."""
 
 Picture = Pixels | Callable[[], Pixels]
 """Pixels, or a function that gives them whenever they are needed, so that they need not stay."""
@@ -22,14 +41,12 @@ Picture = Pixels | Callable[[], Pixels]
 Bits = Literal[8, 16]
 
 
-def to_tensor(picture: Picture) -> Tensor:
-    """Return a picture as a (1, 3, H, W) float32 tensor in [0, 1].
+def to_tensor(picture: Image.Image | NDArray[Any] | Tensor) -> Tensor:
+    """Return a picture's colours as a (1, 3, H, W) float32 tensor in [0, 1].
 
     Raises:
         ShapeError: a tensor or an array of another shape.
     """
-    if callable(picture):
-        picture = picture()
     if isinstance(picture, Tensor):
         if picture.dim() != 4 or picture.shape[:2] != (1, 3):
             raise ShapeError(f"a picture as a tensor is (1, 3, H, W), not {tuple(picture.shape)}")
@@ -41,21 +58,52 @@ def to_tensor(picture: Picture) -> Tensor:
             "a picture as an array is (H, W, 3) and uint8 or uint16, "
             f"not {picture.shape} and {picture.dtype}"
         )
-    planes = np.empty((1, 3, *picture.shape[:2]), np.float32)
-    np.divide(
-        picture.transpose(2, 0, 1)[None], np.iinfo(picture.dtype).max, planes, dtype=np.float32
-    )
-    return torch.from_numpy(planes)
+    return scaled(picture.transpose(2, 0, 1)[None])
+
+
+def scaled(samples: NDArray[Any]) -> Tensor:
+    """Return uint8 or uint16 samples as a float32 tensor in [0, 1], in C order."""
+    values = np.empty(samples.shape, np.float32)
+    np.divide(samples, np.iinfo(samples.dtype).max, values, dtype=np.float32)
+    return torch.from_numpy(values)
 
 
 def fit(size: tuple[int, int], longer: int | Literal["original"]) -> tuple[int, int]:
-    """Return (height, width) scaled so that the longer side has ``longer`` pixels.
-
-    No side becomes shorter than `SHORTEST_SIDE`.
-    """
+    """Return (height, width) scaled so that the longer side has ``longer`` pixels."""
     scale = 1.0 if longer == "original" else longer / max(size)
-    height, width = (max(SHORTEST_SIDE, round(side * scale)) for side in size)
+    height, width = (max(1, round(side * scale)) for side in size)
     return height, width
+
+
+def padded(image: Tensor) -> Tensor:
+    """Return an image (B, C, H, W) as large as the network needs it.
+
+    Where a side is shorter than `SHORTEST_SIDE`, its last row or column is repeated.
+    """
+    border = missing(image)
+    return F.pad(image, border, mode="replicate") if any(border) else image
+
+
+def padded_weights(weights: Tensor | None, image: Tensor) -> Tensor | None:
+    """Return how much each place of a `padded` image counts, (1, 1, H, W).
+
+    Args:
+        weights: of the image as it was, (1, 1, h, w); None: all its places count alike.
+        image: as it was, (B, C, h, w).
+
+    Returns:
+        0 where it was padded; None: all places count alike.
+    """
+    border = missing(image)
+    if not any(border):
+        return weights
+    return F.pad(torch.ones_like(image[:1, :1]) if weights is None else weights, border)
+
+
+def missing(image: Tensor) -> list[int]:
+    """Return how much wider and higher an image (B, C, H, W) is when it is `padded`, for torch."""
+    height, width = (max(0, SHORTEST_SIDE - side) for side in image.shape[-2:])
+    return [0, width, 0, height]
 
 
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:

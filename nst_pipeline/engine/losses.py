@@ -20,6 +20,9 @@ from nst_pipeline.errors import ShapeError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+SMALLEST_SHARE = 1e-4
+"""Of a picture, the share that a region is taken to have at least."""
+
 STRIP = 256
 """Rows at a time, in what would otherwise hold several copies of a large image."""
 
@@ -65,12 +68,18 @@ class _Gram(torch.autograd.Function):
 
 
 class _SquaredError(torch.autograd.Function):
-    """The mean squared difference (B,), from one difference in the features' own dtype."""
+    """The mean squared difference (B,), from one difference in the features' own dtype.
+
+    ``guide`` says how much each place counts, (1, 1, H, W) of mean 1; None: all alike.
+    """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, target: Tensor, guide: Tensor | None = None) -> Tensor:
         difference = features - target
-        ctx.save_for_backward(difference)
+        root = None if guide is None else guide.sqrt().to(difference.dtype)
+        if root is not None:
+            difference *= root
+        ctx.save_for_backward(difference, root)
         dtype = _at_least_float32(features[:0]).dtype
         lines = difference.permute(0, 2, 3, 1).flatten(2)  # one long sum would lose digits
         lengths = torch.linalg.vector_norm(lines, dim=2, dtype=dtype)
@@ -79,10 +88,11 @@ class _SquaredError(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (difference,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        difference, root = ctx.saved_tensors
         scale = (2 / difference[0].numel() * gradient).to(difference.dtype)
-        return difference * scale.view(-1, 1, 1, 1), None
+        result = difference * scale.view(-1, 1, 1, 1)
+        return result if root is None else result.mul_(root), None, None
 
 
 def _rows(features: Tensor) -> Tensor:
@@ -136,6 +146,16 @@ def combine(moments: Sequence[Tensor], kind: Statistic) -> Tensor:
     return torch.cat([gram, column], -1)
 
 
+def pooled(masks: Tensor) -> Tensor:
+    """Return masks (1, R, H, W) at the size that they have behind a pooling."""
+    return F.avg_pool2d(masks, 2)
+
+
+def guides_of(masks: Tensor | None) -> Tensor | None:
+    """Return how much each place counts in masks (1, R, H, W) in [0, 1]: of mean 1."""
+    return None if masks is None else masks / masks.mean((2, 3), True).clamp_min(SMALLEST_SHARE)
+
+
 def total_variation(pixels: Tensor) -> Tensor:
     """Return the mean square of the differences of neighbours (Mahendran and Vedaldi 2015).
 
@@ -143,7 +163,7 @@ def total_variation(pixels: Tensor) -> Tensor:
         pixels: (B, C, H, W).
 
     Returns:
-        (B,), the mean over rows plus the mean over columns.
+        (B,), the mean over rows plus the mean over columns; 0 along a side of one pixel.
     """
     variation: Tensor = _TotalVariation.apply(pixels)
     return variation
@@ -181,7 +201,7 @@ def _neighbours(pixels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
         count = pixels.shape[axis] - 1
         later, earlier = pixels.narrow(axis, 1, count), pixels.narrow(axis, 0, count)
         for pair in zip(torch.split(later, STRIP, 2), torch.split(earlier, STRIP, 2), strict=True):
-            yield *pair, 1 / later[0].numel()
+            yield *pair, 1 / max(1, later[0].numel())
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -223,9 +243,21 @@ class _TargetLoss(nn.Module):
 class ContentLoss(_TargetLoss):
     """Mean squared error to fixed features (1 or B, C, H, W); hands its input on unchanged."""
 
+    guide: Tensor | None
+
+    def __init__(
+        self, target: Tensor, scale: Tensor | None = None, guide: Tensor | None = None
+    ) -> None:
+        """Compare with ``target``; ``guide`` (1, 1, H, W), of mean 1, says how much places count.
+
+        Without one all count alike.
+        """
+        super().__init__(target, scale)
+        self.register_buffer("guide", guide)
+
     def forward(self, features: Tensor) -> Tensor:
         """Set ``loss`` (B,) and return ``features`` (B, C, H, W)."""
-        loss: Tensor = _SquaredError.apply(features, self.target)
+        loss: Tensor = _SquaredError.apply(features, self.target, self.guide)
         self.loss = loss * self.scale
         return features
 
@@ -312,6 +344,7 @@ def build_model(
     balanced: bool,
     kind: Statistic = "gram",
     masks: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> LossModel:
     """Walk the trunk and insert the losses after their layers.
 
@@ -326,6 +359,8 @@ def build_model(
         kind: of the style statistics.
         masks: the regions that the statistics are of, (1, R, H, W) in [0, 1]; None: one region,
             the whole picture.
+        weights: how much each pixel counts in the content losses, (1, 1, H, W) in [0, 1]; None:
+            all count alike.
     """
     dtype = next(trunk.parameters()).dtype
     layers: OrderedDict[str, nn.Module] = OrderedDict(normalization=Normalization(dtype))
@@ -338,17 +373,17 @@ def build_model(
             is_compared = previous in content_targets or previous in style_targets
             in_place = isinstance(layer, nn.ReLU) and not is_compared
             layers[name], previous = nn.ReLU(inplace=True) if in_place else layer, name
-        if masks is not None and name.startswith("pool"):
-            masks = F.avg_pool2d(masks, 2)
+        if name.startswith("pool"):
+            masks, weights = (each if each is None else pooled(each) for each in (masks, weights))
         if name in content_targets:
-            target = content_targets[name]
-            scale = _content_scale(target, _share(content_weights, name, balanced), balanced)
-            layers[f"content_{name}"] = content[name] = ContentLoss(target, scale)
+            target, guide = content_targets[name], guides_of(weights)
+            share = _share(content_weights, name, balanced)
+            scale = _content_scale(target, share, balanced, guide)
+            layers[f"content_{name}"] = content[name] = ContentLoss(target, scale, guide)
         if name in style_targets:
             target = style_targets[name]
             scale = _style_scale(target, _share(style_weights, name, balanced), balanced)
-            guides = None if masks is None else masks / masks.mean((2, 3), True).clamp_min(1e-4)
-            layers[f"style_{name}"] = style[name] = StyleLoss(target, scale, kind, guides)
+            layers[f"style_{name}"] = style[name] = StyleLoss(target, scale, kind, guides_of(masks))
         if len(content) == len(content_targets) and len(style) == len(style_targets):
             break
     device = next(trunk.parameters()).device
@@ -359,9 +394,13 @@ def _share(weights: Mapping[str, float], layer: str, balanced: bool) -> float:
     return weights[layer] / sum(weights.values()) if balanced else weights[layer]
 
 
-def _content_scale(target: Tensor, share: float, balanced: bool) -> Tensor:
+def _content_scale(target: Tensor, share: float, balanced: bool, guide: Tensor | None) -> Tensor:
     strips = torch.split(target, STRIP, 2)
-    squares = [_at_least_float32(strip).square().sum((1, 2, 3)) for strip in strips]
+    guide = target.new_ones(1, 1, target.shape[2], 1) if guide is None else guide
+    squares = [
+        (_at_least_float32(strip).square() * part).sum((1, 2, 3))
+        for strip, part in zip(strips, torch.split(guide, STRIP, 2), strict=True)
+    ]
     energy = torch.stack(squares).sum(0) / target[0].numel()
     return share / energy.clamp_min(1e-20) if balanced else torch.full_like(energy, share)
 

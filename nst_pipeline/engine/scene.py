@@ -4,11 +4,14 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.engine import colour
-from nst_pipeline.engine.images import resize
+from nst_pipeline.engine.alpha import Seen
+from nst_pipeline.engine.images import missing, padded, padded_weights, resize
+from nst_pipeline.engine.losses import SMALLEST_SHARE
 from nst_pipeline.engine.scales import Scale
 from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.errors import ImageError
@@ -24,16 +27,28 @@ class Scene:
     Attributes:
         recipe: what decides the pixels.
         scale: size and steps.
-        content: the picture, (1, 3, H, W).
+        content: the picture, (1, 3, H, W), hidden pixels filled.
+        alpha: how much of each pixel is seen, (1, 1, H, W); None: all of every one.
         network_input: the picture as the network gets it: in grey if the recipe keeps the colours.
-        features: of ``network_input``, by content layer.
+        features: of ``network_input``, `padded`, by content layer.
     """
 
     recipe: Recipe
     scale: Scale
     content: Tensor
+    alpha: Tensor | None
     network_input: Tensor
     features: dict[str, Tensor]
+
+    @property
+    def visible_share(self) -> float:
+        """The part of the picture that is seen."""
+        return 1.0 if self.alpha is None else max(float(self.alpha.mean()), SMALLEST_SHARE)
+
+    @property
+    def weights(self) -> Tensor | None:
+        """How much each pixel of the `padded` picture counts, (1, 1, H, W); None: all alike."""
+        return padded_weights(self.alpha, self.content)
 
     def finish(self, pastiche: Tensor, mask: Tensor | None) -> Tensor:
         """Return an optimised pastiche (B, 3, H, W) as people get it."""
@@ -48,14 +63,13 @@ class Scene:
 
 
 def make_scene(
-    trunk: nn.Sequential, recipe: Recipe, content: Tensor, scale: Scale, tiling: Tiling
+    trunk: nn.Sequential, recipe: Recipe, content: Seen, scale: Scale, tiling: Tiling
 ) -> Scene:
-    """Return the scene of a content (1, 3, H, W) of any size."""
-    device = next(trunk.parameters()).device
-    content = resize(content, scale.size).to(device)
-    network_input = colour.grey(content) if recipe.colors == "content" else content
-    features = tiling.features(trunk, network_input, set(recipe.content_layers))
-    return Scene(recipe, scale, content, network_input, features)
+    """Return the scene of a content of any size."""
+    pixels, alpha = content.at(scale.size, next(trunk.parameters()).device)
+    network_input = colour.grey(pixels) if recipe.colors == "content" else pixels
+    features = tiling.features(trunk, padded(network_input), set(recipe.content_layers))
+    return Scene(recipe, scale, pixels, alpha, network_input, features)
 
 
 def blend(content: Tensor, pastiche: Tensor, mask: Tensor | None) -> Tensor:
@@ -63,9 +77,25 @@ def blend(content: Tensor, pastiche: Tensor, mask: Tensor | None) -> Tensor:
     return pastiche if mask is None else torch.lerp(content, pastiche, mask)
 
 
-def guide_count(masks: Container[str], regions: Sequence[str]) -> int:
-    """Return how many masks `masks_at` gives to restrict the statistics of styles."""
-    return len(regions) or int(WHOLE in masks)
+def guide_count(masks: Container[str], regions: Sequence[str], scene: Scene) -> int:
+    """Return how many masks restrict the statistics of styles: those that `style_masks` gives."""
+    return len(regions) or int(WHOLE in masks or scene.weights is not None)
+
+
+def style_masks(scene: Scene, masks: Tensor | None) -> Tensor | None:
+    """Return what of the `padded` picture each style is recognised by, (1, R, H, W).
+
+    Args:
+        scene: what is painted, of which only what is seen counts.
+        masks: where each style is, (1, R, H, W), as `masks_at` gives them.
+
+    Returns:
+        None: all of it, for one style.
+    """
+    weights = scene.weights
+    if masks is None or weights is None:
+        return weights if masks is None else masks
+    return F.pad(masks, missing(scene.content)) * weights
 
 
 def masks_at(
@@ -123,7 +153,7 @@ def first_pastiche(
     if init is not None:
         return scene.as_input(resize(init, scene.scale.size).to(content))
     if recipe.init == "style-colors":
-        return scene.as_input(colour.match_colours(content, colours()))
+        return scene.as_input(colour.match_colours(content, colours(), scene.alpha))
     if recipe.init == "noise":
         generator = torch.Generator().manual_seed(recipe.seed)
         return scene.as_input(torch.rand(content.shape, generator=generator).to(content))

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest, digest
 from nst_pipeline.engine import colour
-from nst_pipeline.engine.images import Picture, fit, resize, to_tensor
+from nst_pipeline.engine.alpha import Seen, see
+from nst_pipeline.engine.images import Picture, fit, padded, padded_weights
 from nst_pipeline.engine.scene import Scene
 from nst_pipeline.engine.targets import TargetCache, Targets
 from nst_pipeline.engine.tiles import Tiling
+from nst_pipeline.errors import ImageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,7 @@ class StyleTargets:
         """Return the colours of a set's first style, remembered with it."""
         style = next(iter(styles.values()))
         if style not in self._colours:
-            parts = [colour.moments(self._pixels(image, COLOURS_SIDE)) for image in style.images]
+            parts = [colour.moments(*self._see(image, COLOURS_SIDE)) for image in style.images]
             shares = torch.tensor(style.shares()).to(parts[0][0])
             mean, covariance = (torch.stack(part) for part in zip(*parts, strict=True))
             self._colours[style] = shares @ mean, torch.tensordot(shares, covariance, 1)
@@ -129,24 +131,42 @@ class StyleTargets:
 
     def _of_picture(self, style: Style, index: int, scene: Scene) -> Targets:
         longer = round(scene.scale.longer_side * self._recipe.style_scale)
-        pixels = functools.cache(lambda: self._pixels(style.images[index], longer))
+        seen = functools.cache(lambda: self._see(style.images[index], longer))
         if self._recipe.colors == "content":  # the targets are this content's alone
-            return self._compute(colour.match_luminance(pixels(), scene.content))
+            pixels, alpha = seen()
+            grey = colour.match_luminance(pixels, scene.content, alpha, scene.alpha)
+            return self._compute(Seen(grey, alpha))
         if self._recipe.colors == "matched":
-            return self._compute(colour.match_colours(pixels(), colour.moments(scene.content)))
+            pixels, alpha = seen()
+            wanted = colour.moments(scene.content, scene.alpha)
+            return self._compute(Seen(colour.match_colours(pixels, wanted, alpha), alpha))
         keys = self._keys.setdefault(style, {})
         if (index, longer) not in keys:
-            pixels_digest = bytes_digest(pixels().cpu().numpy().tobytes())
-            keys[index, longer] = digest([pixels_digest, list(pixels().shape), *self._settings])
-        return self._cache.get(keys[index, longer], self._device, lambda: self._compute(pixels()))
+            keys[index, longer] = digest([*_digests(seen()), *self._settings])
+        return self._cache.get(keys[index, longer], self._device, lambda: self._compute(seen()))
 
-    def _pixels(self, picture: Picture, longer: int) -> Tensor:
-        pixels = to_tensor(picture)
-        height, width = pixels.shape[-2:]
-        return resize(pixels, fit((height, width), longer)).to(self._device)
+    def _see(self, picture: Picture, longer: int) -> Seen:
+        """Return what is seen of a picture, so large.
 
-    def _compute(self, pixels: Tensor) -> Targets:
+        Raises:
+            ImageError: nothing.
+        """
+        seen = see(picture)
+        if seen.alpha is not None and not seen.alpha.any():
+            raise ImageError("style: all of the picture is transparent; give one that is seen")
+        return seen.at(fit(seen.size, longer), self._device)
+
+    def _compute(self, seen: Seen) -> Targets:
         recipe = self._recipe
         return self._tiling.statistics(
-            self._trunk, pixels, set(recipe.style_layers), recipe.statistic
-        )
+            self._trunk, padded(seen.pixels), set(recipe.style_layers), recipe.statistic,
+            padded_weights(seen.alpha, seen.pixels),
+        )  # fmt: skip
+
+
+def _digests(seen: Seen) -> list[object]:
+    """Return what a picture is known by among targets."""
+    parts = [part for part in seen if part is not None]
+    return [bytes_digest(part.cpu().numpy().tobytes()) for part in parts] + [
+        list(seen.pixels.shape)
+    ]

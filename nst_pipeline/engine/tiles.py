@@ -22,7 +22,9 @@ from nst_pipeline.engine.losses import (
     StyleLoss,
     combine,
     extract,
+    guides_of,
     moments,
+    pooled,
 )
 from nst_pipeline.engine.memory import (
     HEAP_BLOCK,
@@ -205,7 +207,8 @@ def _means(loss: ContentLoss | StyleLoss, core: Tensor, tile: Tile, stride: int)
     if isinstance(loss, StyleLoss):
         guides = None if loss.guides is None else tile.of_features(loss.guides, stride)
         return moments(core, loss.kind, guides)
-    part = ContentLoss(tile.of_features(loss.target, stride), loss.scale)
+    guide = None if loss.guide is None else tile.of_features(loss.guide, stride)
+    part = ContentLoss(tile.of_features(loss.target, stride), loss.scale, guide)
     part(core)
     return [part.loss]
 
@@ -265,12 +268,29 @@ class Tiling:
 
     @torch.no_grad()
     def statistics(
-        self, trunk: nn.Sequential, image: Tensor, layers: set[str], kind: Statistic
+        self,
+        trunk: nn.Sequential,
+        image: Tensor,
+        layers: set[str],
+        kind: Statistic,
+        weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the `style_statistic` (B, 1, C, C or C + 1) of each layer."""
+        """Return the `style_statistic` (B, 1, C, C or C + 1) of each layer.
+
+        Args:
+            trunk: the network.
+            image: (B, 3, H, W).
+            layers: that are wanted.
+            kind: of the statistic.
+            weights: how much each pixel counts, (1, 1, H, W); None: all alike. So they do in a
+                layer that has no place which counts.
+        """
         sums: dict[str, list[Tensor]] = {}
+        guides_at = functools.cache(lambda stride: _guides_at(weights, stride))
         for tile, name, stride, core in self._cores(trunk, image, layers):
-            parts = [part * tile.share(stride) for part in moments(core, kind)]
+            guides = guides_at(stride)
+            guides = None if guides is None else tile.of_features(guides, stride)
+            parts = [part * tile.share(stride) for part in moments(core, kind, guides)]
             found = sums.setdefault(name, [torch.zeros_like(part) for part in parts])
             sums[name] = [total + part for total, part in zip(found, parts, strict=True)]
         return {name: combine(found, kind) for name, found in sums.items()}
@@ -364,6 +384,13 @@ class Tiling:
             return replace(whole, network=part.network)
 
         return need
+
+
+def _guides_at(weights: Tensor | None, stride: int) -> Tensor | None:
+    """Return how much each place counts where one is ``stride`` pixels wide; None: all alike."""
+    while weights is not None and stride > 1:
+        weights, stride = pooled(weights), stride // 2
+    return None if weights is None or not weights.any() else guides_of(weights)
 
 
 def _loss_layers(network: nn.Sequential) -> LossLayers:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nst_pipeline.config.recipe import Padding, Pooling, Recipe, make_recipe
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
+from nst_pipeline.engine.alpha import see
 from nst_pipeline.engine.batch import Batch, Callbacks, FunctionCallbacks, OnStep, Result
 from nst_pipeline.engine.devices import (
     Precision,
@@ -26,7 +27,7 @@ from nst_pipeline.engine.devices import (
     resolve_device,
     resolve_precision,
 )
-from nst_pipeline.engine.images import Bits, Picture, to_tensor
+from nst_pipeline.engine.images import Bits, Picture, padded
 from nst_pipeline.engine.memory import refusal
 from nst_pipeline.engine.scales import Scale, plan_scales
 from nst_pipeline.engine.scene import Scene, check_init, guide_count, make_scene
@@ -163,7 +164,8 @@ class StyleTransfer:
         remembers fewer steps.
 
         Args:
-            content: what to paint; scaled to the recipe's size.
+            content: what to paint; scaled to the recipe's size. Of this and of all other pictures
+                only what is seen counts, where they have an alpha; results have none.
             styles: each a picture, a `Style`, or those by the names of masks: a style a region.
             callbacks: called with the progress, and to ask whether to go on.
             init: what the pastiches start as, in place of what the recipe's ``init`` says.
@@ -231,13 +233,13 @@ class StyleTransfer:
         check_init(self.recipe, init)
         scales: list[Scale] = []
         try:
-            pixels = to_tensor(content)
-            scales += plan_scales(self.recipe, (pixels.shape[2], pixels.shape[3]))
+            seen = see(content)
+            scales += plan_scales(self.recipe, seen.size)
             scenes = [
-                make_scene(self._trunk, self.recipe, pixels, scale, self.tiling) for scale in scales
+                make_scene(self._trunk, self.recipe, seen, scale, self.tiling) for scale in scales
             ]
             known = {name: _mask(mask) for name, mask in masks.items()}
-            return _Prepared(scenes, known, None if init is None else to_tensor(init))
+            return _Prepared(scenes, known, None if init is None else see(init).pixels)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -251,8 +253,9 @@ class StyleTransfer:
         self, prepared: _Prepared, part: list[StyleSet], indices: range, history_size: int
     ) -> Batch:
         """Return the batch of as many of the first styles as fit in memory together."""
-        guides = guide_count(prepared.masks, regions(part[0]))
-        image = prepared.scenes[-1].content
+        scene = prepared.scenes[-1]
+        guides = guide_count(prepared.masks, regions(part[0]), scene)
+        image = padded(scene.content)
         count, history_size = self.tiling.fit(
             self._trunk, self._layers, image, len(part), history_size, guides
         )
@@ -263,8 +266,9 @@ class StyleTransfer:
 
     def _refusal(self, batch: Batch, error: Exception) -> OutOfMemoryError:
         """Return what to say of a single style and step that ran out of memory."""
-        guides = guide_count(batch.masks, regions(batch.styles[0]))
-        image = batch.scenes[-1].content
+        scene = batch.scenes[-1]
+        guides = guide_count(batch.masks, regions(batch.styles[0]), scene)
+        image = padded(scene.content)
         refused = self.tiling.refusal(self._trunk, self._layers, image, guides)
         refused.__cause__ = error
         return refused
@@ -272,6 +276,10 @@ class StyleTransfer:
     def describe(self) -> tuple[str, str]:
         """Return the device's name and the network's precision, for people."""
         return describe_device(self.device), describe_precision(self.dtype)
+
+    def threads(self) -> int | None:
+        """Return how many threads a CPU computes with, which its sums depend on; else None."""
+        return torch.get_num_threads() if self.device.type == "cpu" else None
 
     def memory_bytes(self) -> int | None:
         """Return the bytes of the device's memory in use by this process; None for a CPU."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nst_pipeline.errors import ImageError
 from nst_pipeline.files import shown, signature
-from nst_pipeline.images.decoding import IMAGE_SUFFIXES, Pixels, to_grey
+from nst_pipeline.images.decoding import IMAGE_SUFFIXES, Decoded, Pixels, to_depth, to_grey
 
 ROLE = re.compile(r"(.+?)\.(mask(?:\.[^.]+)?|init)", re.IGNORECASE | re.DOTALL)
 
@@ -162,30 +164,61 @@ def missing_companion(
 
 
 def engine_arguments(
-    picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Pixels]]
+    picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Decoded]]
 ) -> dict[str, Any]:
     """Return the engine's arguments that a picture's companions stand for; without any: none.
 
     ``masks`` are (h, w) uint8 by the name of their region, the whole picture's by ``""``;
-    ``init`` is (h, w, 3), uint8 or uint16.
+    ``init`` is a picture with its alpha.
 
     Args:
         picture: the file, for messages.
         content: its pixels.
-        companions: by their kind, each a file and its pixels.
+        companions: by their kind, each a file and what is in it.
 
     Raises:
-        ImageError: one is not of the picture's shape.
+        ImageError: one is not of the picture's shape, or there is nothing to be seen on it.
     """
     arguments: dict[str, Any] = {}
-    for kind, (path, pixels) in companions.items():
-        _check_shape(path, pixels, picture, content)
+    for kind, (path, companion) in companions.items():
+        _check_shape(path, companion.pixels, picture, content)
         if kind == "init":
-            arguments["init"] = pixels
+            arguments["init"] = visible(path, companion)
         else:
             region = kind.removeprefix("mask").removeprefix(".")
-            arguments.setdefault("masks", {})[region] = to_grey(pixels)
+            arguments.setdefault("masks", {})[region] = _mask(path, companion)
     return arguments
+
+
+def visible(path: Path, picture: Decoded) -> Decoded:
+    """Return a picture that a painting takes something of.
+
+    Raises:
+        ImageError: all of it is transparent.
+    """
+    if picture.alpha is not None and not picture.alpha.any():
+        raise ImageError(
+            f"{shown(path)}: nothing is visible, all pixels are transparent; save it without alpha"
+        )
+    return picture
+
+
+def _mask(path: Path, picture: Decoded) -> Pixels:
+    """Return luminance times alpha in 8 bits.
+
+    Raises:
+        ImageError: it is 0 everywhere.
+    """
+    grey = to_grey(picture.pixels)
+    if picture.alpha is not None:
+        product = grey.astype(np.uint16) * to_depth(picture.alpha, 8)
+        grey = ((product + 127) // 255).astype(np.uint8)
+    if not grey.any():
+        raise ImageError(
+            f"{shown(path)}: a mask without a visible pixel, all are black or transparent; make "
+            "white and opaque what is to be painted"
+        )
+    return grey
 
 
 def _check_shape(path: Path, pixels: Pixels, picture: Path, content: Pixels) -> None:

@@ -27,7 +27,7 @@ class Move:
         source: the file.
         target: where it goes; with ``delete``, where it stands for the last moment.
         signature: of the file, as it was seen.
-        kind: what it is about.
+        kind: whether it is moved, deleted, or given up (``fail``).
         report: of a failure, JSON.
     """
 

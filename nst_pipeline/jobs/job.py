@@ -194,7 +194,11 @@ class Candidate(NamedTuple):
 
 
 def _deciding(content: str, how: Job | JobTemplate) -> dict[str, Any]:
-    """Return everything that decides an output's bytes."""
+    """Return everything that decides an output's bytes, but the machine.
+
+    Device, threads and libraries round otherwise, which gives another picture as good. With them
+    here, finished work would be painted anew wherever it is moved, or when a core is taken away.
+    """
     return {
         "content": content,
         "style": how.style.sha256,

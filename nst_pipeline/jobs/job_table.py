@@ -57,12 +57,12 @@ class JobTable:
         """Return all jobs that some files were ever the content of, by the files' names."""
         found: dict[bytes, dict[Key, EntrySummary]] = {os.fsencode(s): {} for s in sources}
         rows = self._database.execute(
-            "SELECT source, style, key, id, state, attempts, next_try, poison, final FROM jobs "
-            f"WHERE source IN ({_marks(found)})",
+            "SELECT source, style, key, id, content, state, attempts, next_try, poison, final "
+            f"FROM jobs WHERE source IN ({_marks(found)})",
             list(found),
         )
-        for source, style, key, job, state, *rest in rows:
-            found[source][style, key] = EntrySummary(job, JobState(state), *rest)
+        for source, style, key, job, content, state, *rest in rows:
+            found[source][style, key] = EntrySummary(job, content, JobState(state), *rest)
         return found
 
     def queued_sources(self, sources: list[Path]) -> set[Path]:
@@ -88,6 +88,10 @@ class JobTable:
         """Return a job's state alone: it is asked for at every step."""
         (state,) = self._database.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
         return JobState(state)
+
+    def queue_length(self) -> int:
+        """Return the number of jobs that are still to be done."""
+        return sum(self.counts().get(state, 0) for state in IN_QUEUE)
 
     def counts(self) -> dict[JobState, int]:
         """Return the number of jobs in each state that there are any in."""
@@ -134,7 +138,7 @@ class JobTable:
                     output = excluded.output, temporary = NULL,
                     next_try = CASE state WHEN 'queued' THEN next_try ELSE 0 END,
                     poison = CASE state WHEN 'queued' THEN poison ELSE 0 END,
-                    attempts = CASE state WHEN 'queued' THEN attempts ELSE 0 END,
+                    attempts = CASE WHEN state IN ('queued', 'gone') THEN attempts ELSE 0 END,
                     queued = CASE state WHEN 'queued' THEN queued ELSE excluded.queued END
                 WHERE state IN ({", ".join(f"'{state}'" for state in again)})
                     OR (state = 'queued' AND output <> excluded.output)""",
@@ -157,7 +161,9 @@ class JobTable:
             False: the job was cancelled meanwhile.
         """
         return self._go(
-            [job], JobState.COMMITTING, "final = ?, temporary = ?, sha256 = ?",
+            [job], JobState.COMMITTING,
+            "final = ?, temporary = ?, sha256 = ?, "
+            "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
             os.fsencode(final), os.fsencode(temporary), sha256,
         )  # fmt: skip
 
@@ -207,9 +213,12 @@ class JobTable:
         """Take jobs out of the queue that are none any more."""
         self._go(jobs, JobState.GONE)
 
-    def cancel(self, source: Path) -> None:
-        """Take a file's jobs out of the queue, also those at work."""
-        self._go(self._ids(source, JobState.QUEUED, JobState.RUNNING), JobState.CANCELLED)
+    def cancel(self, source: Path) -> bool:
+        """Take a file's jobs out of the queue, also those at work; tell whether there were any."""
+        with transaction(self._database):
+            jobs = self._ids(source, JobState.QUEUED, JobState.RUNNING)
+            self._go(jobs, JobState.CANCELLED)
+        return bool(jobs)
 
     def retry(self, source: Path) -> None:
         """Queue a file's failed and cancelled jobs as if they were new, and wait for none."""

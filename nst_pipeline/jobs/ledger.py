@@ -12,6 +12,9 @@ from nst_pipeline.jobs.file_table import FileTable
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.run_table import RunTable
 
+DatabaseError = sqlite3.Error
+"""What any call on a ledger may raise; `Ledger.__exit__` makes an `OutputError` of it."""
+
 LEDGER_NAME = "ledger.sqlite"
 
 Fact = Literal["clean", "changed_by_hand"]

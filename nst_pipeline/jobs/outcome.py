@@ -45,13 +45,14 @@ class Failure:
     Attributes:
         reason: for people.
         trace: of Python; empty for a reason that the program foresaw.
-        kind: ``input`` if the content is no picture, ``job`` if it will not work the next time
-            either, and ``passing`` if it may.
+        kind: ``input`` if the content is no picture, ``changed`` if one of its files or the style's
+            is another one by now, ``job`` if it will not work the next time either, and ``passing``
+            if it may.
     """
 
     reason: str
     trace: str = ""
-    kind: Literal["input", "job", "passing"] = "passing"
+    kind: Literal["input", "changed", "job", "passing"] = "passing"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Outcome:
 class Machine:
     """What a worker runs on, and how its cache of style targets fares.
 
-    ``memory_bytes`` is what it holds of the device's memory; None for a CPU.
+    ``memory_bytes`` is what it holds of the device's memory; None for a CPU. ``threads`` is how
+    many a CPU computes with; None for other devices.
     """
 
     device: str
@@ -75,3 +77,4 @@ class Machine:
     cache_misses: int
     cache_bytes: int = 0
     memory_bytes: int | None = None
+    threads: int | None = None

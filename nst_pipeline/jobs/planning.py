@@ -16,7 +16,6 @@ from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
-    NotReadyError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import decode, identify
@@ -26,7 +25,7 @@ from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.state import FINISHED, Entry, EntrySummary, JobState
+from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
 
@@ -62,11 +61,10 @@ WATCH = Policy(remembers=True, chunk=CHUNK, retries=True, looks=True)
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that no job can be made of; ``passing``: it may become one by itself."""
+    """A file that no job can be made of, and why."""
 
     found: SourceFile
     reason: str
-    passing: bool = False
 
 
 class Done(NamedTuple):
@@ -132,7 +130,8 @@ class Plan:
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
         arriving: files that are not stable, or that somebody writes to.
-        stale: queued jobs of the same sources that are none any more, such as of older bytes.
+        stale: queued jobs of the same sources of which nothing would be made now, such as those of
+            older bytes.
         attempts: at the jobs to do of a content, by its path.
         more: how many stable files there are beyond those of the plan.
         read_ahead: bytes of contents that were read just now, `KEPT_BYTES` at most.
@@ -218,6 +217,10 @@ def make_plan(
     if policy.retries:
         # What was tried before comes after all that was not: it may end the process again.
         plan.todo.sort(key=lambda job: plan.attempts[job.content.path])
+    wanted = {job.content.path for job in plan.todo}
+    for content in contents:
+        if content.path not in wanted:
+            plan.read_ahead.take(content.path)
     return replace(plan, more=more, seconds=time.monotonic() - begun)
 
 
@@ -242,25 +245,25 @@ def _contents(
     contents: list[Content] = []
     new, looked_at = 0, 0
     for files in _chunks(scan.stable):
-        known = ledger.files.known([found.path for found in files])
-        queued = ledger.jobs.queued_sources([found.path for found in files])
+        paths = [found.path for found in files]
+        known = ledger.files.known(paths)
+        queued = ledger.jobs.queued_sources(paths) if policy.chunk else set()
         for found in files:
             if new == policy.chunk:
                 return contents, len(scan.stable) - looked_at
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
-            new += found.path not in queued
             try:
                 contents.append(_content(found, plan, config, ledger, known))
+                new += found.path not in queued
             except BeingWrittenError as error:
                 if policy.retries:
                     plan.arriving.append(found)
                 else:
                     plan.broken.append(Broken(found, str(error)))
             except ImageError as error:
-                passing = isinstance(error, NotReadyError)
-                plan.broken.append(Broken(found, str(error), passing))
+                plan.broken.append(Broken(found, str(error)))
     return contents, 0
 
 
@@ -303,12 +306,18 @@ def _sort(
         entry = known.pop((style.name, item.key), None)
         if entry and not force and _is_done(entry, policy):
             plan.done.append(Done(item.content, style, entry.id))
-        elif entry and not force and _is_held(entry, policy):
+        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy))):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
             plan.attempts[item.content.path] += entry.attempts if entry else 0
-    plan.stale.extend(one.id for one in known.values() if one.state == JobState.QUEUED)
+    plan.stale.extend(
+        one.id
+        for one in known.values()
+        if one.state == JobState.QUEUED
+        # A run in some styles leaves those of the others alone.
+        and (policy.remembers or one.content != candidates[0].content.sha256)
+    )
 
 
 def _is_done(entry: EntrySummary, policy: Policy) -> bool:

@@ -18,15 +18,15 @@ class JobState(StrEnum):
     REPLACED = "replaced"  # done, and then another job's result was written over its own
     FAILED = "failed"  # given up, with a reason
     CANCELLED = "cancelled"  # taken out of the queue by a person
-    GONE = "gone"  # was queued, and before its turn its source went away or became another job's
+    GONE = "gone"  # was queued, and nothing would be made of it now: its source or settings changed
 
 
 S = JobState
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    S.QUEUED: frozenset((S.RUNNING, S.CANCELLED, S.GONE)),
+    S.QUEUED: frozenset((S.RUNNING, S.COMMITTING, S.CANCELLED, S.GONE)),
     S.RUNNING: frozenset((S.COMMITTING, S.QUEUED, S.FAILED, S.CANCELLED)),
-    S.COMMITTING: frozenset((S.DONE, S.QUEUED, S.FAILED)),
+    S.COMMITTING: frozenset((S.COMMITTING, S.DONE, S.QUEUED, S.FAILED)),
     S.DONE: frozenset((S.DISPOSED, S.REPLACED, S.QUEUED)),
     S.DISPOSED: frozenset((S.REPLACED, S.QUEUED)),
     S.REPLACED: frozenset((S.QUEUED,)),
@@ -36,11 +36,15 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 }
 """Where a job can go from each state; anything else is refused by the ledger.
 
-Whatever is over can be queued again: forced, retried, or because its output is missing.
+From ``queued`` straight to ``committing`` goes a job whose result was made before, for another
+name; from ``committing`` to itself one whose name was taken in the last moment. Whatever is over
+can be queued again: forced, retried, or because its output is missing.
 """
 
 IN_QUEUE = (S.QUEUED, S.RUNNING, S.COMMITTING)
 """Of a job that is still to be done."""
+AT_WORK = (S.RUNNING, S.COMMITTING)
+"""Of a job that somebody has in hand."""
 FINISHED = (S.DONE, S.DISPOSED)
 """Of a job whose output stands where it was put."""
 
@@ -78,9 +82,13 @@ class Entry:
 
 
 class EntrySummary(NamedTuple):
-    """What a plan needs to know of a job; ``final`` is where its output went."""
+    """What a plan needs to know of a job.
+
+    ``content`` is the SHA-256 of its content, and ``final`` where its output went.
+    """
 
     id: int
+    content: str
     state: JobState
     attempts: int
     next_try: float

@@ -45,6 +45,9 @@ class DeviceRecord(Record):
 
     name: str
     precision: Literal["fp32", "bf16"]
+    threads: int | None = Field(
+        None, description="of a CPU: with another number the pixels come out a little different"
+    )
 
 
 class WeightsRecord(Record):
@@ -113,7 +116,9 @@ class JobRecord(Record):
     content: ContentRecord
     style: StyleRecord
     output: FileRecord | None = None
-    key: str | None = Field(None, description="SHA-256 over everything that decides the output")
+    key: str | None = Field(
+        None, description="SHA-256 over everything that decides the output, but the machine"
+    )
     error: ErrorRecord | None = None
     iterations: int | None = None
     stop_reason: Literal["iterations", "converged", "settled", "diverged"] | None = None

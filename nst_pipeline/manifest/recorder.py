@@ -45,9 +45,22 @@ class Recorder:
     """
 
     def __init__(
-        self, outbox: Path, weights: Weights, config: dict[str, Any], runs: RunTable
+        self,
+        outbox: Path,
+        weights: Weights,
+        config: dict[str, Any],
+        runs: RunTable,
+        machine: Machine | None = None,
     ) -> None:
-        """Record a run that starts now; nothing is written before `begin`."""
+        """Record a run that starts now; nothing is written before `begin`.
+
+        Args:
+            outbox: holds the manifest.
+            weights: the network's.
+            config: the settings, as plain data.
+            runs: the ledger's copy.
+            machine: what a worker that is there already told before this run.
+        """
         now = datetime.now(UTC)
         self._begun = time.monotonic()
         self._run = RunRecord(id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", started=now)
@@ -58,6 +71,7 @@ class Recorder:
         self._runs = runs
         self._saved, self._save_seconds = 0.0, 0.0
         self._skipped = 0
+        self._before = machine
         self._machine: Machine | None = None
         self.path = outbox / "manifests" / f"{self._run.id}.json"
         self.is_open = False
@@ -128,15 +142,30 @@ class Recorder:
         """Return the manifest as it stands."""
         machine, jobs = self._machine, list(self._jobs.values())
         seconds = time.monotonic() - self._begun
-        hits, misses = (machine.cache_hits, machine.cache_misses) if machine else (0, 0)
+        hits, misses = self._cache_counts()
         return Manifest(
             run=self._run,
             program=program(),
-            device=machine and DeviceRecord(name=machine.device, precision=machine.precision),
+            device=machine
+            and DeviceRecord(
+                name=machine.device, precision=machine.precision, threads=machine.threads
+            ),
             weights=self._weights,
             config=self._config,
             jobs=jobs,
             totals=totals(jobs, seconds, hits, misses, self._skipped),
+        )
+
+    def _cache_counts(self) -> tuple[int, int]:
+        """Return the hits and misses of this run, of a worker that may have served others."""
+        now, before = self._machine, self._before
+        if now is None:
+            return 0, 0
+        if before is None:
+            return now.cache_hits, now.cache_misses
+        return (
+            max(0, now.cache_hits - before.cache_hits),
+            max(0, now.cache_misses - before.cache_misses),
         )
 
     def _save(self) -> None:
@@ -160,7 +189,7 @@ def rebuild(runs: RunTable) -> list[Path]:
             continue
         there = _read(run.path)
         if there is None or run.is_open:
-            whole = _completed(there, Manifest.model_validate_json(run.head), runs, run.id)
+            whole = _completed(there or Manifest.model_validate_json(run.head), runs, run.id)
             if whole != there:
                 publish(run.path, to_json(whole).encode())
                 rebuilt.append(run.path)
@@ -174,9 +203,8 @@ def _read(path: Path) -> Manifest | None:
     return None
 
 
-def _completed(there: Manifest | None, head: Manifest, runs: RunTable, run: str) -> Manifest:
-    """Return the manifest on disk, if any, with the ledger's records and an end."""
-    manifest = there or head
+def _completed(manifest: Manifest, runs: RunTable, run: str) -> Manifest:
+    """Return a manifest with the ledger's records and an end."""
     jobs = {(job.content.path, job.style.name): job for job in manifest.jobs}
     for text in runs.records(run):
         job = JobRecord.model_validate_json(text)

@@ -26,7 +26,12 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, Pixels, decode, to_depth
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.companions import by_kind, engine_arguments, missing_companion
+from nst_pipeline.inbox.companions import (
+    by_kind,
+    engine_arguments,
+    missing_companion,
+    visible,
+)
 from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.preview.sheet import mosaic
 
@@ -123,7 +128,7 @@ class Renderer:
         self.notes: list[str] = []
         self._targets = TargetCache(None, config.limits.cache_bytes)
         self._styles: dict[str, engine.Style | dict[str, engine.Style]] = {}
-        read = functools.cache(lambda path: self._decode(path).pixels)
+        read = functools.cache(lambda path: visible(path, self._decode(path)))
         self.styles = {n: self._read_style(n, s, read) for n, s in config.styles.items()}
 
     def paint(
@@ -165,8 +170,7 @@ class Renderer:
                 groups.setdefault(job.recipe_digest, []).append(job)
         for group in groups.values():
             rendered |= self._paint_group(group, content, extras)
-        image = with_alpha(Image.fromarray(to_depth(content.pixels, 8)), content.alpha)
-        return Subject(name, thumbnail(image, self._size), "", kinds), rendered
+        return Subject(name, thumbnail(as_image(content), self._size), "", kinds), rendered
 
     def _paint_group(
         self, group: list[PreviewJob], content: Decoded, extras: dict[str, Any]
@@ -183,7 +187,7 @@ class Renderer:
             lambda index, done, total, _: self._on_progress(group[index], done, total), self._check
         )
         styles = [self._styles[job.style] for job in group]
-        for indices, outcome in transfer.paint(content.pixels, styles, callbacks, **extras):
+        for indices, outcome in transfer.paint(content, styles, callbacks, **extras):
             jobs = [group[index] for index in indices]
             if isinstance(outcome, Exception):
                 rendered |= {job.key: Rendered(None, explain(outcome)) for job in jobs}
@@ -208,13 +212,11 @@ class Renderer:
         """Return a content, and what the engine takes of its companions."""
         companions = by_kind(found.path, found.companions)
         content = self._decode(found.path)
-        pictures = {
-            kind: (one.path, self._decode(one.path).pixels) for kind, one in companions.items()
-        }
-        return content, engine_arguments(found.path, content.pixels, pictures)
+        decoded = {kind: (one.path, self._decode(one.path)) for kind, one in companions.items()}
+        return content, engine_arguments(found.path, content.pixels, decoded)
 
     def _read_style(
-        self, name: str, settings: StyleSettings, read: Callable[[Path], Pixels]
+        self, name: str, settings: StyleSettings, read: Callable[[Path], Decoded]
     ) -> Subject:
         """Remember a style as the engine takes it; return what the sheet shows of it."""
         from nst_pipeline.engine import make_style
@@ -228,8 +230,7 @@ class Renderer:
             return Subject(name, None, str(error))
         self._styles[name] = make_style(regions)
         rows = [
-            [(Image.fromarray(to_depth(pixels, 8)), share) for pixels, share in images]
-            for images in regions.values()
+            [(as_image(picture), share) for picture, share in images] for images in regions.values()
         ]
         first = rows[0][0][0]
         swatch = thumbnail(first, SWATCH_SIDE) if settings.image else mosaic(rows, SWATCH_SIDE)
@@ -253,6 +254,11 @@ def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
     if config.limits.batch != "auto":
         return config.limits.batch
     return max(usual, BATCH_PIXELS // recipe.size**2) if recipe.size != "original" else usual
+
+
+def as_image(picture: Decoded) -> Image.Image:
+    """Return a picture in 8 bits, mode RGB, or RGBA if something is transparent."""
+    return with_alpha(Image.fromarray(to_depth(picture.pixels, 8)), picture.alpha)
 
 
 def with_alpha(picture: Image.Image, alpha: Pixels | None) -> Image.Image:

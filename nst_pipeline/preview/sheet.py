@@ -316,7 +316,11 @@ def _draw_panel(image: Image.Image, pen: ImageDraw.ImageDraw, item: Panel) -> No
     if picture.size != (box.width, box.height):
         picture = picture.resize((box.width, box.height), Image.Resampling.LANCZOS)
     pen.rectangle(frame, "white", BORDER)
-    image.paste(picture, (box.left, box.top), picture if picture.mode == "RGBA" else None)
+    _paste(image, picture, box.left, box.top)
+
+
+def _paste(image: Image.Image, picture: Image.Image, left: int, top: int) -> None:
+    image.paste(picture, (left, top), picture if picture.mode == "RGBA" else None)
 
 
 def mosaic(rows: Sequence[Sequence[tuple[Image.Image, float]]], side: int) -> Image.Image:
@@ -333,7 +337,7 @@ def mosaic(rows: Sequence[Sequence[tuple[Image.Image, float]]], side: int) -> Im
         for picture, share in row:
             left, right = round(side * begin), round(side * (begin + share))
             size = max(1, right - left), max(1, bottom - top)
-            image.paste(ImageOps.fit(picture, size, Image.Resampling.LANCZOS), (left, top))
+            _paste(image, ImageOps.fit(picture, size, Image.Resampling.LANCZOS), left, top)
             begin += share
     return image
 

@@ -82,7 +82,7 @@ class Dispatcher:
         self._disposal: Disposal | None = None
         self._recorder: Recorder | None = None
         self._in_flight: dict[Path, InFlight] = {}
-        self._is_called = False
+        self._look_is_due = False
 
     def carry_out(
         self,
@@ -104,7 +104,7 @@ class Dispatcher:
             disposal: of the sources; None: they stay as they are.
             force: paint also what was painted before, for another name.
         """
-        self._disposal, self._recorder, self._is_called = disposal, recorder, False
+        self._disposal, self._recorder, self._look_is_due = disposal, recorder, False
         if disposal:
             disposal.dispose_of_done()
         for content, group in groupby(plan.todo, key=lambda job: job.content):
@@ -112,7 +112,7 @@ class Dispatcher:
             is_suspect = self._config.watch.max_attempts == 1 or plan.attempts[content.path] > 0
             if is_suspect or self._is_repeated(jobs):
                 self._drain()
-            if self._observer.should_stop() or self._is_wanted():
+            if self._observer.should_stop() or self._is_look_wanted():
                 break
             self._check_room()
             task = self._prepare(content, jobs, plan.read_ahead.take(content.path), force)
@@ -128,11 +128,28 @@ class Dispatcher:
         if disposal:
             disposal.dispose_of_all()
 
+    def has_jobs_in_flight(self) -> bool:
+        """Tell whether a worker has something to do."""
+        return bool(self._in_flight)
+
     def put_back(self, reason: str = "") -> None:
-        """Queue again what is in flight, as if it had not been begun unless there is a reason."""
+        """Queue again what is in flight, as if it had not been begun.
+
+        Args:
+            reason: what a job did to the device, if it did; that is an attempt of those at work,
+                and they are given up when it was the last.
+        """
+        begun = [one.job.content for one in self._in_flight.values() if one.has_begun]
+        guilty = (begun or [one.job.content for one in self._in_flight.values()])[:1]
         for one in self._in_flight.values():
-            if self._ledger.jobs.state(one.entry.id) == JobState.RUNNING:
+            if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
+                continue
+            if not reason or one.job.content not in guilty:
+                self._ledger.jobs.requeue(one.entry.id)
+            elif one.entry.attempts + 1 < self._config.watch.max_attempts:
                 self._ledger.jobs.requeue(one.entry.id, reason)
+            else:
+                self._ledger.jobs.fail(one.entry.id, reason, poison=True)
         self._in_flight.clear()
 
     # What the executor tells
@@ -145,7 +162,7 @@ class Dispatcher:
         """
         one = self._in_flight[job.output]
         if not one.has_begun:
-            if self._observer.should_stop() or (one.is_ahead and self._is_wanted()):
+            if self._observer.should_stop() or (one.is_ahead and self._is_look_wanted()):
                 raise Abandoned
             for other in self._in_flight.values():
                 if other.job.content == job.content:
@@ -171,10 +188,10 @@ class Dispatcher:
         keys = {one.job.key for one in self._in_flight.values()}
         return any(job.key in keys for job in jobs)
 
-    def _is_wanted(self) -> bool:
+    def _is_look_wanted(self) -> bool:
         """Tell whether to look for new files before the next content."""
-        self._is_called |= self._policy.looks and self._observer.should_look()
-        return self._is_called
+        self._look_is_due |= self._policy.looks and self._observer.should_look()
+        return self._look_is_due
 
     def _check_room(self) -> None:
         wanted = self._config.limits.min_free_bytes
@@ -203,9 +220,14 @@ class Dispatcher:
         is_ahead = bool(self._in_flight)
         started = []
         for job, entry in queued:
-            if self._ledger.jobs.start(entry.id) and (force or not self._repeat(job, entry)):
-                self._in_flight[job.output] = InFlight(job, entry, is_ahead)
+            if not force and self._repeat(job, entry):
+                continue
+            # Before it is started, so that whatever ends us puts it back.
+            self._in_flight[job.output] = InFlight(job, entry, is_ahead)
+            if self._ledger.jobs.start(entry.id):
                 started.append(job)
+            else:
+                del self._in_flight[job.output]
         if not started:
             if self._disposal:
                 self._disposal.dispose_of(content.path)
@@ -233,6 +255,12 @@ class Dispatcher:
             raise BeingWrittenError(f"{shown(path)}: {reading.BEING_WRITTEN}")
         return data
 
+    def _changed(self, job: Job, entry: Entry, failure: Failure) -> None:
+        """Put a job back whose files are others by now: the next plan has another in its place."""
+        self._ledger.jobs.requeue(entry.id, wait_seconds=self._config.watch.settle_seconds)
+        if not self._policy.retries:
+            self._record(records.failed(job, failure))
+
     def _not_ready(self, jobs: list[tuple[Job, Entry]], error: ImageError) -> None:
         for job, entry in jobs:
             if self._policy.retries:
@@ -246,6 +274,7 @@ class Dispatcher:
         try:
             original = publish_duplicate(self._ledger.jobs, entry, self._config.conflict_policy)
         except (CannotCreateError, OutputError) as error:
+            self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
             self._not_published(job, entry, error)
             return True
         if original is None:
@@ -268,8 +297,10 @@ class Dispatcher:
                 self._observer.noted(machine)
                 if self._recorder:
                     self._recorder.note(machine)
-            one = self._in_flight.pop(outcome.job.output)
+            one = self._in_flight[outcome.job.output]
             self._take_in_one(one, outcome.outcome)
+            del self._in_flight[outcome.job.output]
+            self._observer.queued(self._ledger.jobs.queue_length())
             if self._disposal:
                 self._disposal.dispose_of(one.job.content.path)
 
@@ -300,7 +331,7 @@ class Dispatcher:
         self._observer.timed("paint", result.seconds)
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
-        sha256 = bytes_digest(result.data)
+        sha256 = self._ledger.jobs.get(entry.id).sha256
         output = FileRecord(path=shown(final), sha256=sha256, size=result.size)
         self._record(records.done(job, result, output, _publish_extras(final, result)))
 
@@ -332,6 +363,9 @@ class Dispatcher:
 
     def _failed(self, job: Job, entry: Entry, failure: Failure) -> None:
         """Give a job up, or have it tried again later if what went wrong may pass."""
+        if failure.kind == "changed":
+            self._changed(job, entry, failure)
+            return
         attempts = entry.attempts + 1
         watch = self._config.watch
         wait = watch.retry_seconds * 2 ** min(attempts - 1, 10)

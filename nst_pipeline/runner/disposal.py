@@ -1,6 +1,7 @@
 """What becomes of a source after its last job: moved, deleted, given up or left, as configured."""
 
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from nst_pipeline.jobs.state import IN_QUEUE, Entry, JobState
 from nst_pipeline.runner.moves import deletion, dispose, failure_report, report_path
 
 log = logging.getLogger(__name__)
+
+# os.path, and not Path, where a folder that may not be searched shall mean "not there".
 
 WRITER_SECONDS = 0.5
 """How often, at most, a file that somebody writes to is looked at."""
@@ -106,7 +109,7 @@ class Disposal:
         self._ledger.jobs.drop(
             entry.id
             for entry in self._ledger.jobs.in_state(JobState.QUEUED)
-            if not (entry.source.is_relative_to(inbox) and entry.source.exists())
+            if not (entry.source.is_relative_to(inbox) and os.path.exists(entry.source))  # noqa: PTH110
         )
 
     def _grace_seconds(self, found: SourceFile) -> float:
@@ -131,7 +134,7 @@ class Disposal:
 
     def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
         """Move a source to the failed folder, if that is wanted and possible."""
-        if self._config.on_failure != "move" or not found.path.is_file():
+        if self._config.on_failure != "move" or not os.path.isfile(found.path):  # noqa: PTH113
             log.error("%s; left in the inbox", reason)
             return False
         target = self._config.failed / found.folder / found.path.name
@@ -147,7 +150,7 @@ class Disposal:
 
     def _put_away(self, found: SourceFile) -> None:
         """Move or delete a source whose jobs are done."""
-        if found.path.is_symlink():
+        if os.path.islink(found.path):  # noqa: PTH114
             self._finish([found])
         elif self._config.on_success == "delete":
             move = deletion(found.path, found.signature or "")
@@ -169,7 +172,11 @@ class Disposal:
             folder: where they go; None: they are deleted.
             reason: why the source failed; empty: it did not.
         """
-        files = [one for one in found.companions if one.signature and not one.path.is_symlink()]
+        files = [
+            one
+            for one in found.companions
+            if one.signature and not os.path.islink(one.path)  # noqa: PTH114
+        ]
         if not files or shares_companions(found.path):
             return []
         moves = []

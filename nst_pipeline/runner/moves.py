@@ -49,8 +49,8 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
             whose file changed is left out.
 
     Raises:
-        OutputError: one could not be moved. It is still there, or the next start completes it;
-            what goes with a source that went is moved all the same.
+        OutputError: one could not be moved. All stay with a source that stays; what goes with one
+            that went is moved all the same, or by the next start.
     """
     if not _is_same(move.source, move.signature):
         return None
@@ -67,11 +67,10 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
             place = moved if one is moves[0] else place
         except OSError as error:
             failed = failed or _cannot_move(one, error)
-        if os.path.lexists(moves[0].source):
+        if os.path.lexists(move.source):
+            for each in moves:
+                _forget(ledger, each)  # they stay together
             break
-    for one in moves:
-        if os.path.lexists(one.source):
-            _forget(ledger, one)
     if failed:
         raise failed
     return place
@@ -125,7 +124,10 @@ def recover(ledger: Ledger) -> None:
         try:
             _recover(ledger, move)
         except OSError as error:
-            raise cannot_write(move.target, error) from error
+            if not os.path.lexists(move.source):
+                raise cannot_write(move.target, error) from error
+            log.error("%s; it stays where it is", _cannot_move(move, error))
+            _forget(ledger, move)
 
 
 def _recover(ledger: Ledger, move: Move) -> None:
@@ -180,7 +182,8 @@ def _finish(ledger: Ledger, move: Move) -> Path | None:
             return None
         if move.kind == "delete":
             # Never delete what we do not know; give it a name that people and scans see.
-            kept = move.source.with_name(f"kept-{secrets.token_hex(2)}-{move.source.name}"[-200:])
+            stem = f"kept-{secrets.token_hex(2)}-{move.source.stem}"
+            kept = move.source.with_name(fitted_name(stem, move.source.suffix))
             rename_new(move.target, kept)
             _forget(ledger, move)
             return None

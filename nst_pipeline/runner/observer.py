@@ -19,6 +19,9 @@ class Observer:
     def looked(self, plan: Plan) -> None:
         """A look at the files is over; the plan may hold nothing to do."""
 
+    def queued(self, jobs: int) -> None:
+        """So many jobs are still to be done, those of the plan and those of others."""
+
     def planned(self, plan: Plan) -> None:
         """There is something to do, and it begins."""
 

@@ -34,17 +34,19 @@ class ConflictError(OutputError):
     """The output's name is taken, and nothing may be replaced."""
 
 
-def publish_result(jobs: JobTable, entry: Entry, data: bytes, policy: OnConflict) -> Path | None:
+def publish_result(
+    jobs: JobTable, entry: Entry, data: bytes, on_conflict: OnConflict
+) -> Path | None:
     """Publish a result; return its path, or None if the job was cancelled meanwhile.
 
     Args:
         jobs: where the steps are noted.
         entry: the job.
         data: the result, an image file.
-        policy: what is done when the name is taken.
+        on_conflict: what is done when the name is taken.
 
     Raises:
-        ConflictError: it is, and ``policy`` is ``fail``.
+        ConflictError: it is, and ``on_conflict`` is ``fail``.
         CannotCreateError: the outbox cannot be written to.
         OutputError: the write failed; nothing is left behind.
     """
@@ -52,10 +54,10 @@ def publish_result(jobs: JobTable, entry: Entry, data: bytes, policy: OnConflict
     temporary = write_temporary(entry.output, data)
     with _removed(temporary):
         _verify(temporary, sha256)
-        return _rename(jobs, entry, temporary, sha256, policy)
+        return _rename(jobs, entry, temporary, sha256, on_conflict)
 
 
-def publish_duplicate(jobs: JobTable, entry: Entry, policy: OnConflict) -> Entry | None:
+def publish_duplicate(jobs: JobTable, entry: Entry, on_conflict: OnConflict) -> Entry | None:
     """Publish a result that was made before, for another name; return whose it is.
 
     None if there is none whose file is still as it was made.
@@ -76,14 +78,12 @@ def publish_duplicate(jobs: JobTable, entry: Entry, policy: OnConflict) -> Entry
         with contextlib.suppress(OSError):
             data = original.final.read_bytes()
             if bytes_digest(data) == original.sha256:
-                publish_result(jobs, entry, data, policy)
-                return original
+                return original if publish_result(jobs, entry, data, on_conflict) else None
         return None
     with _removed(temporary):
         if file_digest(temporary) != original.sha256:
             return None
-        _rename(jobs, entry, temporary, original.sha256, policy)
-    return original
+        return original if _rename(jobs, entry, temporary, original.sha256, on_conflict) else None
 
 
 def is_intact(entry: Entry) -> bool:
@@ -95,7 +95,7 @@ def is_intact(entry: Entry) -> bool:
 
 
 def recover(
-    jobs: JobTable, policy: OnConflict, max_attempts: int, report: Callable[[str], None]
+    jobs: JobTable, on_conflict: OnConflict, max_attempts: int, report: Callable[[str], None]
 ) -> None:
     """Bring every job that a kill interrupted to where it can go on.
 
@@ -107,7 +107,7 @@ def recover(
         OutputError: a file could not be renamed.
     """
     for entry in jobs.in_state(JobState.COMMITTING):
-        _resume(jobs, entry, policy, report)
+        _resume(jobs, entry, on_conflict, report)
     for entry in jobs.in_state(JobState.RUNNING):
         where = f"{shown(entry.source)} in {entry.style}"
         reason = f"{where}: the process ended while it was painted, {_times(entry.attempts)}"
@@ -120,7 +120,7 @@ def recover(
 
 
 def _resume(
-    jobs: JobTable, entry: Entry, policy: OnConflict, report: Callable[[str], None]
+    jobs: JobTable, entry: Entry, on_conflict: OnConflict, report: Callable[[str], None]
 ) -> None:
     where = f"{shown(entry.source)} in {entry.style}"
     if is_intact(entry) and entry.final is not None:
@@ -132,7 +132,7 @@ def _resume(
     temporary, final = entry.temporary, entry.final
     if temporary and final and _has_digest(temporary, entry.sha256):
         with _removed(temporary), contextlib.suppress(OSError):
-            if policy == "replace":
+            if on_conflict == "replace":
                 temporary.replace(final)
                 sync_folder(final.parent)
             else:
@@ -167,17 +167,17 @@ def _verify(temporary: Path, sha256: str) -> None:
 
 
 def _rename(
-    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, policy: OnConflict
+    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, on_conflict: OnConflict
 ) -> Path | None:
     try:
-        if policy == "replace" or _is_own(entry):
+        if on_conflict == "replace" or _is_own(entry):
             final = entry.final if _is_own(entry) and entry.final else entry.output
             if not jobs.begin_commit(entry.id, final, temporary, sha256):
                 return None
             temporary.replace(final)
             sync_folder(final.parent)
         else:
-            free = _rename_new(jobs, entry, temporary, sha256, policy)
+            free = _rename_new(jobs, entry, temporary, sha256, on_conflict)
             if free is None:
                 return None
             final = free
@@ -195,7 +195,7 @@ def _is_own(entry: Entry) -> bool:
 
 
 def _rename_new(
-    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, policy: OnConflict
+    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, on_conflict: OnConflict
 ) -> Path | None:
     number = 1
     while True:
@@ -206,7 +206,7 @@ def _rename_new(
             with contextlib.suppress(FileExistsError):
                 rename_new(temporary, final)
                 return final
-        if policy == "fail":
+        if on_conflict == "fail":
             raise ConflictError(
                 f"{shown(final)}: exists already; move it away, or set on_conflict to replace "
                 "or suffix, then `nst-pipeline retry`"

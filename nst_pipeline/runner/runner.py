@@ -18,8 +18,8 @@ from nst_pipeline.errors import DeviceLostError, PipelineError
 from nst_pipeline.files import ensure_folder, remove_temporaries, shown
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
-from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
+from nst_pipeline.jobs.outcome import Failure, Machine
 from nst_pipeline.jobs.planning import (
     RUN,
     WATCH,
@@ -126,11 +126,15 @@ class Runner:
             try:
                 yield run
             except BaseException as error:
+                if run.has_jobs_in_flight():
+                    self.close()  # nobody waits any more for what it still does
                 run.stop(error)
-                with contextlib.suppress(PipelineError):
-                    self.close()  # whatever it still does, nobody waits for
                 raise
             run.end("finished")
+
+    def machine(self) -> Machine | None:
+        """Return what the executor told of what it runs on; None: there is none, or it did not."""
+        return self._executor[1].machine() if self._executor else None
 
     def executor_for(self, weights: Weights) -> Executor:
         """Return the executor; a new one for other weights than before."""
@@ -197,9 +201,14 @@ class _Run:
             self._observer.due(wait)
         return bool(plan.todo or plan.more)
 
+    def has_jobs_in_flight(self) -> bool:
+        """Tell whether a worker has something to do for this run."""
+        return self._dispatcher.has_jobs_in_flight()
+
     def stop(self, error: BaseException) -> None:
         """Put everything in flight back, and write the manifest's end."""
-        with contextlib.suppress(PipelineError, OSError):  # the first error is the one to tell
+        # The first error is the one to tell.
+        with contextlib.suppress(PipelineError, OSError, DatabaseError):
             self._dispatcher.put_back(str(error) if isinstance(error, DeviceLostError) else "")
             if not self._ledger.jobs.in_state(JobState.COMMITTING):
                 self.end("stopped")
@@ -226,6 +235,7 @@ class _Run:
         self._ledger.jobs.drop(plan.stale)
         self._ledger.jobs.add(plan.todo, force)
         self._observer.looked(plan)
+        self._observer.queued(self._ledger.jobs.queue_length())
         return plan
 
     def _disposal(self, plan: Plan) -> Disposal:
@@ -235,7 +245,11 @@ class _Run:
         if self._recorder is None:
             settings = records.resolved(self._config, plan.weights.id)
             self._recorder = Recorder(
-                self._config.outbox, plan.weights, settings, self._ledger.runs
+                self._config.outbox,
+                plan.weights,
+                settings,
+                self._ledger.runs,
+                self._runner.machine(),
             )
         return self._recorder
 

@@ -33,13 +33,13 @@ def find(state: Path, keys: Sequence[str]) -> bytes | None:
 
 
 def forget(state: Path, key: str) -> None:
-    """Delete what a job need not be resumed from any more."""
+    """Delete the checkpoints of a job."""
     for path in (state / "checkpoints").glob(f"{key}-*"):
         path.unlink(missing_ok=True)
 
 
 def forget_all_but(state: Path, keys: set[str]) -> None:
-    """Delete what no job with one of these keys can be resumed from."""
+    """Delete the checkpoints of all jobs but those with these keys."""
     for path in (state / "checkpoints").glob("*-*"):
         if path.name.partition("-")[0] not in keys:
             path.unlink(missing_ok=True)

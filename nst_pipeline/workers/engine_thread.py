@@ -14,10 +14,17 @@ from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import ImageError, OutOfMemoryError, PipelineError
+from nst_pipeline.errors import (
+    BeingWrittenError,
+    ImageError,
+    NotReadyError,
+    OutOfMemoryError,
+    PipelineError,
+)
 from nst_pipeline.files import shown
-from nst_pipeline.images.decoding import Decoded, Pixels, decode
+from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
+from nst_pipeline.inbox.companions import visible
 from nst_pipeline.jobs.job import Job, StyleImage
 from nst_pipeline.jobs.outcome import Failure, Machine
 from nst_pipeline.workers.handover import Halted, JobDone, TaskDone, TaskInWork
@@ -94,20 +101,23 @@ class EngineThread:
         try:
             for same in groups.values():
                 work.beat()
-                for job, result in self._paint(self._transfer(same[0].style.recipe), work, same):
+                for job, result in self._paint(work, same):
                     work.deliver(job, result)
                     del left[job.output]
         except Halted:
             for job in left.values():
                 work.events.put(JobDone(job, None))
 
-    def _paint(
-        self, transfer: StyleTransfer, work: TaskInWork, jobs: list[Job]
-    ) -> Iterator[tuple[Job, Result | Failure]]:
+    def _paint(self, work: TaskInWork, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
         from nst_pipeline.workers.callbacks import JobCallbacks
 
         assert work.content
+        try:
+            transfer = self._transfer(jobs[0].style.recipe)
+        except OutOfMemoryError as error:
+            yield from ((job, failure(error)) for job in jobs)
+            return
         styles: dict[Path, EngineStyle] = {}
         for job in jobs:
             try:
@@ -119,9 +129,7 @@ class EngineThread:
         if not given:
             return
         callbacks, wanted = JobCallbacks(self._config, given, work), list(styles.values())
-        for indices, outcome in transfer.paint(
-            work.content.pixels, wanted, callbacks, **work.arguments
-        ):
+        for indices, outcome in transfer.paint(work.content, wanted, callbacks, **work.arguments):
             self.machine = _machine(transfer)
             results: Sequence[Result | Failure]
             if isinstance(outcome, Exception):
@@ -135,7 +143,7 @@ class EngineThread:
         """Return what the engine takes as a style with these images by region.
 
         Raises:
-            ImageError: one of its files is no picture any more.
+            ImageError: one of its files is no picture any more, or all transparent.
         """
         from nst_pipeline.engine import make_style
 
@@ -149,14 +157,14 @@ class EngineThread:
             }
         )
 
-    def _picture(self, image: StyleImage) -> functools.partial[Pixels]:
+    def _picture(self, image: StyleImage) -> functools.partial[Decoded]:
         path, sha256, _ = image
         return functools.partial(self._style_image, path, sha256)
 
-    def _read_style_image(self, path: Path, sha256: str) -> Pixels:
-        picture = read_planned(path, sha256, self._config.limits)
+    def _read_style_image(self, path: Path, sha256: str) -> Decoded:
+        picture = visible(path, read_planned(path, sha256, self._config.limits))
         self._notes[path] = picture.note
-        return picture.pixels
+        return picture
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.
@@ -185,17 +193,20 @@ def read_planned(path: Path, sha256: str, limits: Limits) -> Decoded:
     """Decode a file that was planned with this digest.
 
     Raises:
-        ImageError: it is no picture any more, or another one.
+        BeingWrittenError: it is another one by now.
+        ImageError: it cannot be read.
     """
     data = reading.read(path, limits.max_bytes)
     if bytes_digest(data) != sha256:
-        raise ImageError(f"{shown(path)}: changed since it was listed; run again")
+        raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     return decode(data, shown(path), limits.max_pixels)
 
 
 def failure(error: Exception) -> Failure:
     """Return what an error means for a job; only what we did not foresee has a trace."""
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, BeingWrittenError):
+        return Failure(str(error), kind="changed")
+    if isinstance(error, OutOfMemoryError | NotReadyError):
         return Failure(str(error), kind="passing")  # others may free some
     if isinstance(error, PipelineError):
         return Failure(str(error), kind="job")
@@ -203,5 +214,8 @@ def failure(error: Exception) -> Failure:
 
 
 def _machine(transfer: StyleTransfer) -> Machine:
-    targets, memory = transfer.targets, transfer.memory_bytes()
-    return Machine(*transfer.describe(), targets.hits, targets.misses, targets.bytes, memory)
+    targets = transfer.targets
+    return Machine(
+        *transfer.describe(), targets.hits, targets.misses, targets.bytes,
+        transfer.memory_bytes(), transfer.threads(),
+    )  # fmt: skip

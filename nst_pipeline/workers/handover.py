@@ -28,7 +28,7 @@ class Halted(BaseException):  # noqa: N818 - no error, so that no handler of err
 
 @dataclass(frozen=True)
 class JobStep:
-    """A job came so far."""
+    """The progress of a job."""
 
     job: Job
     done: int

@@ -49,18 +49,19 @@ class LocalExecutor:
 
     def submit(self, task: Task) -> None:
         """Take a task, and decode its content."""
-        work, wrong = TaskInWork(), None
-        content = task.content
+        work, content = TaskInWork(), task.content
+        broken: Failure | None = None
         try:
             work.content = decode(task.data, shown(content.path), self._limits.max_pixels)
             work.notes[content.path] = work.content.note
             work.arguments = self._companions(content, work.content, work.notes)
+        except NotReadyError as error:
+            broken = failure(error)
         except ImageError as error:
-            is_passing = isinstance(error, NotReadyError)
-            wrong = Failure(str(error), kind="passing" if is_passing else "input")
+            broken = Failure(str(error), kind="input")
         for job in task.jobs:
-            if wrong or (reason := _missing_companion(job)):
-                work.events.put(JobDone(job, wrong or Failure(reason, kind="input")))
+            if wrong := broken or _missing_companion(job):
+                work.events.put(JobDone(job, wrong))
             else:
                 work.jobs.append(job)
         self._engine.begin(work)
@@ -122,15 +123,16 @@ class LocalExecutor:
             for kind, (path, sha256) in content.companions.items()
         }
         notes |= {path: companion.note for path, companion in companions.values()}
-        pixels = {kind: (path, one.pixels) for kind, (path, one) in companions.items()}
-        return engine_arguments(content.path, picture.pixels, pixels)
+        return engine_arguments(content.path, picture.pixels, companions)
 
 
-def _missing_companion(job: Job) -> str:
-    """Say that a content lacks a companion that its style asks for; empty: it has all."""
+def _missing_companion(job: Job) -> Failure | None:
+    """Say that a content lacks a companion that its style asks for; None: it has all."""
     path, needs_init = job.content.path, job.style.recipe.init == "image"
     reason = missing_companion(path, job.style.sources, needs_init, job.content.companions)
-    return reason and f"{shown(path)} in {job.style.name}: {reason}"
+    if not reason:
+        return None
+    return Failure(f"{shown(path)} in {job.style.name}: {reason}", kind="input")
 
 
 def _encoded(event: JobDone, work: TaskInWork, frames: Frames) -> EncodedResult | Failure | None:

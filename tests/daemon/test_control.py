@@ -14,6 +14,8 @@ from support import (
     wait_until,
 )
 
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -76,3 +78,25 @@ def test_cancel_stops_the_job_at_work_and_retry_brings_it_back(home: Path) -> No
         (home / "orders/a.png").unlink()
         assert program(home, "retry", "a.png").returncode == 0
         watch.until_outputs("a-s.png")
+
+
+def test_files_that_no_plan_has_come_to_yet_can_be_cancelled(home: Path) -> None:
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    done = program(home, "pause")
+    assert done.returncode == 0
+    with Watch(home) as watch:
+        watch.until_state("paused")
+        assert watch.stop() == 0
+    with Ledger(ledger_path(home / "state")):
+        pass
+    done = program(home, "cancel", "sub/a.png")
+    assert done.returncode == 0, done.stderr
+    assert program(home, "resume").returncode == 0
+    with Watch(home) as watch:
+        watch.until_outputs("b-s.png")
+        watch.until_idle()
+        assert program(home, "retry", "sub/a.png").returncode == 0
+        watch.until_outputs("b-s.png", "sub/a-s.png")
+    assert "known" in program(home, "cancel", "nothing.png").stderr

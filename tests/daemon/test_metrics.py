@@ -10,6 +10,7 @@ from support import (
     configure,
     draw,
     make_home,
+    program,
 )
 
 
@@ -33,3 +34,21 @@ def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
     for text in (served, written):
         assert 'nst_pipeline_jobs_total{outcome="done"} 1.0' in text
         assert 'nst_pipeline_stage_seconds_count{stage="paint"} 1.0' in text
+
+
+def test_the_queue_is_what_the_ledger_holds(home: Path) -> None:
+    configure(home, metrics={"textfile": str(home / "nst.prom")})
+    for name in ("a.png", "b.png", "c.png"):
+        draw(home / "inbox" / name, ord(name[0]))
+    (home / "orders/a.png").write_text("slow")
+    (home / "orders/b.png").write_text("pass")
+    configure(home, metrics={"textfile": str(home / "nst.prom")}, watch={"retry_seconds": 3600})
+    with Watch(home) as watch:
+        watch.until_painting()
+        assert program(home, "cancel", "c.png").returncode == 0
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        assert watch.status()["queue"] == 1  # b.png, which waits for its second attempt
+        assert watch.stop() == 0
+    assert "nst_pipeline_queue_jobs 1.0" in (home / "nst.prom").read_text()

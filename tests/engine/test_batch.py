@@ -77,7 +77,7 @@ def test_snapshots_are_taken_every_so_many_steps_over_all_scales() -> None:
         )
     )
     assert [(index, done) for index, done, _ in notes.pictures] == [(0, 3), (0, 6), (0, 9)]
-    assert notes.pictures[0][2].size == (32, 32) and notes.pictures[1][2].size == (64, 48)
+    assert notes.pictures[0][2].size == (32, 24) and notes.pictures[1][2].size == (64, 48)
 
 
 def test_every_scale_goes_on_from_the_one_before() -> None:

@@ -30,9 +30,10 @@ def test_values_outside_of_an_image_are_clamped_when_it_is_saved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [((80, 40), (64, 32)), ((40, 80), (32, 64)), ((900, 30), (64, 32))]
+    ("before", "after"),
+    [((80, 40), (64, 32)), ((40, 80), (32, 64)), ((900, 30), (64, 2)), ((900, 1), (64, 1))],
 )
-def test_the_longer_side_gets_the_size_and_no_side_is_too_short(
+def test_the_longer_side_gets_the_size_and_the_other_keeps_the_proportions(
     before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     assert fit(before, 64) == after

@@ -6,7 +6,10 @@ import torch
 from conftest import picture, wave
 from painting import BLUE, RED, mean_colour, paint, small_recipe, transfer
 
-from nst_pipeline.engine.scene import guide_count, masks_at
+from nst_pipeline.engine.alpha import Seen
+from nst_pipeline.engine.scales import Scale
+from nst_pipeline.engine.scene import guide_count, make_scene, masks_at, style_masks
+from nst_pipeline.engine.tiles import Tiling
 from nst_pipeline.errors import ImageError
 
 
@@ -71,8 +74,20 @@ def test_a_region_without_a_mask_is_an_error_that_names_both() -> None:
     ("masks", "regions", "count"),
     [({}, (), 0), ({""}, (), 1), ({"", "a", "b"}, ("a", "b"), 2), ({"a", "b"}, ("b",), 1)],
 )
+@pytest.mark.parametrize(("size", "alpha"), [((48, 64), False), ((48, 64), True), ((20, 64), True)])
 def test_as_many_masks_restrict_the_statistics_as_are_counted(
-    masks: set[str], regions: tuple[str, ...], count: int
+    masks: set[str],
+    regions: tuple[str, ...],
+    count: int,
+    size: tuple[int, int],
+    alpha: bool,
 ) -> None:
-    _, guides = masks_at({name: torch.ones(1, 1, 8, 8) for name in masks}, regions, wave())
-    assert guide_count(masks, regions) == count == (0 if guides is None else guides.shape[1])
+    content = Seen(wave(), wave(seed=1)[:, :1] if alpha else None)
+    engine = transfer(small_recipe())
+    scene = make_scene(engine._trunk, engine.recipe, content, Scale(size, 64, 1), Tiling())
+    count = max(count, alpha)
+    whole = {name: torch.ones(1, 1, 8, 8) for name in masks}
+    guides = style_masks(scene, masks_at(whole, regions, scene.content)[1])
+    assert guide_count(masks, regions, scene) == count
+    assert count == (0 if guides is None else guides.shape[1])
+    assert guides is None or guides.shape[2:] == (max(32, size[0]), 64)

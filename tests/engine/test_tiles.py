@@ -25,6 +25,7 @@ def build(
     padding: str = "zeros",
     pooling: str = "average",
     regions: int = 0,
+    weighed: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> LossModel:
     """Return a model for images of this size."""
@@ -47,6 +48,7 @@ def build(
         True,
         statistic,
         masks,
+        wave(width, height, seed=5)[:, :1] if weighed else None,
     )
 
 
@@ -79,6 +81,8 @@ def differences(model: LossModel, image: torch.Tensor, side: int) -> list[float]
         {"statistic": "gram+mean"},
         {"statistic": "covariance"},
         {"regions": 1},
+        {"weighed": True},
+        {"regions": 1, "weighed": True, "content_layer": "relu4_2"},
         {"regions": 2, "statistic": "covariance"},
         {"content_layer": "relu4_2", "style_layers": ("relu1_1", "relu2_1")},
         {"content_layer": "relu1_1", "style_layers": ("relu5_1",), "width": 200, "height": 33},
@@ -142,18 +146,22 @@ def test_cores_cover_every_place_of_every_layer_once(size: tuple[int, int]) -> N
         assert sum(tile.share(stride) for tile in cut(trunk, image, 32)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("statistic", ["gram", "gram+mean", "covariance"])
-def test_features_and_statistics_of_a_large_picture_come_from_tiles(statistic: str) -> None:
+def test_features_and_statistics_of_a_large_picture_come_from_tiles(
+    statistic: str, weighed: bool
+) -> None:
     trunk, image = load_trunk(COMPACT_PATH, "relu3_1"), wave(71, 90)
     whole, tiled = Tiling("off"), Tiling("on", 32)
+    weights = wave(71, 90, seed=5)[:, :1] if weighed else None
     layers = {"relu2_2", "relu3_1"}
     torch.testing.assert_close(
         tiled.features(trunk, image, layers), whole.features(trunk, image, layers)
     )
     layers |= {"pixels"}
     torch.testing.assert_close(
-        tiled.statistics(trunk, image, layers, statistic),
-        whole.statistics(trunk, image, layers, statistic),
+        tiled.statistics(trunk, image, layers, statistic, weights),
+        whole.statistics(trunk, image, layers, statistic, weights),
         rtol=1e-4,
         atol=1e-6,
     )

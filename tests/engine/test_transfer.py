@@ -1,7 +1,7 @@
 """A content and its styles in, pastiches out: what is painted together, and what fails."""
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -119,6 +119,57 @@ def test_cuda_gives_the_losses_of_the_cpu_and_the_same_bytes_twice() -> None:
     for one, other, again in zip(cpu, first, second, strict=True):
         assert one.start.total == pytest.approx(other.start.total, rel=1e-3)
         assert other.pastiche.tobytes() == again.pastiche.tobytes()
+
+
+# Pictures of any shape
+
+
+@pytest.mark.parametrize("size", [(200, 20), (20, 200), (1, 1), (3, 50), (31, 33)])
+@pytest.mark.parametrize("tile", ["off", "on"])
+def test_a_picture_of_any_shape_is_painted_at_its_own_size(
+    size: tuple[int, int], tile: tiles.TileMode
+) -> None:
+    recipe = small_recipe(size="original", tv_weight=1.0, iterations=20)
+    engine, style = transfer(recipe, tile=tile, tile_size=32), picture(*size[::-1], seed=2)
+    content = picture(*size, seed=1)
+    (result,) = engine.run(content, [style])
+    assert result.pastiche.size == size
+    assert result.end.total < result.start.total
+    assert np.abs(result.pixels.astype(int) - np.asarray(content)).mean() > 1
+    (again,) = engine.run(content, [style], init=result.pastiche)
+    assert again.start == result.end
+
+
+def test_scales_masks_starts_and_snapshots_of_a_narrow_picture_keep_its_proportions() -> None:
+    class Snapshots(Callbacks):
+        snapshot_steps = 2
+        sizes: ClassVar[list[tuple[int, int]]] = []
+
+        def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
+            self.sizes.append(picture.size)
+
+    mask = np.zeros((20, 200), np.uint8)
+    mask[:, 100:] = 255
+    content, start = picture(200, 20, seed=1), picture(200, 20, seed=5)
+    recipe = small_recipe(size="original", scales=(40, 100), iterations=6)
+    ((_, results),) = transfer(recipe).paint(
+        content, [{"a": RED, "b": BLUE}], Snapshots(), start, {"": mask, "a": mask, "b": 255 - mask}
+    )
+    assert Snapshots.sizes == [(40, 4), (100, 10), (200, 20)]
+    assert not isinstance(results, Exception)
+    assert np.array_equal(results[0].pixels[:, :99], np.asarray(content)[:, :99])
+    assert np.abs(results[0].pixels[:, 110:].astype(int) - np.asarray(content)[:, 110:]).mean() > 5
+
+
+@pytest.mark.parametrize("narrow", ["content", "style"])
+def test_what_is_added_for_the_network_does_not_count(narrow: str) -> None:
+    strip = np.asarray(picture(64, 20, seed=1))
+    pictures = [strip, strip.reshape(32, 40, 3)]  # the same pixels in another order
+    content, style = pictures if narrow == "content" else pictures[::-1]
+    scale = max(style.shape) / max(content.shape)
+    recipe = small_recipe(size="original", style_layers=["pixels"], style_scale=scale, iterations=1)
+    (result,) = transfer(recipe).run(content, [style])
+    assert result.start.style < 1e-6
 
 
 # What is painted together, and what fails

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nst_pipeline.errors import ImageError
+from nst_pipeline.images.decoding import Decoded
 from nst_pipeline.inbox.companions import (
     Companion,
     by_kind,
@@ -160,13 +161,13 @@ def coloured(height: int, width: int) -> np.ndarray:
 
 def test_the_engine_gets_masks_as_grey_by_region_and_the_start_as_it_is() -> None:
     content = coloured(48, 64)
-    start = np.full((96, 128, 3), 40_000, np.uint16)
+    start = Decoded(np.full((96, 128, 3), 40_000, np.uint16), None, b"")
     arguments = engine_arguments(
         PHOTO,
         content,
         {
-            "mask": (Path("photo.mask.png"), content),
-            "mask.sky": (Path("photo.mask.sky.png"), content // 255 * 100),
+            "mask": (Path("photo.mask.png"), Decoded(content, None, b"")),
+            "mask.sky": (Path("photo.mask.sky.png"), Decoded(content // 255 * 100, None, b"")),
             "init": (Path("photo.init.png"), start),
         },
     )
@@ -181,7 +182,7 @@ def test_the_engine_gets_masks_as_grey_by_region_and_the_start_as_it_is() -> Non
 @pytest.mark.parametrize("kind", ["mask", "mask.sky", "init"])
 def test_a_companion_of_another_shape_is_refused(kind: str) -> None:
     def arguments(height: int, width: int) -> object:
-        files = {kind: (Path("in/photo.x.png"), coloured(height, width))}
+        files = {kind: (Path("in/photo.x.png"), Decoded(coloured(height, width), None, b""))}
         return engine_arguments(PHOTO, coloured(48, 64), files)
 
     said = r"photo\.x\.png: 48 x 64 pixels, not of the shape of photo\.jpg \(64 x 48\); make it"
@@ -190,3 +191,33 @@ def test_a_companion_of_another_shape_is_refused(kind: str) -> None:
     with pytest.raises(ImageError):
         arguments(48, 66)
     assert arguments(24, 32) and arguments(96, 128) and arguments(48, 65)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_mask_is_its_luminance_times_its_alpha(bits: int) -> None:
+    top = 2**bits - 1
+    kind = np.uint8 if bits == 8 else np.uint16
+    grey = np.array([[top, top, top, 0, top // 2]], kind)
+    alpha = np.array([[top, top // 2, 0, top, top // 2]], kind)
+    mask = Decoded(np.stack([grey] * 3, 2), alpha, b"")
+    files = {"mask": (Path("photo.mask.png"), mask)}
+    arguments = engine_arguments(PHOTO, coloured(1, 5), files)
+    assert arguments["masks"][""].tolist() == [[255, 127, 0, 0, 63]]
+
+
+@pytest.mark.parametrize("kind", ["mask", "mask.sky"])
+@pytest.mark.parametrize(("grey", "alpha"), [(0, None), (0, 255), (255, 0)])
+def test_a_mask_without_any_visible_pixel_is_refused(
+    kind: str, grey: int, alpha: int | None
+) -> None:
+    opacity = None if alpha is None else np.full((48, 64), alpha, np.uint8)
+    mask = Decoded(np.full((48, 64, 3), grey, np.uint8), opacity, b"")
+    files = {kind: (Path("in/photo.mask.png"), mask)}
+    with pytest.raises(ImageError, match=r"photo\.mask\.png: a mask without a visible pixel, all "):
+        engine_arguments(PHOTO, coloured(48, 64), files)
+
+
+def test_a_start_that_is_all_transparent_is_refused() -> None:
+    start = Decoded(coloured(48, 64), np.zeros((48, 64), np.uint8), b"")
+    with pytest.raises(ImageError, match=r"photo\.init\.png: nothing is visible, all pixels are"):
+        engine_arguments(PHOTO, coloured(48, 64), {"init": (Path("in/photo.init.png"), start)})

@@ -132,6 +132,28 @@ def test_transparency_is_kept() -> None:
         assert image.getchannel("A").getextrema() == (128, 128)
 
 
+def test_hidden_colours_decide_nothing_and_what_is_all_transparent_is_a_reason() -> None:
+    Image.new("RGBA", (64, 48)).save("cut.png")
+    config, found = settings(ink="cut.png"), []
+    for hidden in ("black", "lime"):
+        below = Image.new("RGB", (64, 48), hidden)
+        below.paste(picture(seed=9).crop((0, 0, 32, 48)), (0, 0))
+        below.putalpha(Image.new("L", (64, 48)))
+        below.paste(picture(seed=9).crop((0, 0, 32, 48)).convert("RGBA"), (0, 0))
+        below.save("cut.png")
+        below.save("photo.png")
+        _, (done,) = render(config, "photo.png", RECIPE)
+        found.append(np.asarray(done.picture))
+    assert found[0].shape == (48, 64, 4) and np.array_equal(*found)
+    Image.new("RGBA", (64, 48), (255, 255, 255, 0)).save("photo.mask.png")
+    _, (done,) = render(config, "photo.png", RECIPE)
+    assert "photo.mask.png: a mask without a visible pixel" in done.reason
+    Path("photo.mask.png").unlink()
+    Image.new("RGBA", (64, 48)).save("cut.png")
+    _, (done,) = render(config, "photo.png", RECIPE)
+    assert "cut.png: nothing is visible" in done.reason
+
+
 def test_small_pictures_go_together_and_the_settings_come_first(project: Path) -> None:
     def batch(size: object, **limits: int) -> int:
         styles = {"ink": "styles/ink.png"}

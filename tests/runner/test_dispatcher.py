@@ -1,6 +1,8 @@
 """The dispatcher: what fails fails alone, and nobody is asked twice."""
 
+import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from support import (
     FakeExecutor,
     SilentObserver,
     Watch,
+    attempts,
     configure,
     draw,
     make_home,
@@ -22,12 +25,15 @@ from support import (
 )
 
 from nst_pipeline.config.pipeline import Config, load
-from nst_pipeline.errors import CannotCreateError, DiskFullError
+from nst_pipeline.errors import CannotCreateError, DeviceLostError, DiskFullError
 from nst_pipeline.inbox import reading
 from nst_pipeline.jobs import planning
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.planning import Plan, make_scanner
 from nst_pipeline.runner import dispatcher
+from nst_pipeline.runner import runner as runner_module
+from nst_pipeline.runner.runner import Runner
 
 GOOD = [f"{number}.png" for number in range(10)]
 
@@ -239,9 +245,6 @@ def test_memory_for_bytes_read_ahead_is_bounded(
 
 
 def test_an_executor_serves_all_that_a_daemon_paints(home: Path) -> None:
-    from nst_pipeline.jobs.planning import make_scanner
-    from nst_pipeline.runner.runner import Runner
-
     config, executor = config_of(home), FakeExecutor()
     scanner = make_scanner(config)
     with Runner(config, executor, SilentObserver()) as runner:
@@ -259,3 +262,55 @@ def test_a_run_that_stops_for_want_of_room_leaves_its_jobs_in_the_queue(home: Pa
     assert states(home) == {"a.png": "queued"}
     with Ledger(ledger_path(config.state)) as ledger:
         assert ledger.jobs.all()[0].attempts == 0
+
+
+def test_a_device_that_is_lost_is_blamed_on_the_job_at_work_until_it_is_given_up(
+    home: Path,
+) -> None:
+    for name in ("a.png", "b.png"):
+        draw(home / "inbox" / name, ord(name[0]))
+    (home / "orders/a.png").write_text("lost")
+    config = config_of(home)
+    for attempt in (1, 2):
+        with pytest.raises(DeviceLostError):
+            run_once(config, FakeExecutor())
+        assert attempts(home) == {"a.png": attempt, "b.png": 0}
+    assert states(home) == {"a.png": "failed", "b.png": "queued"}
+    totals = run_once(config).manifest().totals
+    assert (totals.done, totals.failed) == (1, 1)
+
+
+def test_files_that_are_no_pictures_yet_keep_no_others_from_being_painted(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(home, watch={"settle_seconds": 0, "grace_seconds": 3600})
+    monkeypatch.setattr(runner_module, "WATCH", replace(planning.WATCH, chunk=2))
+    for number in range(5):
+        (home / f"inbox/{number}.png").write_text("hello")
+    draw(home / "inbox/good.png", 1)
+    plans: list[Plan] = []
+
+    class Looks(SilentObserver):
+        def looked(self, plan: Plan) -> None:
+            plans.append(plan)
+
+    config = config_of(home)
+    with Runner(config, FakeExecutor(), Looks()) as runner:
+        runner.run_standing(make_scanner(config))
+    assert outputs(home) == ["good-s.png"] and len(plans) == 2
+
+
+def test_a_folder_that_may_not_be_searched_any_more_stops_nothing(home: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may search everything")
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    (home / "orders/b.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        (home / "inbox/sub").chmod(0)
+        (home / "orders/b.png").unlink()
+        watch.until_outputs("b-s.png")
+        watch.until_idle()
+        (home / "inbox/sub").chmod(0o755)

@@ -139,7 +139,7 @@ def test_a_move_to_another_file_system_copies_first(
     assert [path.name for path in move.target.parent.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize("fails", ["rename", "sync"])
+@pytest.mark.parametrize("fails", ["rename", "sync", "companion"])
 def test_companions_go_with_a_picture_that_went_and_stay_with_one_that_stayed(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_companions_go_with_a_picture_that_went_and_stay_with_one_that_stayed(
     rename = moves.rename_new
 
     def failing(source: Path, target: Path) -> None:
-        if source.name == "a.png":
+        if source.name == ("a.mask.png" if fails == "companion" else "a.png"):
             if fails == "sync":  # the name is changed, and the disk then fails
                 source.rename(target)
             raise OSError(5, "Input/output error")
@@ -163,10 +163,23 @@ def test_companions_go_with_a_picture_that_went_and_stay_with_one_that_stayed(
     monkeypatch.setattr(moves, "rename_new", failing)
     with pytest.raises(OutputError, match="Input/output error"):
         moves.dispose(ledger, move, [mask])
-    went = fails == "sync"
-    assert mask.target.exists() == move.target.exists() == went
-    assert (config.inbox / "a.mask.png").exists() == (config.inbox / "a.png").exists() != went
-    assert [one.source for one in ledger.files.intended()] == ([move.source] if went else [])
+    assert move.target.exists() == (not move.source.exists()) == (fails != "rename")
+    assert mask.target.exists() == (not mask.source.exists()) == (fails == "sync")
     monkeypatch.setattr(moves, "rename_new", rename)
     moves.recover(ledger)
     assert ledger.files.intended() == []
+    assert mask.target.exists() == move.target.exists() == (fails != "rename")
+
+
+def test_a_companion_that_can_never_be_moved_ends_no_start(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = moved(config)
+    ledger.files.intend([move])
+
+    def refused(*_: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(moves, "rename_new", refused)
+    moves.recover(ledger)
+    assert move.source.exists() and ledger.files.intended() == []

@@ -1,6 +1,7 @@
 """The runner with an executor that paints nothing, so that only its own behaviour shows."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from support import FakeExecutor, SilentObserver, plan_of, run_once
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError
+from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError, InboxGoneError
+from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.manifest import recorder
 from nst_pipeline.manifest.model import JobRecord, schema
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner import publishing
+from nst_pipeline.runner.runner import Runner
+from nst_pipeline.workers.local import LocalExecutor
 
 SCHEMA = Path(__file__).parents[2] / "nst_pipeline" / "manifest" / "manifest.schema.json"
 
@@ -85,7 +90,7 @@ def test_the_manifest_tells_how_each_output_was_made(config: Config) -> None:
     recorder = run(config)
     manifest = json.loads(recorder.path.read_text())
     assert list(manifest) == ["run", "program", "device", "weights", "config", "jobs", "totals"]
-    assert manifest["device"] == {"name": "fake", "precision": "fp32"}
+    assert manifest["device"] == {"name": "fake", "precision": "fp32", "threads": 2}
     assert manifest["weights"]["id"] == "compact" and len(manifest["weights"]["sha256"]) == 64
     assert manifest["program"]["libraries"].keys() >= {"torch", "torchvision", "pillow"}
     assert manifest["config"]["styles"]["ink"]["recipe"]["iterations"] == 3
@@ -296,3 +301,56 @@ def test_the_manifest_names_the_companions(config: Config) -> None:
     (found,) = companions[str(config.inbox / "boat.jpg")].items()
     assert found[0] == "mask.sky" and found[1].path == str(mask)
     assert found[1].sha256 == bytes_digest(mask.read_bytes())
+
+
+def test_an_executor_with_jobs_in_flight_is_closed_when_the_ledger_fails_twice(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = FakeExecutor()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    class Failing(SilentObserver):
+        def stepped(self, *_: object) -> None:
+            monkeypatch.setattr(JobTable, "state", full)
+            monkeypatch.setattr(JobTable, "requeue", full)
+            full()
+
+    runner = Runner(config, executor, Failing())
+    with pytest.raises(DiskFullError):
+        runner.run()
+    assert executor.capacity == executor.limit  # nothing is left in it
+    monkeypatch.undo()
+    assert run_once(config, executor).manifest().totals.done == 4
+
+
+def test_an_executor_with_nothing_to_do_outlives_an_error(config: Config) -> None:
+    executor, observer = FakeExecutor(), SilentObserver()
+    with Runner(config, executor, observer) as runner:
+        runner.run()
+        config.inbox.rename(config.inbox.with_name("away"))
+        with pytest.raises(InboxGoneError):
+            runner.run_standing(make_scanner(config))
+        config.inbox.with_name("away").rename(config.inbox)
+        runner.run(force=True)
+    assert executor.made == 1
+
+
+def test_each_manifest_counts_its_own_use_of_the_cache(config: Config) -> None:
+    with Runner(config, LocalExecutor, SilentObserver()) as runner:
+        first, second = runner.run().manifest(), runner.run(force=True).manifest()
+    assert (first.totals.cache_hits, first.totals.cache_misses) == (2, 2)
+    assert (second.totals.cache_hits, second.totals.cache_misses) == (4, 0)
+
+
+def test_a_run_in_one_style_leaves_the_jobs_of_the_others_in_the_queue(config: Config) -> None:
+    with Ledger(ledger_path(config.state)) as ledger:
+        plan_of(config, ledger)
+        only = config.model_copy(update={"styles": {"ink": config.styles["ink"]}})
+        run_once(only)
+        states = {(e.source.name, e.style): e.state for e in ledger.jobs.all()}
+    assert states == {
+        ("boat.jpg", "ink"): "done", ("boat.jpg", "oil"): "queued",
+        ("hill.png", "ink"): "done", ("hill.png", "oil"): "queued",
+    }  # fmt: skip

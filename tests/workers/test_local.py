@@ -1,5 +1,6 @@
 """The local executor: what is painted in the engine's thread, and what the caller sees of it."""
 
+import io
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture
 from PIL import Image
 from support import plan_of
@@ -87,6 +89,7 @@ def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
     assert callers == {threading.current_thread()}
     machine = local.machine()
     assert machine is not None and machine.cache_misses == 2
+    assert machine.threads == torch.get_num_threads()
     local.close()
     assert not engine_threads()
 
@@ -306,7 +309,7 @@ def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     assert masks.keys() == {"", "sky"} and arguments.keys() == {"masks", "init"}
     for mask in masks.values():
         assert np.array_equal(mask, np.asarray(half))
-    assert np.array_equal(arguments["init"], np.asarray(picture(seed=5)))
+    assert np.array_equal(arguments["init"].pixels, np.asarray(picture(seed=5)))
 
 
 def test_the_engine_is_asked_for_nothing_more_without_companions(
@@ -314,6 +317,71 @@ def test_the_engine_is_asked_for_nothing_more_without_companions(
 ) -> None:
     assert "enough" in str(reasons(config))
     assert arguments == {}
+
+
+def pictures(config: Config, name: str) -> list[np.ndarray]:
+    """Paint a content; return the pixels of each result, with their alpha."""
+    (task,) = (task for task in tasks(config) if task.content.path.name == name)
+    local = executor(config)
+    local.submit(task)
+    outcomes = [one.outcome for one in local.drain(Observer())]
+    local.close()
+    assert all(isinstance(one, EncodedResult) for one in outcomes), outcomes
+    return [np.asarray(Image.open(io.BytesIO(one.data)).convert("RGBA")) for one in outcomes]
+
+
+def save_cut_out(path: Path, hidden: str, seed: int) -> None:
+    """Write a picture of which the left half is seen, over hidden pixels of some colour."""
+    below = picture(seed=99) if hidden == "noise" else Image.new("RGB", (64, 48), hidden)
+    below.paste(picture(seed=seed).crop((0, 0, 32, 48)), (0, 0))
+    alpha = Image.new("L", (64, 48))
+    alpha.paste(255, (0, 0, 32, 48))
+    below.putalpha(alpha)
+    below.save(path, lossless=True, exact=True)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_hidden_colours_of_contents_styles_and_starts_decide_nothing(
+    config: Config, suffix: str
+) -> None:
+    (config.inbox / "hill.png").unlink()
+    content, start = config.inbox / f"hill{suffix}", config.inbox / f"hill.init{suffix}"
+    style = config.styles["ink"].model_copy(update={"image": config.inbox.parent / f"cut{suffix}"})
+    config = config.model_copy(update={"styles": config.styles | {"ink": style}})
+    painted = []
+    for hidden in ("black", "white", "lime", "noise"):
+        save_cut_out(content, hidden, 2)
+        save_cut_out(start, hidden, 6)
+        save_cut_out(config.inbox.parent / f"cut{suffix}", hidden, 3)
+        painted.append(pictures(config, content.name))
+    for other in painted[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(painted[0], other, strict=True))
+    assert (painted[0][0][:, :23, 3] == 255).all() and (painted[0][0][:, 25:, 3] == 0).all()
+
+
+def test_a_white_mask_with_alpha_paints_what_its_alpha_lets_it(config: Config) -> None:
+    half = Image.new("L", (64, 48))
+    half.paste(255, (32, 0, 64, 48))
+    half.save(config.inbox / "boat.mask.png")
+    opaque = pictures(config, "boat.jpg")
+    white = Image.new("RGB", (64, 48), "white")
+    white.putalpha(half)
+    white.save(config.inbox / "boat.mask.png")
+    for ours, wanted in zip(pictures(config, "boat.jpg"), opaque, strict=True):
+        assert np.array_equal(ours, wanted)
+
+
+def test_a_mask_of_no_visible_pixel_and_a_style_of_none_are_said(config: Config) -> None:
+    Image.new("RGBA", (64, 48), (255, 255, 255, 0)).save(config.inbox / "boat.mask.png")
+    for kind, reason in (failed := reasons(config)):
+        assert kind == "input" and "boat.mask.png: a mask without a visible pixel" in reason
+    assert len(failed) == 2
+    (config.inbox / "boat.mask.png").unlink()
+    Image.new("RGBA", (64, 48), (9, 9, 9, 0)).save(config.inbox.parent / "styles" / "ink.png")
+    ((kind, reason),) = reasons(config)
+    assert kind == "job" and reason.partition("ink.png")[2] == (
+        ": nothing is visible, all pixels are transparent; save it without alpha"
+    )
 
 
 def test_a_companion_of_another_shape_fails_all_jobs_of_its_content(
