@@ -66,6 +66,7 @@ class Display(Bars, Observer):
         self._jobs = self._ended = self._total = 0
         self._steps: dict[Path, int] = {}
         self._reported: set[tuple[str, str]] = set()
+        self._noted: set[str] = set()
 
     def looked(self, plan: Plan) -> None:
         """Say what was passed over."""
@@ -98,6 +99,10 @@ class Display(Bars, Observer):
         """Write the job's line; a file that fails for all styles alike gets one."""
         self._ended += record.key is not None
         self._count()
+        for note in record.notes:
+            if note not in self._noted:
+                self.line(f"note     {note}")
+            self._noted.add(note)
         if record.error:
             reported = (record.content.path, record.error.reason)
             if reported not in self._reported:
