@@ -17,6 +17,12 @@ from PIL import Image  # noqa: E402
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-seconds", type=float, default=0.0, help="how long to look for files that break us"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return

@@ -37,6 +37,7 @@ LIBRARIES = {
     "PIL": {"engine", "images", "preview", "workers"},
     "imagecodecs": {"images"},
     "pillow_heif": {"images"},
+    "rawpy": {"images"},
     "sqlite3": {"jobs"},
     "watchdog": {"inbox"},
     "prometheus_client": {"daemon"},

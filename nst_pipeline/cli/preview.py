@@ -131,6 +131,8 @@ def _make(
                 move(job, 1, 1)  # some failed, or ended early
             contents.append(subject)
             rendered |= done
+        for note in renderer.notes:
+            bars.line(f"note     {note}")
         wrong = problems(jobs, contents, renderer.styles, rendered)
         for reason in wrong:
             bars.line(f"failed   {reason}", "red")

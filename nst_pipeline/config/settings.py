@@ -184,6 +184,15 @@ def _undo_sexagesimal(value: Any) -> Any:
     return value
 
 
+Keeping = Literal["none", "date", "credits", "all-but-place", "all"]
+"""What of a content's metadata its result keeps."""
+
+
+def _as_keeping(value: Any) -> Any:
+    """Return what yes and no mean, which were all that could be said once."""
+    return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
+
+
 class OutputSettings(Settings):
     """How results are named and encoded."""
 
@@ -205,8 +214,14 @@ class OutputSettings(Settings):
     subsampling: Annotated[
         Literal["4:4:4", "4:2:2", "4:2:0"], BeforeValidator(_undo_sexagesimal)
     ] = Field("4:4:4", description="Resolution of the colours of JPEG and AVIF; 4:4:4: full.")
-    keep_exif: bool = Field(
-        False, description="Carry over the camera's EXIF, its position (GPS) included."
+    keep_exif: Annotated[Keeping, BeforeValidator(_as_keeping)] = Field(
+        "none",
+        description="What of the content's EXIF and XMP travels along: none; date; credits: date, "
+        "title, description, author and copyright; all-but-place: the camera's data, too; all: "
+        "its position (GPS) included, as with true.",
+    )
+    dpi: Literal["keep"] | Annotated[float, Field(ge=1, le=65535, allow_inf_nan=False)] = Field(
+        "keep", description="Pixels an inch that the result names; keep: the content's, if any."
     )
     snapshots: int = Field(
         0, ge=0, json_schema_extra=NOT_PIXELS,

@@ -41,6 +41,7 @@ class Reporter(Observer):
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping = "", False
         self._reported: set[tuple[str, str]] = set()
+        self._noted: set[str] = set()
         self.is_ready = False
 
     # What the daemon does
@@ -160,6 +161,10 @@ class Reporter(Observer):
                 "done %s -> %s in %.1f s, loss %.4g -> %.4g",
                 name, shown(record.output.path), record.seconds, start, end, extra=extra,
             )  # fmt: skip
+        for note in record.notes:
+            if note not in self._noted:
+                log.warning("%s", note, extra=extra)
+            self._noted.add(note)
         if self._metrics:
             done = "duplicate" if record.duplicate_of else "done"
             self._metrics.job("failed" if record.error else done)

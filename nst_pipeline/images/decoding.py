@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import struct
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,19 +9,49 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
 
-from nst_pipeline.errors import ImageError
+from nst_pipeline.errors import ImageError, NotReadyError
+from nst_pipeline.images import colour, containers, metadata, raw, tiff
+from nst_pipeline.images.containers import Container
+from nst_pipeline.images.metadata import Metadata, Reading
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif")
 )
-ORIENTATION = 0x0112
-WIDTH, HEIGHT, BITS, PHOTOMETRIC, PLANES, EXTRA, SAMPLE_FORMAT = 256, 257, 258, 262, 284, 338, 339
-"""Tags of TIFF."""
-WHITE_IS_ZERO, UNSIGNED, PREMULTIPLIED, SEPARATE = 0, 1, 1, 2
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1")
+READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+PARTS = {"TIFF": "pages", "JPEG": "pictures", "HEIF": "pictures"}
+"""What a file has several of; else frames."""
+JPEG_END = b"\xff\xd9"
+JPEG_FILLS = (
+    b"\x55" * 4096,
+    b"\xaa" * 4096,
+    b"".join(bytes((0xFF, marker)) + b"\x55" * 64 for marker in range(0xD0, 0xD8)) * 8,
+)
+"""What may stand for missing data of a JPEG's scan, one with marks of new intervals."""
+
+# The limit that the caller gives decides, and not Pillow's own.
+Image.MAX_IMAGE_PIXELS = None
 
 Pixels = NDArray[Any]
 """Samples, uint8 or uint16."""
@@ -35,43 +64,54 @@ class Decoded:
     Attributes:
         pixels: (H, W, 3), uint8, or uint16 where the file holds more than 8 bits a channel.
         alpha: (H, W) of the same dtype, or None where everything is opaque.
-        exif: the file's EXIF block without the orientation; empty where there is none.
+        metadata: what the file says about itself, as far as it can be read.
+        note: what else is in the file, for people; empty: nothing.
     """
 
     pixels: Pixels
     alpha: Pixels | None
-    exif: bytes
+    metadata: Metadata = metadata.NOTHING
+    note: str = ""
 
 
 def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
     """Decode an image file, by content and not by suffix.
 
-    EXIF orientation is applied, colours are converted to sRGB through the embedded profile.
-    PNG and TIFF keep 16 bits a channel (RGB, RGBA, grey), all else is reduced to 8.
+    EXIF orientation is applied, colours are converted to sRGB through the profile. PNG and TIFF
+    keep 16 bits a channel (RGB, grey, with and without alpha), and what has more is brought to
+    16; RAW files of cameras are developed to 16 bits; all else is reduced to 8. Of several pages
+    the largest is decoded, of several frames the first.
 
     Args:
-        data: the whole file, in one of `FORMATS`.
+        data: the whole file, in one of `FORMATS`, or a RAW file.
         name: of the file, for messages.
         max_pixels: refused above this, before any pixel is decoded.
 
     Raises:
         ImageError: not such an image, cut short, damaged or too large.
     """
-    with _opened(data, name, max_pixels) as image:
-        if _is_deep(image, data):
-            return _decode_deep(image, data)
-        image.load()
-        return _decode_shallow(image)
+    with _refusing(data, name), _looked_at(data, name, max_pixels) as look:
+        samples = _samples(look)
+        about, reading = _metadata(look)
+        profile = look.file.profile or look.info.get("icc_profile") or b""
+        pixels = _in_srgb(samples, profile, reading)
+        _check_size(pixels.shape[:2], name, max_pixels)  # for a header may be wrong
+        return Decoded(
+            UPRIGHT[reading.orientation](pixels),
+            None if samples.alpha is None else UPRIGHT[reading.orientation](samples.alpha),
+            about,
+            _note(look, name),
+        )
 
 
 def identify(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
-    """Return an image file's (height, width), by its header alone.
+    """Return an image file's (height, width) as it is stored, by its header alone.
 
     Raises:
         ImageError: not an image in one of `FORMATS`, or too large.
     """
-    with _opened(data, name, max_pixels) as image:
-        return image.height, image.width
+    with _refusing(data, name), _looked_at(data, name, max_pixels) as look:
+        return look.size
 
 
 def to_depth(pixels: Pixels, bits: int) -> Pixels:
@@ -90,161 +130,227 @@ def to_grey(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image; whatever goes wrong with it, here or in the with block, is an ImageError."""
-    is_heif = _is_heif(data)
-    formats = _formats(name, is_heif)
+def _refusing(data: bytes, name: str) -> Iterator[None]:
+    """Make whatever goes wrong with a file inside an `ImageError`."""
     with warnings.catch_warnings():
-        # Pillow warns of large images and odd metadata; the limits decide.
+        # Pillow warns of odd files; what can be decoded is.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(
-                        f"{name}: {image.width} x {image.height} pixels; "
-                        f"limits.max_pixels allows {max_pixels:,}"
-                    )
-                yield image
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"{name}: too large; limits.max_pixels is {max_pixels:,}") from error
-        except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
-            unknown = isinstance(error, UnidentifiedImageError)
-            if unknown and not is_heif:
-                raise ImageError(
-                    f"{name}: not an image in a known format ({', '.join(FORMATS)})"
-                ) from error
-            detail = "no header" if unknown else error
+            yield
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise NotReadyError(
+                f"{name}: memory does not suffice to decode it; free some"
+            ) from error
+        except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
+            kind, words = type(error).__name__, str(error)
+            if not isinstance(error, OSError | SyntaxError | ValueError) or not words:
+                words = f"{kind}: {words}".removesuffix(": ")  # alone, they say little
             raise ImageError(
-                f"{name}: damaged or cut short after {len(data):,} bytes ({detail}); copy it again"
+                f"{name}: damaged or cut short after {len(data):,} bytes ({words}); copy it again"
             ) from error
 
 
-def _is_heif(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and b"avif" not in data[12:64]
+@dataclass(eq=False)
+class _Look:
+    """A file whose header was read.
+
+    Attributes:
+        data: the whole file.
+        file: the file taken apart.
+        size: (height, width) of the picture that is decoded, as it is stored.
+        image: as Pillow opened it; None: Pillow is not needed.
+        raw: as rawpy opened it.
+        number: of the picture, from 1.
+        count: of the pictures; 0: several.
+    """
+
+    data: bytes
+    file: Container
+    size: tuple[int, int]
+    image: ImageFile.ImageFile | None = None
+    raw: Any = None
+    number: int = 1
+    count: int = 1
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What Pillow says besides the pixels."""
+        return self.image.info if self.image else {}
 
 
-def _formats(name: str, is_heif: bool) -> list[str]:
-    if is_heif:
+@contextlib.contextmanager
+def _looked_at(data: bytes, name: str, max_pixels: int) -> Iterator[_Look]:
+    """Read a file's header, and refuse what is too large."""
+    file = containers.take_apart(data)
+    page = file.directory
+    if page:
+        tiff.check_tiles(page)
+    with contextlib.ExitStack() as stack:
+        if file.kind == "RAW":
+            opened = stack.enter_context(raw.opened(data, name))
+            look = _Look(data, file, raw.size(opened), raw=opened)
+        elif page and tiff.is_deep(page):
+            look = _Look(data, file, page.size, None, None, file.page, file.pages)
+        else:
+            if file.canvas:
+                _check_size(file.canvas, name, max_pixels)
+            image = stack.enter_context(_reader(file.kind, name)(io.BytesIO(file.pixels)))
+            number, count = _seek_largest(image, file)
+            look = _Look(data, file, (image.height, image.width), image, None, number, count)
+        _check_size(look.size, name, max_pixels)
+        yield look
+
+
+def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
+    height, width = size
+    if height * width > max_pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels; limits.max_pixels allows {max_pixels:,}"
+        )
+    if height * width == 0:
+        raise ValueError(f"{width} x {height} pixels")
+
+
+def _reader(kind: str, name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    if kind == "HEIF":
         try:
             import pillow_heif
         except ImportError:
             raise ImageError(
                 f"{name}: HEIC, which needs one package more: pip install 'nst-pipeline[heif]'"
             ) from None
-        pillow_heif.register_heif_opener()
-        return ["HEIF"]
-    supported = {"HEIF": False, "AVIF": features.check("avif")}
-    return [f for f in FORMATS if supported.get(f, True)]
+        return pillow_heif.HeifImageFile
+    if kind not in READERS or (kind == "AVIF" and not features.check("avif")):
+        raise ImageError(f"{name}: not an image in a known format ({', '.join(FORMATS)})")
+    return READERS[kind]
 
 
-# 8 bits: Pillow
+def _seek_largest(image: ImageFile.ImageFile, file: Container) -> tuple[int, int]:
+    """Turn to the largest picture of a file; return its number and how many there are."""
+    # Of a GIF it takes long to count them.
+    count: int = 1 if file.kind == "GIF" else getattr(image, "n_frames", 1)
+    if file.kind != "HEIF" or count == 1:  # the frames of all others are of one size
+        return file.page, max(file.pages, count)
+    primary, areas = image.tell(), {}
+    for number in range(min(count, containers.MOST_PICTURES)):
+        image.seek(number)
+        areas[number] = image.width * image.height
+    best = max(areas, key=lambda number: (areas[number], number == primary))
+    image.seek(best)
+    return best + 1, count
 
 
-def _decode_shallow(image: Image.Image) -> Decoded:
-    profile = image.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(image)
-    exif = _exif(image)
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        grey = _to_16_bit(upright)
-        return Decoded(np.stack([grey] * 3, 2), None, exif)
-    alpha = None
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        alpha = upright.getchannel("A")
-        if alpha.getextrema() == (255, 255):
-            alpha = None
-        upright = upright.convert("RGB")
-    pixels = np.array(_to_srgb(upright, profile))
-    return Decoded(pixels, None if alpha is None else np.array(alpha), exif)
+def _note(look: _Look, name: str) -> str:
+    """Say what else is in a file; empty: nothing."""
+    count: int | str = look.count
+    if isinstance(look.image, GifImagePlugin.GifImageFile):
+        with contextlib.suppress(Exception):  # what follows the first frame decides nothing
+            count = "several" if look.image.is_animated else 1
+    if count == 1:
+        return ""
+    used = "the first" if look.number == 1 else f"number {look.number}, the largest,"
+    return f"{name}: has {count} {PARTS.get(look.file.kind, 'frames')}; {used} is used"
 
 
-def _exif(image: Image.Image) -> bytes:
-    exif = image.getexif()
-    exif.pop(ORIENTATION, None)
-    return exif.tobytes() if len(exif) else b""
-
-
-def _to_16_bit(image: Image.Image) -> NDArray[np.uint16]:
-    """Bring 32-bit or float grey samples to 16 bits, by the range they use."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = float(values.max(initial=0.0))
-    whites = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
-    white = next((white for white in whites if top <= white), top)
-    return np.clip(values / white * 65535, 0, 65535).round().astype(np.uint16)
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile:
-        if image.mode in ("P", "1", "LA", "PA", "La"):
-            image = image.convert("RGB")
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a broken or mismatched profile: what most programs do is to ignore it
-    return image.convert("RGB")
-
-
-# 16 bits: libpng, libtiff and LittleCMS, for Pillow has no such RGB
-
-
-def _is_deep(image: Image.Image, data: bytes) -> bool:
-    if image.format == "PNG":
-        return data[24] == 16  # the bit depth in IHDR, which comes first
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
-    tags = image.tag_v2
-    return (
-        set(tags.get(BITS, ())) == {16}
-        and set(tags.get(SAMPLE_FORMAT, (UNSIGNED,))) == {UNSIGNED}
-        and image.mode in ("I;16", "I;16B", "RGB", "RGBA")
+def _metadata(look: _Look) -> tuple[Metadata, Reading]:
+    """Return what a file says about itself, and what of that decides its pixels."""
+    file, info = look.file, look.info
+    if file.kind in ("AVIF", "HEIF"):
+        with (
+            contextlib.suppress(Exception),  # with its metadata, it may not even be opened
+            _reader(file.kind, "")(io.BytesIO(look.data)) as whole,
+        ):
+            info = whole.info
+    # Of a TIFF the resolution is in its tags, which Pillow was not given.
+    dpi = None if file.kind == "TIFF" else info.get("dpi")
+    about, reading = metadata.read(
+        file.exif or info.get("exif") or b"", file.xmp or info.get("xmp") or b"", dpi
     )
+    return about, Reading() if look.raw else reading
 
 
-def _decode_deep(image: Image.Image, data: bytes) -> Decoded:
+# Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """What a decoder gives: an image of 8 bits, or samples of 16, and the transparency."""
+
+    colours: Image.Image | NDArray[np.uint16]
+    alpha: Pixels | None
+    is_srgb: bool = False
+
+
+def _samples(look: _Look) -> _Samples:
+    if look.raw:
+        return _Samples(raw.develop(look.raw), None, is_srgb=True)
+    if look.image is None:
+        assert look.file.directory
+        return _deep(*tiff.read_deep(look.file.directory))
+    if look.file.kind == "PNG" and look.file.pixels[24] == 16:  # the bit depth in IHDR
+        return _deep_png(look)
+    return _shallow(_loaded(look.image, look.file))
+
+
+def _deep(colours: NDArray[np.uint16], alpha: NDArray[np.uint16] | None) -> _Samples:
+    is_opaque = alpha is None or alpha.min() == 65535
+    return _Samples(colours, None if is_opaque else np.ascontiguousarray(alpha))
+
+
+def _deep_png(look: _Look) -> _Samples:
     import imagecodecs  # here, because most runs meet no such file
 
-    orientation = image.getexif().get(ORIENTATION, 1)
-    exif = _exif(image)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        samples = _read_tiff(image.tag_v2, data)
-    else:
-        samples = np.atleast_3d(imagecodecs.png_decode(data))
-        if samples.shape[:2] != (image.height, image.width):
-            raise ValueError("its parts disagree about its size")
-    samples = UPRIGHT.get(orientation, UPRIGHT[1])(samples)
+    samples = np.atleast_3d(imagecodecs.png_decode(look.file.pixels))
+    if samples.shape[:2] != look.size:
+        raise ValueError("its parts disagree about its size")
     colours = samples.shape[2] - (samples.shape[2] + 1) % 2
-    alpha = None
-    if samples.shape[2] > colours and samples[..., colours].min() < 65535:
-        alpha = np.ascontiguousarray(samples[..., colours])
-    pixels = _to_deep_srgb(samples[..., :colours], image.info.get("icc_profile"))
-    return Decoded(pixels, alpha, exif)
+    alpha = samples[..., colours] if samples.shape[2] > colours else None
+    return _deep(samples[..., :colours], alpha)
 
 
-def _read_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> NDArray[np.uint16]:
-    """Return the samples of a 16-bit TIFF's first page as (H, W, C), alpha not premultiplied."""
-    import imagecodecs
+def _loaded(image: ImageFile.ImageFile, file: Container) -> Image.Image:
+    """Load an image; a JPEG that lacks nothing but the mark of its end is whole, too."""
+    try:
+        image.load()
+    except OSError:
+        if file.kind != "JPEG" or not containers.has_all_scans(file.pixels):
+            raise
+        # What follows the last pixel is passed over: it makes a difference only if one is missing.
+        stuffing = b"\0" if file.pixels.endswith(b"\xff") else b""
+        ended, *others = (
+            JpegImagePlugin.JpegImageFile(io.BytesIO(file.pixels + fill + JPEG_END))
+            for fill in (b"", *(stuffing + fill for fill in JPEG_FILLS))
+        )
+        if any(other.tobytes() != ended.tobytes() for other in others):
+            raise
+        return ended
+    return image
 
-    height, width, count = tags[HEIGHT], tags[WIDTH], len(tags[BITS])
-    is_planar = tags.get(PLANES) == SEPARATE and count > 1
-    shape = (count, height, width) if is_planar else (height, width, count)
-    # An array of the size that was checked: a file that lies about it is refused.
-    samples = np.empty(shape[: 2 if count == 1 else 3], np.uint16)
-    imagecodecs.tiff_decode(data, out=samples)
-    samples = np.moveaxis(samples, 0, 2) if is_planar else np.atleast_3d(samples)
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        samples = 65535 - samples
-    if count == 4 and tags.get(EXTRA, (2,))[0] == PREMULTIPLIED:
-        alpha = np.maximum(samples[..., 3:], 1).astype(np.float32)
-        colours = samples[..., :3] / alpha * np.float32(65535)
-        samples[..., :3] = colours.clip(0, 65535).round()
-    elif count == 4 and tags.get(EXTRA, (2,))[0] == 0:
-        samples = samples[..., :3]  # a fourth channel that means nothing
-    return samples
+
+def _shallow(image: Image.Image) -> _Samples:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # Of 12 bits, for those of 16 and more are read elsewhere.
+        grey = (np.asarray(image).clip(0, 4095) * (65535 / 4095)).round().astype(np.uint16)
+        return _deep(grey[..., None], None)
+    if not image.has_transparency_data:
+        return _Samples(image, None)
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    colours = image.getchannel("R") if is_grey else image.convert("RGB")
+    return _Samples(colours, None if alpha.getextrema() == (255, 255) else np.array(alpha))
+
+
+def _in_srgb(samples: _Samples, profile: bytes, reading: Reading) -> Pixels:
+    """Return (H, W, 3) pixels."""
+    colours = samples.colours
+    if not profile and reading.is_adobe_rgb:
+        profile = colour.adobe_rgb()
+    if isinstance(colours, Image.Image):
+        return np.array(colour.to_srgb(colours, profile))
+    return colours if samples.is_srgb else colour.to_deep_srgb(colours, profile)
 
 
 UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
@@ -258,23 +364,3 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     8: lambda p: np.rot90(p),
 }
 """What turns a picture upright, by its EXIF orientation."""
-
-
-def _to_deep_srgb(samples: Pixels, profile: bytes | None) -> Pixels:
-    """Return (H, W, 1 or 3) uint16 samples as sRGB."""
-    import imagecodecs
-
-    is_grey = samples.shape[2] == 1
-    samples = np.ascontiguousarray(samples[..., 0] if is_grey else samples)
-    if profile:
-        # A broken or mismatched profile: what most programs do is to ignore it.
-        with contextlib.suppress(imagecodecs.CmsError, ValueError):
-            return imagecodecs.cms_transform(
-                samples,
-                profile,
-                imagecodecs.cms_profile("srgb"),
-                colorspace="gray" if is_grey else "rgb",
-                outcolorspace="rgb",
-                outdtype=np.uint16,
-            )
-    return np.stack([samples] * 3, 2) if is_grey else samples

@@ -3,25 +3,25 @@
 import functools
 import io
 import json
+import struct
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
-from PIL.PngImagePlugin import putchunk
+from PIL.PngImagePlugin import PngInfo, putchunk
 
 from nst_pipeline import __version__
 from nst_pipeline.config.settings import OutputSettings
+from nst_pipeline.images import keeping, metadata
 from nst_pipeline.images.decoding import Pixels, to_depth
+from nst_pipeline.images.metadata import Metadata
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}
-IMAGE_DESCRIPTION, SOFTWARE, ICC_PROFILE = 0x010E, 0x0131, 0x8773
-CAMERA_TAGS = frozenset(
-    (0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
-     0x8769, 0x8825, *range(0x9C9B, 0x9CA0))
-)  # fmt: skip
-"""EXIF tags that may be carried over: they say nothing of how their file is laid out."""
-PNG_HEADER_BYTES = 33
+SOFTWARE, XMP, ICC_PROFILE, INCH = 0x0131, 700, 0x8773, 2
+XMP_IN_PNG = "XML:com.adobe.xmp"
+PNG_HEADER_BYTES, METRES_PER_INCH = 33, 0.0254
 STRIP_ROWS = 64
 
 
@@ -30,7 +30,7 @@ def encode(
     alpha: Pixels | None,
     settings: OutputSettings,
     made_by: dict[str, Any],
-    exif: bytes = b"",
+    about: Metadata = metadata.NOTHING,
 ) -> bytes:
     """Return a picture as a file: the same bytes for the same arguments.
 
@@ -42,18 +42,43 @@ def encode(
             beneath it.
         settings: format, quality, bits.
         made_by: how the image was made.
-        exif: the content's EXIF block, carried over only if ``settings.keep_exif``.
+        about: what the content says about itself; ``settings.keep_exif`` and ``settings.dpi`` say
+            what of it is carried over.
     """
     samples = to_depth(pixels, settings.bit_depth)
+    size = (samples.shape[0], samples.shape[1])
     if alpha is not None:
-        fitted = _fit(to_depth(alpha, settings.bit_depth), pixels.shape[:2])
-        samples = np.dstack((samples, fitted))
-    block = _metadata(made_by, exif if settings.keep_exif else b"")
+        samples = np.dstack((samples, _fit(to_depth(alpha, settings.bit_depth), size)))
+    said = _said(settings, made_by, about, size)
     if settings.format == "tiff":
-        return _tiff(samples, block)
+        return _tiff(samples, said)
     if samples.dtype == np.uint16:
-        return _deep_png(samples, block)
-    return _shallow(Image.fromarray(samples), settings, block)
+        return _deep_png(samples, said)
+    return _shallow(Image.fromarray(samples), settings, said)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a file says besides its pixels; ``dpi`` across and down."""
+
+    block: Image.Exif
+    xmp: bytes
+    dpi: tuple[float, float] | None
+
+
+def _said(
+    settings: OutputSettings, made_by: dict[str, Any], about: Metadata, size: tuple[int, int]
+) -> _Said:
+    ours: dict[int, Any] = {
+        SOFTWARE: f"nst-pipeline {__version__}",
+        metadata.DESCRIPTION: json.dumps(made_by, sort_keys=True),
+    }
+    dpi = about.dpi if settings.dpi == "keep" else (settings.dpi, settings.dpi)
+    if dpi:
+        ours |= dict(zip((metadata.X_RESOLUTION, metadata.Y_RESOLUTION), dpi, strict=True))
+        ours[metadata.UNIT] = INCH
+    block = keeping.exif_block(about, settings.keep_exif, size, ours)
+    return _Said(block, keeping.xmp_packet(about, settings.keep_exif), dpi)
 
 
 def _fit(alpha: Pixels, size: tuple[int, ...]) -> Pixels:
@@ -63,18 +88,15 @@ def _fit(alpha: Pixels, size: tuple[int, ...]) -> Pixels:
     return np.asarray(resized).round().clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
 
 
-def _metadata(made_by: dict[str, Any], camera: bytes) -> Image.Exif:
-    block = Image.Exif()
-    block.load(camera)
-    for tag in set(block) - CAMERA_TAGS:
-        del block[tag]
-    block[SOFTWARE] = f"nst-pipeline {__version__}"
-    block[IMAGE_DESCRIPTION] = json.dumps(made_by, sort_keys=True)
-    return block
-
-
-def _shallow(image: Image.Image, settings: OutputSettings, block: Image.Exif) -> bytes:
-    options: dict[str, Any] = {"exif": block, "icc_profile": _srgb_profile()}
+def _shallow(image: Image.Image, settings: OutputSettings, said: _Said) -> bytes:
+    options: dict[str, Any] = {"exif": said.block, "icc_profile": _srgb_profile()}
+    if said.dpi:
+        options["dpi"] = said.dpi
+    if said.xmp and settings.format == "png":
+        options["pnginfo"] = info = PngInfo()
+        info.add_itxt(XMP_IN_PNG, said.xmp.decode())
+    elif said.xmp:
+        options["xmp"] = said.xmp
     if settings.format == "jpeg":
         if image.mode == "RGBA":
             white = Image.new("RGB", image.size, "white")
@@ -89,7 +111,7 @@ def _shallow(image: Image.Image, settings: OutputSettings, block: Image.Exif) ->
     return buffer.getvalue()
 
 
-def _deep_png(samples: Pixels, block: Image.Exif) -> bytes:
+def _deep_png(samples: Pixels, said: _Said) -> bytes:
     """Return a 16-bit PNG with its metadata, which the library that encodes it cannot write."""
     import imagecodecs  # here, because most runs write no such file
 
@@ -97,13 +119,19 @@ def _deep_png(samples: Pixels, block: Image.Exif) -> bytes:
     buffer = io.BytesIO()
     buffer.write(plain[:PNG_HEADER_BYTES])
     putchunk(buffer, b"iCCP", b"ICC Profile\0\0" + zlib.compress(_srgb_profile()))
-    putchunk(buffer, b"eXIf", block.tobytes().removeprefix(b"Exif\0\0"))
+    if said.dpi:
+        per_metre = (round(dots / METRES_PER_INCH) for dots in said.dpi)
+        putchunk(buffer, b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    putchunk(buffer, b"eXIf", said.block.tobytes().removeprefix(b"Exif\0\0"))
+    if said.xmp:
+        putchunk(buffer, b"iTXt", XMP_IN_PNG.encode() + bytes(5) + said.xmp)
     buffer.write(plain[PNG_HEADER_BYTES:])
     return buffer.getvalue()
 
 
-def _tiff(samples: Pixels, block: Image.Exif) -> bytes:
+def _tiff(samples: Pixels, said: _Said) -> bytes:
     """Return a TIFF: an EXIF block is one already, but for the tags that describe its pixels."""
+    block = said.block
     height, width, channels = samples.shape
     bits = samples.dtype.itemsize * 8
     is_little = block.tobytes()[6:8] == b"II"
@@ -123,6 +151,8 @@ def _tiff(samples: Pixels, block: Image.Exif) -> bytes:
         block[tag] = value
     if channels == 4:
         block[338] = 2  # alpha, not premultiplied
+    if said.xmp:
+        block[XMP] = said.xmp
     # Pillow makes the offsets of strips count from the end of the block.
     return block.tobytes().removeprefix(b"Exif\0\0") + b"".join(strips)
 

@@ -22,6 +22,7 @@ class EncodedResult:
         seconds: that it took.
         history_size: of L-BFGS, where memory did not suffice for the recipe's.
         extras: files that go with the output, by what follows its stem.
+        notes: what else is in the files that it was made of, for people.
     """
 
     data: bytes
@@ -34,6 +35,7 @@ class EncodedResult:
     seconds: float
     history_size: int | None = None
     extras: Mapping[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

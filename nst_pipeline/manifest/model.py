@@ -128,6 +128,9 @@ class JobRecord(Record):
         None, description="of L-BFGS, where memory did not suffice for the recipe's"
     )
     extras: list[str] = Field([], description="snapshots and animation beside the output")
+    notes: list[str] = Field(
+        [], description="what else is in the files it was made of: pages, frames, pictures"
+    )
     duplicate_of: str | None = Field(
         None, description="the output that this one is a copy of: the same bytes, painted once"
     )

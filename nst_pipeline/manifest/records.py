@@ -32,6 +32,7 @@ def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str])
             },
             "seconds": result.seconds,
             "extras": extras,
+            "notes": list(result.notes),
         }
     )
 

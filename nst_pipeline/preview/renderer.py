@@ -101,6 +101,7 @@ class Renderer:
 
     Attributes:
         styles: what the sheet shows of each style, by name.
+        notes: what else is in the files that were read, for people.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Renderer:
 
         self._config, self._network, self._size = config, network, size
         self._on_progress, self._check = on_progress, check
+        self.notes: list[str] = []
         self._targets = TargetCache(None, config.limits.cache_bytes)
         self._styles: dict[str, engine.Style | dict[str, engine.Style]] = {}
         read = functools.cache(lambda path: visible(path, self._decode(path)))
@@ -236,7 +238,10 @@ class Renderer:
 
     def _decode(self, path: Path) -> Decoded:
         limits = self._config.limits
-        return decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
+        picture = decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
+        if picture.note and picture.note not in self.notes:
+            self.notes.append(picture.note)
+        return picture
 
 
 def explain(error: Exception) -> str:
@@ -303,7 +308,7 @@ def is_sheet(path: Path) -> bool:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return str(image.info.get("Software", "")).startswith(SOFTWARE)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001 - Pillow raises anything for a damaged file
         return False
 
 

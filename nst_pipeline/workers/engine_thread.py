@@ -14,7 +14,13 @@ from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import BeingWrittenError, ImageError, OutOfMemoryError, PipelineError
+from nst_pipeline.errors import (
+    BeingWrittenError,
+    ImageError,
+    NotReadyError,
+    OutOfMemoryError,
+    PipelineError,
+)
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
@@ -48,6 +54,7 @@ class EngineThread:
         self._style_image = functools.lru_cache(maxsize=STYLE_IMAGES_KEPT)(self._read_style_image)
         # The engine prepares a style once, and knows it again as the same object.
         self._style = functools.lru_cache(maxsize=STYLES_KEPT)(self._make_style)
+        self._notes: dict[Path, str] = {}
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
@@ -117,6 +124,7 @@ class EngineThread:
                 styles[job.output] = self._style(tuple(job.style.sources.items()))
             except ImageError as error:
                 yield job, failure(error)
+        work.notes |= self._notes
         given = [job for job in jobs if job.output in styles]
         if not given:
             return
@@ -154,7 +162,9 @@ class EngineThread:
         return functools.partial(self._style_image, path, sha256)
 
     def _read_style_image(self, path: Path, sha256: str) -> Decoded:
-        return visible(path, read_planned(path, sha256, self._config.limits))
+        picture = visible(path, read_planned(path, sha256, self._config.limits))
+        self._notes[path] = picture.note
+        return picture
 
     def _transfer(self, recipe: Recipe) -> StyleTransfer:
         # Here, because a run with nothing to paint must not pay for importing torch.
@@ -196,7 +206,7 @@ def failure(error: Exception) -> Failure:
     """Return what an error means for a job; only what we did not foresee has a trace."""
     if isinstance(error, BeingWrittenError):
         return Failure(str(error), kind="changed")
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError | NotReadyError):
         return Failure(str(error), kind="passing")  # others may free some
     if isinstance(error, PipelineError):
         return Failure(str(error), kind="job")

@@ -60,6 +60,7 @@ class TaskInWork:
         content: decoded; None: it is no picture, and there are no jobs.
         arguments: what else the engine takes of the content: ``masks``, ``init``.
         frames: snapshots of the jobs, by output.
+        notes: what else is in the files that were read, by file.
         events: from the engine, in order; `TaskDone` is the last.
         halt: set to end the task.
         beats: steps that the engine made.
@@ -70,6 +71,7 @@ class TaskInWork:
     content: Decoded | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     frames: dict[Path, Frames] = field(default_factory=dict)
+    notes: dict[Path, str] = field(default_factory=dict)
     events: SimpleQueue[JobStep | JobDone | TaskDone] = field(default_factory=SimpleQueue)
     halt: threading.Event = field(default_factory=threading.Event)
     beats: int = 0

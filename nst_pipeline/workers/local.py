@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.errors import Abandoned, BeingWrittenError, ImageError
+from nst_pipeline.errors import Abandoned, ImageError, NotReadyError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
 from nst_pipeline.images.decoding import Decoded, decode
@@ -52,8 +53,9 @@ class LocalExecutor:
         broken: Failure | None = None
         try:
             work.content = decode(task.data, shown(content.path), self._limits.max_pixels)
-            work.arguments = self._companions(content, work.content)
-        except BeingWrittenError as error:
+            work.notes[content.path] = work.content.note
+            work.arguments = self._companions(content, work.content, work.notes)
+        except NotReadyError as error:
             broken = failure(error)
         except ImageError as error:
             broken = Failure(str(error), kind="input")
@@ -82,7 +84,7 @@ class LocalExecutor:
             if isinstance(event, JobDone):
                 work.room.release()
                 frames = work.frames.pop(event.job.output, [])
-                yield Outcome(event.job, _encoded(event, work.content, frames))
+                yield Outcome(event.job, _encoded(event, work, frames))
                 continue
             try:
                 if work.beats > beats:
@@ -112,12 +114,15 @@ class LocalExecutor:
         self._tasks.clear()
         self._engine.close()
 
-    def _companions(self, content: Content, picture: Decoded) -> dict[str, Any]:
-        """Return what the engine takes of a content's companions."""
+    def _companions(
+        self, content: Content, picture: Decoded, notes: dict[Path, str]
+    ) -> dict[str, Any]:
+        """Return what the engine takes of a content's companions; note what else is in them."""
         companions = {
             kind: (path, read_planned(path, sha256, self._limits))
             for kind, (path, sha256) in content.companions.items()
         }
+        notes |= {path: companion.note for path, companion in companions.values()}
         return engine_arguments(content.path, picture.pixels, companions)
 
 
@@ -130,22 +135,29 @@ def _missing_companion(job: Job) -> Failure | None:
     return Failure(f"{shown(path)} in {job.style.name}: {reason}", kind="input")
 
 
-def _encoded(
-    event: JobDone, content: Decoded | None, frames: Frames
-) -> EncodedResult | Failure | None:
+def _encoded(event: JobDone, work: TaskInWork, frames: Frames) -> EncodedResult | Failure | None:
+    content = work.content
     if event.result is None or isinstance(event.result, Failure) or content is None:
         return event.result if isinstance(event.result, Failure) else None
     try:
-        return _encode(event.job, content, event.result, frames)
+        encoded = _encode(event.job, content, event.result, frames)
     except Exception as error:  # noqa: BLE001 - one bad job must not stop the others
         return failure(error)
+    return replace(encoded, notes=_notes(event.job, work.notes))
+
+
+def _notes(job: Job, notes: dict[Path, str]) -> tuple[str, ...]:
+    """Return the notes of the files that a job is made of."""
+    companions = (path for path, _ in job.content.companions.values())
+    files = (job.content.path, *companions, *sorted(job.style.paths))
+    return tuple(filter(None, (notes.get(path) for path in files)))
 
 
 def _encode(job: Job, content: Decoded, result: Result, frames: Frames) -> EncodedResult:
     height, width = result.pixels.shape[:2]
     is_short = result.history_size < job.style.recipe.history_size
     return EncodedResult(
-        data=encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.exif),
+        data=encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.metadata),
         size=(height, width),
         content_size=content.pixels.shape[:2],
         iterations=result.iterations,

@@ -14,6 +14,7 @@ from conftest import picture
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from nst_pipeline.config.settings import OutputSettings
+from nst_pipeline.images import metadata
 from nst_pipeline.images.decoding import Decoded, decode, to_depth
 from nst_pipeline.images.encoding import encode
 
@@ -22,11 +23,11 @@ KINDS = ["png", "jpeg", "webp", "tiff", "avif"]
 CHOICES = [*((kind, 8) for kind in KINDS), ("png", 16), ("tiff", 16)]
 
 
-def private_exif() -> bytes:
+def private() -> metadata.Metadata:
     exif = Image.Exif()
     exif[0x0110] = "a camera"
     exif.get_ifd(0x8825)[1] = "N"
-    return exif.tobytes()
+    return metadata.read(exif.tobytes())[0]
 
 
 def opened(data: bytes) -> Image.Image:
@@ -37,7 +38,7 @@ def opened(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metadata_tell_how_it_was_made_and_nothing_private(kind: str) -> None:
-    data = encode(np.asarray(picture()), None, OutputSettings(format=kind), MADE_BY, private_exif())
+    data = encode(np.asarray(picture()), None, OutputSettings(format=kind), MADE_BY, private())
     exif = opened(data).getexif()
     assert json.loads(exif[0x010E]) == MADE_BY
     assert exif[0x0131].startswith("nst-pipeline ")
@@ -48,7 +49,7 @@ def test_metadata_tell_how_it_was_made_and_nothing_private(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_cameras_data_travel_when_asked(kind: str) -> None:
     settings = OutputSettings(format=kind, keep_exif=True)
-    exif = opened(encode(np.asarray(picture()), None, settings, MADE_BY, private_exif())).getexif()
+    exif = opened(encode(np.asarray(picture()), None, settings, MADE_BY, private())).getexif()
     assert exif[0x0110] == "a camera" and exif.get_ifd(0x8825)[1] == "N"
     assert json.loads(exif[0x010E]) == MADE_BY
 
@@ -160,7 +161,7 @@ def test_the_cameras_data_travel_whatever_their_byte_order(kind: str, order: str
     exif[0x0142] = 512  # the width of tiles in the camera's file: the new one has none
     exif.get_ifd(0x8825)[1] = "N"
     exif.get_ifd(0x8769)[0x829A] = 0.5
-    data = encode(RGB, None, deep(kind), MADE_BY, exif.tobytes())
+    data = encode(RGB, None, deep(kind), MADE_BY, metadata.read(exif.tobytes())[0])
     with Image.open(io.BytesIO(data)) as image:
         found = image.getexif()
         assert found[0x0110] == "a camera" and found.get_ifd(0x8825)[1] == "N"

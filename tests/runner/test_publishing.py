@@ -265,6 +265,95 @@ def test_free_bytes_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not/yet") == pytest.approx(free_bytes(tmp_path), rel=0.1)
 
 
+@pytest.mark.parametrize("standing", [False, True])
+def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
+    config: Config, monkeypatch: pytest.MonkeyPatch, standing: bool
+) -> None:
+    config = configure(home_of(config), on_conflict="suffix", watch={"settle_seconds": 0})
+    rename = publishing.rename_new
+
+    def race(source: Path, target: Path) -> None:
+        if not target.exists() and target.name == "a-s.png":
+            target.write_bytes(b"theirs")
+        rename(source, target)
+
+    monkeypatch.setattr(publishing, "rename_new", race)
+    if standing:
+        with Runner(config, FakeExecutor(), SilentObserver()) as runner:
+            runner.run_standing(make_scanner(config))
+    else:
+        run(config)
+    assert outputs(home_of(config)) == ["a-s-2.png", "a-s.png"]
+    assert (config.outbox / "a-s.png").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    run(config)
+    shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
+    rename = publishing._rename
+
+    def cancelled(jobs: JobTable, entry: Entry, *rest: Any) -> Path | None:
+        jobs.cancel(entry.source)
+        return rename(jobs, entry, *rest)
+
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(publishing, "_rename", cancelled)
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    observer = run(config)
+    assert outputs(home_of(config)) == ["a-s.png"] and observer.records == []
+    (entry,) = ledger.jobs.of_source(config.inbox / "b.png").values()
+    assert entry.state == "cancelled"
+
+
+def test_an_end_while_a_result_is_published_is_no_attempt(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr(dispatcher, "publish_result", interrupt)
+    with pytest.raises(SystemExit):
+        run(config)
+    (entry,) = ledger.jobs.all()
+    assert (entry.state, entry.attempts) == ("queued", 0)
+
+
+@pytest.mark.parametrize("point", ["before", "committing"])
+def test_a_kill_while_a_duplicate_is_published_is_no_attempt_at_painting_it(
+    config: Config, point: str
+) -> None:
+    home = home_of(config)
+    configure(home, watch={"settle_seconds": 0, "max_attempts": 1})
+    assert program(home, "run").returncode == 0
+    shutil.copy(home / "inbox/a.png", home / "inbox/b.png")
+    killed = f"""
+import os, sys
+sys.path.insert(0, {str(Path(support.__file__).parent)!r})
+from nst_pipeline.runner import dispatcher, publishing
+def kill(*_):
+    os.kill(os.getpid(), 9)
+if {point == "before"}:
+    dispatcher.publish_duplicate = kill
+else:
+    publishing.os.lexists = publishing.is_own = lambda *_: False
+    publishing.Path.replace = kill
+import support
+sys.argv = ["nst-pipeline", "run"]
+support.main()
+"""
+    done = subprocess.run([sys.executable, "-c", killed], cwd=home, check=False)
+    assert done.returncode == -9
+    done = program(home, "run")
+    assert done.returncode == 0, done.stdout
+    assert outputs(home) == ["a-s.png", "b-s.png"] and painted(home) == ["a.png"]
+
+
 # Another place
 
 
@@ -395,92 +484,3 @@ def test_watch_copies_what_is_in_the_inbox_to_a_new_outbox_and_repaints_nothing_
     assert outputs(home) == ["a-s.png", "s/b.png", "s/c.png"]
     run(new)
     assert outputs(home) == ["a-s.png", "s/a.png", "s/b.png", "s/c.png"]
-
-
-@pytest.mark.parametrize("standing", [False, True])
-def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
-    config: Config, monkeypatch: pytest.MonkeyPatch, standing: bool
-) -> None:
-    config = configure(home_of(config), on_conflict="suffix", watch={"settle_seconds": 0})
-    rename = publishing.rename_new
-
-    def race(source: Path, target: Path) -> None:
-        if not target.exists() and target.name == "a-s.png":
-            target.write_bytes(b"theirs")
-        rename(source, target)
-
-    monkeypatch.setattr(publishing, "rename_new", race)
-    if standing:
-        with Runner(config, FakeExecutor(), SilentObserver()) as runner:
-            runner.run_standing(make_scanner(config))
-    else:
-        run(config)
-    assert outputs(home_of(config)) == ["a-s-2.png", "a-s.png"]
-    assert (config.outbox / "a-s.png").read_bytes() == b"theirs"
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
-    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
-    run(config)
-    shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
-    rename = publishing._rename
-
-    def cancelled(jobs: JobTable, entry: Entry, *rest: Any) -> Path | None:
-        jobs.cancel(entry.source)
-        return rename(jobs, entry, *rest)
-
-    def refuse(*_: object) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(publishing, "_rename", cancelled)
-    if not links:
-        monkeypatch.setattr(Path, "hardlink_to", refuse)
-    observer = run(config)
-    assert outputs(home_of(config)) == ["a-s.png"] and observer.records == []
-    (entry,) = ledger.jobs.of_source(config.inbox / "b.png").values()
-    assert entry.state == "cancelled"
-
-
-def test_an_end_while_a_result_is_published_is_no_attempt(
-    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise SystemExit(130)
-
-    monkeypatch.setattr(dispatcher, "publish_result", interrupt)
-    with pytest.raises(SystemExit):
-        run(config)
-    (entry,) = ledger.jobs.all()
-    assert (entry.state, entry.attempts) == ("queued", 0)
-
-
-@pytest.mark.parametrize("point", ["before", "committing"])
-def test_a_kill_while_a_duplicate_is_published_is_no_attempt_at_painting_it(
-    config: Config, point: str
-) -> None:
-    home = home_of(config)
-    configure(home, watch={"settle_seconds": 0, "max_attempts": 1})
-    assert program(home, "run").returncode == 0
-    shutil.copy(home / "inbox/a.png", home / "inbox/b.png")
-    killed = f"""
-import os, sys
-sys.path.insert(0, {str(Path(support.__file__).parent)!r})
-from nst_pipeline.runner import dispatcher, publishing
-def kill(*_):
-    os.kill(os.getpid(), 9)
-if {point == "before"}:
-    dispatcher.publish_duplicate = kill
-else:
-    publishing.os.lexists = publishing.is_own = lambda *_: False
-    publishing.Path.replace = kill
-import support
-sys.argv = ["nst-pipeline", "run"]
-support.main()
-"""
-    done = subprocess.run([sys.executable, "-c", killed], cwd=home, check=False)
-    assert done.returncode == -9
-    done = program(home, "run")
-    assert done.returncode == 0, done.stdout
-    assert outputs(home) == ["a-s.png", "b-s.png"] and painted(home) == ["a.png"]

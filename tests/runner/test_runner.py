@@ -314,6 +314,59 @@ def test_the_manifest_names_the_companions(config: Config) -> None:
     assert found[1].sha256 == bytes_digest(mask.read_bytes())
 
 
+def test_an_executor_with_jobs_in_flight_is_closed_when_the_ledger_fails_twice(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = FakeExecutor()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    class Failing(SilentObserver):
+        def stepped(self, *_: object) -> None:
+            monkeypatch.setattr(JobTable, "state", full)
+            monkeypatch.setattr(JobTable, "requeue", full)
+            full()
+
+    runner = Runner(config, executor, Failing())
+    with pytest.raises(DiskFullError):
+        runner.run()
+    assert executor.capacity == executor.limit  # nothing is left in it
+    monkeypatch.undo()
+    assert run_once(config, executor).manifest().totals.done == 4
+
+
+def test_an_executor_with_nothing_to_do_outlives_an_error(config: Config) -> None:
+    executor, observer = FakeExecutor(), SilentObserver()
+    with Runner(config, executor, observer) as runner:
+        runner.run()
+        config.inbox.rename(config.inbox.with_name("away"))
+        with pytest.raises(InboxGoneError):
+            runner.run_standing(make_scanner(config))
+        config.inbox.with_name("away").rename(config.inbox)
+        runner.run(force=True)
+    assert executor.made == 1
+
+
+def test_each_manifest_counts_its_own_use_of_the_cache(config: Config) -> None:
+    with Runner(config, LocalExecutor, SilentObserver()) as runner:
+        first, second = runner.run().manifest(), runner.run(force=True).manifest()
+    assert (first.totals.cache_hits, first.totals.cache_misses) == (2, 2)
+    assert (second.totals.cache_hits, second.totals.cache_misses) == (4, 0)
+
+
+def test_a_run_in_one_style_leaves_the_jobs_of_the_others_in_the_queue(config: Config) -> None:
+    with Ledger(ledger_path(config.state)) as ledger:
+        plan_of(config, ledger)
+        only = config.model_copy(update={"styles": {"ink": config.styles["ink"]}})
+        run_once(only)
+        states = {(e.source.name, e.style): e.state for e in ledger.jobs.all()}
+    assert states == {
+        ("boat.jpg", "ink"): "done", ("boat.jpg", "oil"): "queued",
+        ("hill.png", "ink"): "done", ("hill.png", "oil"): "queued",
+    }  # fmt: skip
+
+
 # Folders as they are
 
 
@@ -390,56 +443,3 @@ def test_an_outbox_among_the_pictures_is_told_and_not_searched(home: Path) -> No
     assert painted_names(home) == ["a.png"]
     assert done.stderr.count("other: the outbox, passed over") == 1
     assert done.stderr.count("out: the outbox of an earlier run, passed over") == 1
-
-
-def test_an_executor_with_jobs_in_flight_is_closed_when_the_ledger_fails_twice(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    executor = FakeExecutor()
-
-    def full(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    class Failing(SilentObserver):
-        def stepped(self, *_: object) -> None:
-            monkeypatch.setattr(JobTable, "state", full)
-            monkeypatch.setattr(JobTable, "requeue", full)
-            full()
-
-    runner = Runner(config, executor, Failing())
-    with pytest.raises(DiskFullError):
-        runner.run()
-    assert executor.capacity == executor.limit  # nothing is left in it
-    monkeypatch.undo()
-    assert run_once(config, executor).manifest().totals.done == 4
-
-
-def test_an_executor_with_nothing_to_do_outlives_an_error(config: Config) -> None:
-    executor, observer = FakeExecutor(), SilentObserver()
-    with Runner(config, executor, observer) as runner:
-        runner.run()
-        config.inbox.rename(config.inbox.with_name("away"))
-        with pytest.raises(InboxGoneError):
-            runner.run_standing(make_scanner(config))
-        config.inbox.with_name("away").rename(config.inbox)
-        runner.run(force=True)
-    assert executor.made == 1
-
-
-def test_each_manifest_counts_its_own_use_of_the_cache(config: Config) -> None:
-    with Runner(config, LocalExecutor, SilentObserver()) as runner:
-        first, second = runner.run().manifest(), runner.run(force=True).manifest()
-    assert (first.totals.cache_hits, first.totals.cache_misses) == (2, 2)
-    assert (second.totals.cache_hits, second.totals.cache_misses) == (4, 0)
-
-
-def test_a_run_in_one_style_leaves_the_jobs_of_the_others_in_the_queue(config: Config) -> None:
-    with Ledger(ledger_path(config.state)) as ledger:
-        plan_of(config, ledger)
-        only = config.model_copy(update={"styles": {"ink": config.styles["ink"]}})
-        run_once(only)
-        states = {(e.source.name, e.style): e.state for e in ledger.jobs.all()}
-    assert states == {
-        ("boat.jpg", "ink"): "done", ("boat.jpg", "oil"): "queued",
-        ("hill.png", "ink"): "done", ("hill.png", "oil"): "queued",
-    }  # fmt: skip
