@@ -6,6 +6,7 @@ import errno
 import functools
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,12 +19,23 @@ TEMPORARY_PREFIX = ".nst-"
 """How the names of unfinished files begin; what a kill leaves of them may be deleted."""
 NAME_BYTES = 255
 """The longest name that a file can have on the usual file systems."""
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, ends of lines, and what turns the direction of writing."""
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
 
 
-def shown(path: object) -> str:
-    """Return a path as text that can be printed and stored, whatever bytes it is made of."""
+def as_text(path: object) -> str:
+    """Return a path as valid text, for programs (JSON), whatever bytes it is made of."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def shown(path: object) -> str:
+    r"""Return a path as text for people, on one line: no name can pass for more than a name.
+
+    Bytes that are no text and whatever moves the cursor, ends a line or turns the direction of
+    writing are escaped, as in ``\x1b``. To show what was shown changes nothing.
+    """
+    return UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), as_text(path))
 
 
 def signature(status: os.stat_result) -> str:
@@ -206,6 +218,12 @@ def numbered(path: Path, number: int) -> Path:
     if number == 1:
         return path
     return path.with_name(fitted_name(path.stem, f"-{number}{path.suffix}"))
+
+
+def is_numbered(path: Path, plain: Path) -> bool:
+    """Tell whether ``path`` is ``plain``, or `numbered` of it."""
+    number = re.search(r"-([1-9]\d*)$", path.stem)
+    return path == plain or (number is not None and path == numbered(plain, int(number[1])))
 
 
 def remove_temporaries(folder: Path) -> int:

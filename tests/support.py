@@ -129,11 +129,19 @@ class FakeExecutor:
             log.write(f"{shown(name)} {job.style.name}\n")
         height, width = pixels.shape[:2]
         size = height * 3 // 4, width * 3 // 4
-        data = _as_png(pixels, size, f"{shown(name)} in {job.style.name}")
+        beside = "".join(f", {digest}" for digest in task.content.companion_digests().values())
+        data = _as_png(pixels, size, f"{shown(name)} in {job.style.name}{beside}")
         return EncodedResult(
             data[:200] if what == "cut" else data,
             size, (height, width), step, "iterations", LOSSES, LOSSES, 0.5,
+            extras=_extras(job, data),
         )  # fmt: skip
+
+
+def _extras(job: Job, data: bytes) -> dict[str, bytes]:
+    making = job.encoding.making
+    extras = {".steps/00001.png": data} if job.encoding.snapshots else {}
+    return extras if making == "none" else extras | {f".{making}": data}
 
 
 def _as_png(pixels: Pixels, size: tuple[int, int], title: str) -> bytes:

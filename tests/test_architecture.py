@@ -1,6 +1,8 @@
-"""Imports point one way, and each library stays in its room."""
+"""Imports point one way, each library stays in its room, and no path is printed as it is."""
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,47 @@ def test_a_library_stays_in_its_rooms(library: str) -> None:
 def test_a_room_says_what_it_is_for_and_what_it_must_not_know(name: str) -> None:
     words = (ast.get_docstring(MODULES[name]) or "").split()
     assert len(words) > 20 and "must not" in " ".join(words)
+
+
+PATHS = re.compile(
+    r"(.*_)?(path|folder|file|filename|source|target|place|root|final|temporary|inbox|outbox"
+    r"|image|output|stem)"
+)
+"""What a path is called."""
+
+
+def unshown(value: ast.AST) -> Iterator[str]:
+    """Give the paths in an expression that `shown` was not asked to show."""
+    if isinstance(value, ast.Call):
+        if ast.unparse(value.func) in ("shown", "_short", "len", "service.render"):
+            return
+        for argument in value.args:
+            yield from unshown(argument)
+    elif isinstance(value, ast.Attribute | ast.Name):
+        name = value.attr if isinstance(value, ast.Attribute) else value.id
+        parent = value.value if isinstance(value, ast.Attribute) else None
+        if name in ("name", "stem", "parent") and parent is not None:
+            yield from unshown(parent)
+        elif PATHS.fullmatch(name):
+            yield ast.unparse(value)
+    elif not isinstance(value, ast.Constant):
+        for child in ast.iter_child_nodes(value):
+            yield from unshown(child)
+
+
+def messages(tree: ast.Module) -> Iterator[ast.AST]:
+    """Give what is put into texts for people: those that hold a space, and what is logged."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            texts = [str(one.value) for one in node.values if isinstance(one, ast.Constant)]
+            if any(" " in text for text in texts):
+                for one in node.values:
+                    if isinstance(one, ast.FormattedValue) and one.conversion != ord("r"):
+                        yield one.value
+        elif isinstance(node, ast.Call) and re.match(r"log\.|typer\.echo", ast.unparse(node.func)):
+            yield from node.args
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_path_is_put_into_a_text_for_people_only_as_shown(name: str) -> None:
+    assert [found for value in messages(MODULES[name]) for found in unshown(value)] == []

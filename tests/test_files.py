@@ -10,9 +10,11 @@ import pytest
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
     NAME_BYTES,
+    as_text,
     changed_ns,
     ensure_folder,
     fitted_name,
+    is_numbered,
     numbered,
     publish,
     shown,
@@ -118,6 +120,35 @@ def test_a_place_where_nothing_can_be_created_is_reported(tmp_path: Path) -> Non
 
 def test_any_path_can_be_shown() -> None:
     assert shown(Path(os.fsdecode(b"caf\xe9/\xc3\xa9"))) == "caf\\xe9/é"
+
+
+UNSAFE = [*map(chr, (*range(0x20), *range(0x7F, 0xA0))), *"\u2028\u2029\u061c\u200e\u200f"]
+UNSAFE += [*map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))]
+
+
+@pytest.mark.parametrize("sign", UNSAFE)
+def test_a_shown_name_is_one_line_without_anything_that_acts(sign: str) -> None:
+    name = shown(f"a{sign}b.png")
+    assert len(name.splitlines()) == 1 and sign not in name
+    assert name == f"a{ascii(sign)[1:-1]}b.png" == shown(name)
+
+
+@pytest.mark.parametrize("name", ["é 漢 🎨.png", "👩\u200d🎨.png", "a\\b.png", "مصر.png"])
+def test_a_harmless_name_is_shown_as_it_is(name: str) -> None:
+    assert shown(name) == as_text(name) == name
+
+
+def test_a_path_as_text_for_programs_keeps_all_that_is_text() -> None:
+    assert as_text(Path(os.fsdecode(b"a\n\xe9"))) == "a\n\\xe9"
+
+
+def test_a_numbered_name_is_known_for_what_it_is_the_number_of(tmp_path: Path) -> None:
+    plain = tmp_path / f"{LONG}.png"
+    for number in (1, 2, 11):
+        assert is_numbered(numbered(plain, number), plain)
+        assert is_numbered(numbered(tmp_path / "a-2.png", number), tmp_path / "a-2.png")
+    for other in ("a-0.png", "a-x.png", "b-2.png", "a-2.jpg", "sub/a-2.png"):
+        assert not is_numbered(tmp_path / other, tmp_path / "a.png")
 
 
 def test_a_signature_changes_with_a_files_bytes_its_times_and_its_place(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
 from nst_pipeline.errors import CannotCreateError, PipelineError
-from nst_pipeline.files import shown
+from nst_pipeline.files import as_text, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,8 +43,8 @@ def main() -> None:
     try:
         app()
     except PipelineError as error:
-        for line in str(error).splitlines():
-            typer.echo(line, err=True)
+        for line in str(error).split("\n"):
+            typer.echo(shown(line), err=True)
         sys.exit(error.exit_code)
     except SystemExit as stop:
         sys.exit(64 if stop.code == 2 else stop.code)
@@ -167,20 +167,23 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
 
     plan = _plan(config, paths, force)
     rows: list[tuple[str, Path, str, str]] = []
-    rows += [("paint", j.content.path, j.style.name, shown(j.output)) for j in plan.todo]
+    for job in plan.todo:
+        action = "copy" if job.output in plan.copied else "paint"
+        rows.append((action, job.content.path, job.style.name, as_text(job.output)))
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
     rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
     if as_json:
         keys = ("action", "content", "style", "outcome")
         typer.echo(
-            json.dumps([dict(zip(keys, map(shown, r), strict=True)) for r in rows], indent=2)
+            json.dumps([dict(zip(keys, map(as_text, r), strict=True)) for r in rows], indent=2)
         )
         return
     for action, content, style, outcome in rows:
-        typer.echo(f"{action:6} {shown(content)} in {style}: {outcome}")
+        typer.echo(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
+    copied = f"copy {len(plan.copied)}, " if plan.copied else ""
     typer.echo(
-        f"would paint {len(plan.todo)}, skip {len(plan.done)}, "
-        f"fail {len(plan.broken) * len(plan.styles)}; weights {plan.weights.id}: "
+        f"would paint {len(plan.todo) - len(plan.copied)}, {copied}skip {len(plan.done)}, "
+        f"fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
         f"{plan.weights.note}"
     )
 
@@ -208,7 +211,7 @@ def check(config_path: ConfigOption = None) -> None:
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
-    typer.echo(f"settings   {path}: fine")
+    typer.echo(f"settings   {shown(path)}: fine")
     exit_code = 0
     try:
         device = resolve_device(config.device)
@@ -224,15 +227,19 @@ def check(config_path: ConfigOption = None) -> None:
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
     try:
         plan = _plan(config)
-        typer.echo(f"weights    {plan.weights.id}: {plan.weights.note}")
+        typer.echo(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
         typer.echo(f"           SHA-256 {plan.weights.sha256}")
         typer.echo(f"styles     {', '.join(style.name for style in plan.styles)}")
+        copied = f"{len(plan.copied)} to copy, " if plan.copied else ""
         typer.echo(
-            f"jobs       {len(plan.todo)} to paint, {len(plan.done)} done already, "
+            f"jobs       {len(plan.todo) - len(plan.copied)} to paint, {copied}"
+            f"{len(plan.done)} done already, "
             f"{len(plan.broken) * len(plan.styles)} cannot be painted"
         )
         for broken in plan.broken:
-            typer.echo(f"           {broken.reason}")
+            typer.echo(f"           {shown(broken.reason)}")
+        if passed_over := str(plan.passed_over):
+            typer.echo(f"passed     {passed_over}")
     except PipelineError as error:
         typer.echo(f"problem    {error}")
         exit_code = exit_code or error.exit_code
@@ -290,9 +297,11 @@ def show_weights(context: typer.Context) -> None:
     if context.invoked_subcommand:
         return
     there = imagenet_path().is_file()
-    typer.echo(f"imagenet  {imagenet_path()}: {'there' if there else f'not there; {FETCH_HINT}'}")
-    typer.echo(f"compact   {COMPACT_PATH}: there")
-    typer.echo(f"auto      means {resolve('auto').id}")
+    typer.echo(
+        f"imagenet  {shown(imagenet_path())}: {'there' if there else f'not there; {FETCH_HINT}'}"
+    )
+    typer.echo(f"compact   {shown(COMPACT_PATH)}: there")
+    typer.echo(f"auto      means {shown(resolve('auto').id)}")
 
 
 @weights_app.command("fetch")
@@ -302,4 +311,4 @@ def fetch_weights(
     """Download the ImageNet weights of VGG-19, checking their digest."""
     from nst_pipeline.cli.overrides import fetch_imagenet
 
-    typer.echo(f"imagenet  {fetch_imagenet(url)}")
+    typer.echo(f"imagenet  {shown(fetch_imagenet(url))}")

@@ -25,7 +25,7 @@ class Bars:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[loss]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -52,7 +52,7 @@ class Bars:
 
     def line(self, text: str, style: str = "") -> None:
         """Write one line, never folded."""
-        self._console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+        self._console.print(Text(shown(text), style=style), soft_wrap=True, highlight=False)
 
 
 class Display(Bars, Observer):
@@ -68,9 +68,14 @@ class Display(Bars, Observer):
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
 
+    def looked(self, plan: Plan) -> None:
+        """Say what was passed over."""
+        if passed_over := str(plan.passed_over):
+            self.line(f"passed   {passed_over}")
+
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
-        self.line(f"weights  {plan.weights.id}: {plan.weights.note}")
+        self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
         self._jobs = len(plan.todo)
         steps = sum(job.style.recipe.steps for job in plan.todo)
         self._total = steps
@@ -126,5 +131,5 @@ class Display(Bars, Observer):
 
 
 def _short(path: str) -> str:
-    """Return a path relative to the working folder where that is shorter."""
-    return path.removeprefix(f"{Path.cwd()}/")
+    """Return a path for people, relative to the working folder where that is shorter."""
+    return shown(path.removeprefix(f"{Path.cwd()}/"))

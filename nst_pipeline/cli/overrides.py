@@ -18,6 +18,7 @@ from nst_pipeline.config.weights import is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
+from nst_pipeline.inbox.kinds import STATE_NAME
 
 
 def configure(
@@ -58,7 +59,7 @@ def configure(
     try:
         if path is None:
             outbox = given.get("outbox", Path("outbox").absolute())
-            given |= {"styles": _choose(styles, {}), "state": outbox / ".nst-pipeline"}
+            given |= {"styles": _choose(styles, {}), "state": outbox / STATE_NAME}
             config = parse(given, Path.cwd())
         else:
             config = load(path)
@@ -114,12 +115,12 @@ def _images(name: str, known: dict[str, StyleSettings]) -> list[tuple[str, Any]]
     paths = [Path(name)]
     if not _is_file(name):
         if not any(sign in name for sign in "*?["):
-            hint = did_you_mean(name, list(known)) if known else ""
-            raise UsageError(f"--style {name}: neither a style nor an image file{hint}")
+            hint = did_you_mean(shown(name), list(known)) if known else ""
+            raise UsageError(f"--style {shown(name)}: neither a style nor an image file{hint}")
         paths = [Path(match) for match in sorted(glob.glob(name))]  # noqa: PTH207 - no hidden ones
         paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
         if not paths:
-            raise UsageError(f"--style {name}: no image has such a name; check the pattern")
+            raise UsageError(f"--style {shown(name)}: no image has such a name; check the pattern")
     return [(shown(path.stem), {"image": path.absolute()}) for path in paths]
 
 

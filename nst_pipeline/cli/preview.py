@@ -69,6 +69,7 @@ def preview(
     from nst_pipeline.errors import UsageError
     from nst_pipeline.files import ensure_folder
     from nst_pipeline.inbox import scanner
+    from nst_pipeline.jobs.planning import excluded
     from nst_pipeline.preview.contact import PreviewRequest
     from nst_pipeline.preview.renderer import check_target
     from nst_pipeline.preview.sweeps import parse_sweeps
@@ -77,7 +78,7 @@ def preview(
     settings = {"device": device, "weights": weights}
     config = configure(config_path, style or [], settings, {}, paths)
     images = [path for chosen in config.styles.values() for path in chosen.paths()]
-    found = scanner.find(paths, config.ignore, (*config.excluded, *images))
+    found = scanner.find(paths, config.ignored, excluded(config, are_named=True))
     if not found:
         raise UsageError(f"{', '.join(map(shown, paths))}: no pictures")
     target = output or Path(_default_name(found, [s.field for s in sweeps]))
@@ -118,7 +119,7 @@ def _make(
     contents: list[Subject] = []
     rendered: dict[str, Rendered] = {}
     with Bars(Console()) as bars:
-        bars.line(f"weights  {network.id}: {network.note}")
+        bars.line(f"weights  {shown(network.id)}: {network.note}")
         steps = {job.key: job.recipe.steps for job in jobs}
         bars.begin(sum(steps.values()), f"{len(jobs)} pictures")
         check, move = end_on_signals(), _mover(bars)

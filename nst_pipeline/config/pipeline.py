@@ -33,13 +33,14 @@ from nst_pipeline.config.settings import (
     as_region,
 )
 from nst_pipeline.errors import ConfigError
+from nst_pipeline.files import shown
 
 KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 
 
 def _check_style_name(name: str) -> str:
-    if not name or name.startswith(".") or any(c in "/\\\0\n{}" for c in name):
+    if not name or name.startswith(".") or set("/\\{}") & set(name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
     return name
 
@@ -171,11 +172,14 @@ class Config(Settings):
     ignore: tuple[str, ...] = Field(
         (
             "*.part", "*.partial", "*.filepart", "*.crdownload", "*.download", "*.opdownload",
-            "*.tmp", "*.temp", "*.swp", "*~", "~$*", "Thumbs.db", "desktop.ini", "*.txt", "*.md",
-            "*.xmp", "*.json", "*.yaml", "*.yml",
+            "*.tmp", "*.temp", "*.swp", "*~", "~$*", "Thumbs.db", "desktop.ini",
         ),
-        description="Files in folders to pass over, as shell patterns; hidden files always are.",
+        description="Files and folders in folders to pass over, as shell patterns in any case; "
+        "hidden ones always are, and what is by its suffix a video, text or the like.",
     )  # fmt: skip
+    also_ignore: tuple[str, ...] = Field(
+        (), description="More of them, besides those of `ignore`.", examples=[["*-draft.*"]]
+    )
     styles: dict[
         Annotated[str, AfterValidator(_check_style_name)],
         Annotated[StyleSettings, BeforeValidator(as_region)],
@@ -213,6 +217,11 @@ class Config(Settings):
         return "replace" if self.on_success == "keep" else "suffix"
 
     @property
+    def ignored(self) -> tuple[str, ...]:
+        """All patterns of names to pass over."""
+        return (*self.ignore, *self.also_ignore)
+
+    @property
     def excluded(self) -> tuple[Path, ...]:
         """Folders that hold no pictures to paint, even if they lie in the inbox."""
         return (self.outbox, self.state, self.processed, self.failed)
@@ -221,13 +230,13 @@ class Config(Settings):
     def _check_folders(self) -> Self:
         for name in ("processed", "failed"):
             if self.inbox.is_relative_to(getattr(self, name)):
-                raise ValueError(f"the inbox {self.inbox} lies in {name}; put it elsewhere")
+                raise ValueError(f"the inbox {shown(self.inbox)} lies in {name}; put it elsewhere")
         for name in ("outbox", "state"):
             folder: Path = getattr(self, name)
             if folder.is_relative_to(self.inbox):
                 raise ValueError(
-                    f"the {name} {folder} lies in the inbox {self.inbox}, so results would be "
-                    "painted again; put it elsewhere"
+                    f"the {name} {shown(folder)} lies in the inbox {shown(self.inbox)}, so results "
+                    "would be painted again; put it elsewhere"
                 )
         return self
 
@@ -257,13 +266,13 @@ def load(path: Path) -> Config:
         data = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(
-            [f"{path}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
+            [f"{shown(path)}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: not YAML: {error}"]) from error
+        raise ConfigError([f"{shown(path)}: not YAML: {error}"]) from error
     if not isinstance(data, dict):
         raise ConfigError(
-            [f"{path}: holds no settings; `nst-pipeline init .` writes a commented one"]
+            [f"{shown(path)}: holds no settings; `nst-pipeline init .` writes a commented one"]
         )
     problems = [(line, f"{key}: stands twice") for line, key in _repeated_keys(node)]
     try:
@@ -271,7 +280,7 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
     if problems:
-        raise ConfigError([f"{path}:{line}: {text}" for line, text in sorted(problems)])
+        raise ConfigError([f"{shown(path)}:{line}: {text}" for line, text in sorted(problems)])
     return config
 
 
@@ -306,7 +315,7 @@ def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
 
 
 def _explain(loc: list[str], group: list[ErrorDetails]) -> str:
-    where = ".".join(loc) + ": " if loc else ""
+    where = shown(".".join(loc)) + ": " if loc else ""
     kind, given = group[0]["type"], group[0].get("input")
     if kind == "extra_forbidden":
         return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"

@@ -23,6 +23,7 @@ from nst_pipeline.config.recipe import (
     Settings,
     did_you_mean,
 )
+from nst_pipeline.files import shown
 
 NAME_FIELDS = ("content", "style", "recipe", "size")
 """What an output's name template may hold."""
@@ -38,12 +39,14 @@ def absolute_path(path: Path, info: ValidationInfo) -> Path:
     try:
         return Path(base, path.expanduser()).absolute()
     except RuntimeError as error:
-        raise ValueError(f"{path}: {path.parts[0]} is nobody's home; write it in full") from error
+        raise ValueError(
+            f"{shown(path)}: {shown(path.parts[0])} is nobody's home; write it in full"
+        ) from error
 
 
 def _check_file(path: Path) -> Path:
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
-        raise ValueError(f"{path}: no such file")
+        raise ValueError(f"{shown(path)}: no such file")
     return path
 
 
@@ -78,7 +81,7 @@ def _with_equal_weights(value: Any) -> Any:
 
 
 def _check_region(name: str) -> str:
-    if not re.fullmatch(r"[^./\\\0\n{}]+", name):
+    if not re.fullmatch(r"[^./\\{}]+", name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a region's name: it is part of photo.mask.NAME.png")
     return name.lower()
 

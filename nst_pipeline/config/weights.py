@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import UnavailableError
+from nst_pipeline.files import shown
 
 COMPACT_PATH = Path(__file__).with_name("compact.safetensors")
 IMAGENET_FILE = "vgg19-dcbb9e9d.pth"
@@ -58,7 +59,7 @@ def resolve(choice: str, digest: Callable[[Path], str] = file_digest) -> Weights
     if choice in ("auto", "imagenet") and imagenet_path().is_file():
         return _imagenet(digest)
     if choice == "imagenet":
-        raise UnavailableError(f"weights: {imagenet_path()} is not there; {FETCH_HINT}")
+        raise UnavailableError(f"weights: {shown(imagenet_path())} is not there; {FETCH_HINT}")
     if choice in ("auto", "compact"):
         note = "the small network shipped with nst-pipeline"
         if choice == "auto":
@@ -66,10 +67,10 @@ def resolve(choice: str, digest: Callable[[Path], str] = file_digest) -> Weights
         return Weights("compact", COMPACT_PATH, digest(COMPACT_PATH), note)
     path = Path(choice).expanduser()
     try:
-        return Weights(choice, path, digest(path), f"the file {path}")
+        return Weights(choice, path, digest(path), f"the file {shown(path)}")
     except OSError as error:
         raise UnavailableError(
-            f"weights: {path}: {error.strerror}; give auto, imagenet, compact, "
+            f"weights: {shown(path)}: {error.strerror}; give auto, imagenet, compact, "
             "or the path of a .pth or .safetensors file"
         ) from error
 
@@ -79,7 +80,7 @@ def _imagenet(digest: Callable[[Path], str]) -> Weights:
     sha256 = digest(path)
     if not sha256.startswith(IMAGENET_DIGEST):
         raise UnavailableError(
-            f"weights: {path}: damaged (its SHA-256 starts with {sha256[:8]}, not "
+            f"weights: {shown(path)}: damaged (its SHA-256 starts with {sha256[:8]}, not "
             f"{IMAGENET_DIGEST}); delete it, then {FETCH_HINT}"
         )
     return Weights("imagenet", path, sha256, "torchvision VGG19_Weights.IMAGENET1K_V1")

@@ -158,17 +158,18 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
     chosen, problems = [], []
     for name in names:
         places = (Path(name).absolute(), config.inbox / name)
-        found = [path for path in known if path in places] or [
-            path for path in known if path.name == Path(name).name and "/" not in name
+        texts = {shown(place) for place in places}  # a name may be copied from what was printed
+        found = [path for path in known if shown(path) in texts] or [
+            path for path in known if shown(path.name) == shown(name)
         ]
         if len(found) == 1:
             chosen.append(found[0])
         elif found:
             several = ", ".join(shown(path) for path in found)
-            problems.append(f"{name}: several files: {several}; give more of the path")
+            problems.append(f"{shown(name)}: several files: {several}; give more of the path")
         else:
             some = ", ".join(shown(path.name) for path in known[:5]) or "none"
-            problems.append(f"{name}: no such file there; known: {some}")
+            problems.append(f"{shown(name)}: no such file there; known: {some}")
     if problems:
         raise UsageError("\n".join(problems))
     return chosen

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from nst_pipeline.files import shown
+from nst_pipeline.files import as_text, shown
 from nst_pipeline.jobs.job import Job
 
 Format = Literal["auto", "human", "json", "journald"]
@@ -20,7 +20,7 @@ PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logg
 
 def about(job: Job) -> dict[str, str]:
     """Return the ``extra`` of a record that is about a job."""
-    return {"job": job.key[:12], "content": shown(job.content.path), "style": job.style.name}
+    return {"job": job.key[:12], "content": as_text(job.content.path), "style": job.style.name}
 
 
 def set_up(kind: Format, level: str = "info") -> None:
@@ -79,7 +79,8 @@ class _Json(logging.Formatter):
 
 
 def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    text = record.getMessage()
+    # Names were made fit for a line where the message was made; this is for all other text.
+    text = "\n".join(map(shown, record.getMessage().split("\n")))
     if job := getattr(record, "job", None):
         text += f" [{job}]"
     if record.exc_info:

@@ -5,6 +5,8 @@ import os
 import socket
 import time
 
+from nst_pipeline.files import shown
+
 EXTENSION_SECONDS = 120
 """How long a slow start or stop may be silent."""
 
@@ -23,10 +25,10 @@ class Notifier:
         self._last = self._extended = 0.0
 
     def tell(self, **assignments: object) -> None:
-        """Send some assignments, such as ``READY=1``."""
+        """Send some assignments, such as ``READY=1``; no value can pass for another assignment."""
         if not self._address:
             return
-        text = "\n".join(f"{name}={value}" for name, value in assignments.items())
+        text = "\n".join(f"{name}={shown(value)}" for name, value in assignments.items())
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.sendto(text.encode("utf-8", "backslashreplace"), self._address)
 

@@ -38,6 +38,7 @@ class Reporter(Observer):
         self._file = StatusFile(config.state)
         self._metrics = _metrics(config)
         self._queue = self._backlog = self._arriving = 0
+        self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping = "", False
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -87,6 +88,9 @@ class Reporter(Observer):
         self._notifier.alive()
         self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
+        counts = plan.passed_over.counts()
+        self._file.set(now=counts != self._passed_over, passed_over=counts)
+        self._passed_over = counts
         self._count()
         if plan.todo or plan.arriving or not self._state:
             self._file.write()
@@ -125,7 +129,7 @@ class Reporter(Observer):
     def planned(self, plan: Plan) -> None:
         """Report how much there is to do."""
         if plan.todo:
-            log.info("%d jobs to do with weights %s", len(plan.todo), plan.weights.id)
+            log.info("%d jobs to do with weights %s", len(plan.todo), shown(plan.weights.id))
         self._reported.clear()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
@@ -145,17 +149,17 @@ class Reporter(Observer):
             "job": (record.key or "")[:12], "content": record.content.path,
             "style": record.style.name,
         }  # fmt: skip
-        name = f"{record.content.path} in {record.style.name}"
+        name = f"{shown(record.content.path)} in {record.style.name}"
         if record.error:
             self._failed(record, extra)
         elif record.output and record.duplicate_of:
-            log.info("done %s -> %s, as %s", name, record.output.path, record.duplicate_of,
-                     extra=extra)  # fmt: skip
+            log.info("done %s -> %s, as %s", name, shown(record.output.path),
+                     shown(record.duplicate_of), extra=extra)  # fmt: skip
         elif record.output and record.losses:
             start, end = record.losses["start"].total, record.losses["end"].total
             log.info(
                 "done %s -> %s in %.1f s, loss %.4g -> %.4g",
-                name, record.output.path, record.seconds, start, end, extra=extra,
+                name, shown(record.output.path), record.seconds, start, end, extra=extra,
             )  # fmt: skip
         for note in record.notes:
             if note not in self._noted:
@@ -171,7 +175,8 @@ class Reporter(Observer):
         # A file that fails for all styles alike is told once.
         reported = (record.content.path, record.error.reason)
         if reported not in self._reported:
-            log.error("failed %s: %s", record.content.path, record.error.reason, extra=extra)
+            name = shown(record.content.path)
+            log.error("failed %s: %s", name, shown(record.error.reason), extra=extra)
             if record.error.trace:
                 log.debug("%s", record.error.trace, extra=extra)
         self._reported.add(reported)

@@ -153,5 +153,6 @@ def _covering(folders: list[Path]) -> list[Path]:
 
 def _escaped(text: str) -> str:
     """Return a path as a unit file holds it."""
-    text = text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
-    return f'"{text}"' if " " in text else text
+    # What `shown` escapes, systemd reads: a line's end in a name must not begin a setting.
+    text = shown(text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"'))
+    return f'"{text}"' if {" ", "\\"} & set(text) else text

@@ -11,7 +11,8 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
-from nst_pipeline.files import free_bytes, shown
+from nst_pipeline.files import as_text, free_bytes, shown
+from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
@@ -36,6 +37,8 @@ class Status:
         paused: whether a pause was asked for.
         queue: jobs queued or at work.
         arriving: files that still change.
+        passed_over: numbers of files that are not painted: ``by_name`` for being no pictures,
+            ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         current: the job at work, with its iteration and its loss.
         done: jobs done, ever.
         failed: files given up.
@@ -59,6 +62,7 @@ class Status:
     paused: bool = False
     queue: int = 0
     arriving: int = 0
+    passed_over: dict[str, int] = field(default_factory=dict)
     current: dict[str, Any] | None = None
     done: int = 0
     failed: int = 0
@@ -141,6 +145,7 @@ def read_status(config: Config) -> Status:
         paused=is_paused(config.state),
         queue=known.pop("queue") + live.get("backlog", 0),
         arriving=live.get("arriving", 0),
+        passed_over=live.get("passed_over", {}),
         current=live.get("current"),
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
@@ -161,7 +166,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
         failures = [
-            {"source": shown(one.source), "place": shown(one.place), "reason": one.reason,
+            {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
              "time": one.time}
             for one in ledger.files.failed()
         ]  # fmt: skip
@@ -187,19 +192,21 @@ def lines(status: Status) -> Iterator[str]:
     if status.current:
         now = status.current
         yield (
-            f"job        {Path(now['content']).name} in {now['style']}: iteration "
+            f"job        {shown(Path(now['content']).name)} in {now['style']}: iteration "
             f"{now['iteration']} of {now['iterations']}, loss {now['loss']:.4g}"
         )
     yield f"queue      {status.queue} jobs, {status.arriving} files still arriving"
+    if status.passed_over:
+        yield f"passed     {PassedOver(**status.passed_over, notes=[])}"
     yield (
         f"jobs       {status.done} done, {status.failed} files failed, {status.cancelled} "
         f"cancelled; {status.jobs_last_hour} done in the last hour"
     )
     for failure in status.failures[-5:]:
-        yield f"failed     {failure['reason']}; now {failure['place']}"
+        yield f"failed     {shown(failure['reason'])}; now {shown(failure['place'])}"
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
-        yield f"error      {when} {status.last_error['reason']}"
+        yield f"error      {when} {shown(status.last_error['reason'])}"
     if status.device:
         memory = f", {_megabytes(status.memory_bytes)}" if status.memory_bytes else ""
         yield f"device     {status.device}{memory}"

@@ -35,6 +35,7 @@ from nst_pipeline.engine.styles import AnyStyle, StyleSet, StyleTargets, regions
 from nst_pipeline.engine.targets import TargetCache
 from nst_pipeline.engine.tiles import TILE_SIZE, TileMode, Tiling
 from nst_pipeline.errors import DeviceLostError, OutOfMemoryError
+from nst_pipeline.files import shown
 
 Mask = NDArray[Any]
 """(H, W), uint8: 255 is painted, 0 is not."""
@@ -124,7 +125,7 @@ class StyleTransfer:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"device: {self.device}: no memory is left for the network {weights.path}; "
+                f"device: {self.device}: no memory is left for the network {shown(weights.path)}; "
                 "give another device, or wait until others free this one"
             ) from error
 

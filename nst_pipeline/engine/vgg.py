@@ -19,7 +19,7 @@ from nst_pipeline.config.recipe import LAYER_NAMES, STYLE_LAYER_NAMES, Padding, 
 from nst_pipeline.config.weights import IMAGENET_DIGEST, imagenet_path
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import CannotCreateError, OutputError, UnavailableError
-from nst_pipeline.files import ensure_folder, publish
+from nst_pipeline.files import ensure_folder, publish, shown
 
 TIMEOUT_SECONDS = 10.0
 """How long a download may take to connect, and then to send anything at all."""
@@ -78,8 +78,8 @@ def _convolution(state: dict[str, Tensor], name: str, path: Path, padding: Paddi
             raise ValueError(f"{name} has the shape {tuple(weight.shape)}")
     except (KeyError, ValueError) as error:
         raise UnavailableError(
-            f"weights: {path}: not a VGG-19 ({error}); expected keys like features.0.weight or "
-            "conv1_1.weight with 3 x 3 kernels"
+            f"weights: {shown(path)}: not a VGG-19 ({error}); expected keys like "
+            "features.0.weight or conv1_1.weight with 3 x 3 kernels"
         ) from error
     layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=padding)
     assert layer.bias is not None
@@ -99,9 +99,11 @@ def _load_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, UnpicklingError) as e:
         reason = (str(e) or "it is empty").splitlines()[0]
-        raise UnavailableError(f"weights: {path}: not a state dict: {reason}") from e
+        raise UnavailableError(f"weights: {shown(path)}: not a state dict: {reason}") from e
     if not isinstance(state, dict):
-        raise UnavailableError(f"weights: {path}: holds {type(state).__name__}, not a state dict")
+        raise UnavailableError(
+            f"weights: {shown(path)}: holds {type(state).__name__}, not a state dict"
+        )
     return {_paper_key(key): value for key, value in state.items()}
 
 
@@ -148,7 +150,7 @@ def fetch_imagenet(url: str | None = None, on_progress: OnBytes | None = None) -
     except UnavailableError as error:
         raise UnavailableError(
             f"weights: {url}: {error}; nothing was kept. Try again, give the url of a mirror, or "
-            f"copy the file to {path}"
+            f"copy the file to {shown(path)}"
         ) from error
     return path
 

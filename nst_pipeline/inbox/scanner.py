@@ -8,9 +8,10 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from types import MappingProxyType
 
 from nst_pipeline.errors import UsageError
 from nst_pipeline.files import shown, signature
@@ -22,11 +23,46 @@ from nst_pipeline.inbox.companions import (
     named_with_companions,
     with_companions,
 )
+from nst_pipeline.inbox.kinds import SYSTEM_FOLDERS, is_no_picture, is_outbox
 from nst_pipeline.inbox.mounts import inbox_gone, is_network
 
 log = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = tuple(IMAGE_SUFFIXES)
+NOTES = 10
+"""How many files are named of those that a search passes over, and people may wonder about."""
+
+Excluded = Mapping[Path, str]
+"""Files and folders to pass over, each with what is to be said of it; empty text: nothing."""
+
+
+@dataclass
+class PassedOver:
+    """What a search passed over.
+
+    Attributes:
+        by_name: files that are no pictures by their names.
+        links: symbolic links to folders or out of the folder that is searched.
+        results: what earlier runs made, where the outbox is searched.
+        notes: of what people may wonder about, a line each.
+    """
+
+    by_name: int = 0
+    links: int = 0
+    results: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers; empty if there is nothing to tell."""
+        found = {"by_name": self.by_name, "links": self.links, "results": self.results}
+        return found if any(found.values()) else {}
+
+    def __str__(self) -> str:
+        """Return the numbers, for people; empty if there is nothing to tell."""
+        files = f"{self.by_name} files that are no pictures by name" if self.by_name else ""
+        links = f"{self.links} links to folders or out of the inbox" if self.links else ""
+        results = f"{self.results} results of earlier runs" if self.results else ""
+        return ", ".join(filter(None, (files, links, results)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +93,9 @@ class SourceFile:
 
 
 def find(
-    paths: list[Path], ignore: tuple[str, ...] = (), excluded: tuple[Path, ...] = ()
+    paths: list[Path],
+    ignore: tuple[str, ...] = (),
+    excluded: Excluded = MappingProxyType({}),
 ) -> list[SourceFile]:
     """Return the files to paint in the order of ``paths`` and of their names, each once.
 
@@ -72,9 +110,11 @@ def find(
         InboxGoneError: one of them is a folder that cannot be read.
     """
     files: dict[str, ListedFile] = {}
+    passed = PassedOver()
     for path in paths:
-        for file in list_files(path, ignore, excluded):
+        for file in list_files(path, ignore, excluded, passed):
             files.setdefault(file.path, file)
+    _tell(passed.notes)
     return [
         _source(file, _own_signature(file), companions)
         for file, companions in with_companions(files.values())
@@ -82,17 +122,23 @@ def find(
 
 
 def list_files(
-    root: Path, ignore: tuple[str, ...], excluded: tuple[Path, ...], is_inbox: bool = False
+    root: Path,
+    ignore: tuple[str, ...],
+    excluded: Excluded,
+    passed: PassedOver,
+    is_inbox: bool = False,
 ) -> Iterator[ListedFile]:
     """List the files of a folder and its subfolders, or the file ``root`` and its companions.
 
-    Left out of a folder are hidden files, those that ``ignore`` and ``excluded`` name, and symbolic
-    links to folders or out of it. A subfolder that cannot be read is logged and left out.
+    Left out of a folder are hidden files, those that ``ignore`` and ``excluded`` name, those whose
+    names say that they are no pictures, the system's folders, symbolic links to folders or out of
+    it, subfolders that cannot be read, and unless it is the inbox, outboxes of earlier runs.
 
     Args:
         root: the folder or file.
-        ignore: shell patterns of file names.
+        ignore: shell patterns of file names, in any case.
         excluded: absolute paths.
+        passed: told of what is left out.
         is_inbox: whether ``root`` has to be a folder; one that is not there may come back.
 
     Raises:
@@ -105,11 +151,11 @@ def list_files(
         for path in named_with_companions(root):
             yield ListedFile(str(path.absolute()), PurePath(), root.parent, _status(path))
         return
-    names = _matching(ignore)
-    places = frozenset(str(path) for path in excluded)
     try:
-        walk = _walk(root.absolute(), PurePath(), os.path.realpath(root), names, places)
-        for entry, folder in walk:
+        search = _Search(
+            os.path.realpath(root), _matching(ignore), _real(excluded), passed, is_inbox
+        )
+        for entry, folder in search.walk(root.absolute(), PurePath()):
             try:
                 status = entry.stat()
             except OSError as error:
@@ -121,25 +167,89 @@ def list_files(
         raise inbox_gone(root, error) from error
 
 
-def _walk(
-    folder: Path, relative: PurePath, root: str, ignore: re.Pattern[str], excluded: frozenset[str]
-) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
-    """List the entries to paint of a folder, each with its folder relative to the first."""
-    with os.scandir(folder) as scan:
-        entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
-    for entry in entries:
-        if entry.name.startswith(".") or ignore.match(entry.name) or entry.path in excluded:
-            continue
-        # A folder that is named like an image is a mistake to report, not a place to search.
-        if entry.is_dir(follow_symlinks=False) and not entry.name.lower().endswith(IMAGE_ENDINGS):
-            try:
-                yield from _walk(Path(entry.path), relative / entry.name, root, ignore, excluded)
-            except FileNotFoundError:
-                continue  # taken away since its parent was read
-            except OSError as error:
-                log.warning("%s: cannot be searched: %s", shown(entry.path), error.strerror)
-        elif not entry.is_symlink() or _stays_in(entry.path, root):
-            yield entry, relative
+@dataclass(frozen=True)
+class _Search:
+    """A search of a folder.
+
+    Attributes:
+        root: its real path.
+        ignore: the names to pass over.
+        excluded: the real paths to pass over, with what is to be said of them.
+        passed: told of what is passed over.
+        is_inbox: whether outboxes of earlier runs in it are searched like any folder.
+    """
+
+    root: str
+    ignore: re.Pattern[str]
+    excluded: Mapping[str, str]
+    passed: PassedOver
+    is_inbox: bool
+
+    def walk(
+        self, folder: Path, relative: PurePath
+    ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
+        """List the entries to paint of a folder, each with its folder relative to the first."""
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+        is_below = relative.parts and not self.is_inbox
+        if is_below and is_outbox(folder, {entry.name for entry in entries}):
+            self._note(f"{shown(folder)}: the outbox of an earlier run, passed over; name it to "
+                       "have it painted")  # fmt: skip
+            return
+        real = f"{self.root}/{relative}" if relative.parts else self.root
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if (note := self.excluded.get(f"{real}/{entry.name}")) is not None:
+                self._note(note)
+            # A folder that is named like an image is a mistake to report, not one to search.
+            elif entry.is_dir(follow_symlinks=False) and not _is_like_image(entry.name):
+                yield from self._walk_into(entry, relative)
+            elif self.ignore.match(entry.name) or is_no_picture(entry.name):
+                self.passed.by_name += 1
+            elif entry.is_symlink() and not _stays_in(entry.path, self.root):
+                self.passed.links += 1
+                self._note(f"{shown(entry.path)}: a link to a folder or out of the folder that is "
+                           "searched, passed over; put the file itself there")  # fmt: skip
+            else:
+                yield entry, relative
+
+    def _walk_into(
+        self, entry: "os.DirEntry[str]", relative: PurePath
+    ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
+        if self.ignore.match(entry.name) or entry.name.lower() in SYSTEM_FOLDERS:
+            return
+        try:
+            yield from self.walk(Path(entry.path), relative / entry.name)
+        except FileNotFoundError:
+            pass  # taken away since its parent was read
+        except OSError as error:
+            self._note(f"{shown(entry.path)}: cannot be searched: {error.strerror}")
+
+    def _note(self, note: str) -> None:
+        if note:
+            self.passed.notes.append(note)
+
+
+def _is_like_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
+def _real(excluded: Excluded) -> dict[str, str]:
+    """Return real paths: of what is excluded, and should it be a link, of the link too."""
+    found = {}
+    for path, note in excluded.items():
+        found[os.path.realpath(path)] = note
+        found[os.path.join(os.path.realpath(path.parent), path.name)] = note  # noqa: PTH118
+    return found
+
+
+def _tell(notes: list[str]) -> None:
+    """Log some notes, not too many."""
+    for note in notes[:NOTES]:
+        log.warning("%s", note)
+    if len(notes) > NOTES:
+        log.warning("and %d more like these", len(notes) - NOTES)
 
 
 def _stays_in(link: str, root: str) -> bool:
@@ -171,8 +281,9 @@ def _source(file: ListedFile, own: str | None, companions: tuple[Companion, ...]
 
 @functools.lru_cache(maxsize=8)
 def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """Return one expression for many shell patterns; none of them: it matches nothing."""
-    return re.compile("|".join(fnmatch.translate(p) for p in patterns) or r"(?!)", re.DOTALL)
+    """Return one expression for many shell patterns, in any case; of none, what matches nothing."""
+    expression = "|".join(fnmatch.translate(p) for p in patterns) or r"(?!)"
+    return re.compile(expression, re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -185,12 +296,14 @@ class Scan:
         unstable: files that changed too recently.
         finished: folder and stem of the files that nothing is left to do for.
         wait_seconds: when the next of ``unstable`` may be stable; None: there is none.
+        passed_over: what is not painted.
     """
 
     stable: list[SourceFile] = field(default_factory=list)
     unstable: list[SourceFile] = field(default_factory=list)
     finished: list[tuple[PurePath, str]] = field(default_factory=list)
     wait_seconds: float | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 @contextlib.contextmanager
@@ -209,6 +322,7 @@ class Scanner:
     """Looks at folders again and again, and remembers since when each file has been the same.
 
     Attributes:
+        roots: what it looks at.
         known_as: what the files that are finished were called when they were set.
     """
 
@@ -216,7 +330,7 @@ class Scanner:
         self,
         roots: list[Path],
         ignore: tuple[str, ...],
-        excluded: tuple[Path, ...],
+        excluded: Excluded,
         settle_seconds: float,
         urgent: str = "",
         is_inbox: bool = False,
@@ -232,9 +346,10 @@ class Scanner:
             is_inbox: whether the roots are the inbox and not what somebody named; as `list_files`
                 takes it.
         """
-        self._roots, self._ignore, self._excluded = roots, ignore, excluded
+        self.roots, self._ignore, self._excluded = roots, ignore, excluded
         self._settle_seconds, self._urgent, self._is_inbox = settle_seconds, urgent, is_inbox
         self._since: dict[str, tuple[str, float]] = {}
+        self._noted: set[str] = set()
         self._finished: dict[str, str] = {}
         self.known_as = ""
         # Where others write, their clock is not ours, and only watching tells a file's age.
@@ -244,8 +359,8 @@ class Scanner:
         """Replace the files that nothing is left to do for.
 
         Args:
-            finished: their signatures, by their paths as `shown`. One that has companions by now is
-                looked at again.
+            finished: their signatures, by their paths. One that has companions by now is looked at
+                again.
             known_as: what to call them, so that the caller sees whether they are still the right
                 ones.
         """
@@ -254,7 +369,7 @@ class Scanner:
     def add_finished(self, found: SourceFile) -> None:
         """Leave a file out from now on, until it or a companion changes."""
         if found.signature:
-            self._finished[shown(found.path)] = found.signatures
+            self._finished[str(found.path)] = found.signatures
 
     def age_seconds(self, found: SourceFile) -> float:
         """Return how long a file has been the same, as far as can be told."""
@@ -281,10 +396,11 @@ class Scanner:
         ages: list[float] = []
         seen: dict[str, tuple[str, float]] = {}
         now = time.monotonic()
-        for file, companions in with_companions(self._files()):
+        passed = PassedOver()
+        for file, companions in with_companions(self._files(passed)):
             own = _own_signature(file)
             whole = combined_signature(own, companions)
-            if own and self._finished and self._finished.get(shown(file.path)) == whole:
+            if own and self._finished.get(file.path) == whole:
                 finished.append((file.folder, PurePath(file.path).stem))
                 continue
             if file.path in seen:
@@ -302,11 +418,17 @@ class Scanner:
         self._since = seen
         stable.sort(key=self._rank)
         wait = max(0.0, self._settle_seconds - max(ages)) if ages else None
-        return Scan(stable, unstable, finished, wait)
+        self._tell_once(passed.notes)
+        return Scan(stable, unstable, finished, wait, passed)
 
-    def _files(self) -> Iterator[ListedFile]:
-        for root in self._roots:
-            yield from list_files(root, self._ignore, self._excluded, self._is_inbox)
+    def _files(self, passed: PassedOver) -> Iterator[ListedFile]:
+        for root in self.roots:
+            yield from list_files(root, self._ignore, self._excluded, passed, self._is_inbox)
+
+    def _tell_once(self, notes: list[str]) -> None:
+        """Log what the scan before did not find."""
+        _tell([note for note in dict.fromkeys(notes) if note not in self._noted])
+        self._noted = set(notes)
 
     def _rank(self, found: SourceFile) -> tuple[bool, int]:
         return not self.is_urgent(found), found.arrived_ns

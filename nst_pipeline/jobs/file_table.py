@@ -6,17 +6,34 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nst_pipeline.errors import ImageError, NotReadyError
-from nst_pipeline.files import changed_ns, shown, signature
+from nst_pipeline.files import changed_ns, signature
 from nst_pipeline.jobs.schema import transaction
 
 RACY_NS = 2_000_000_000
 """Within the clock's resolution a file can change again without its signature changing."""
 
-Known = dict[str, tuple[str, str, str | None]]
-"""Signature, SHA-256, and why it is no picture, by path as text."""
+
+class KnownFile(NamedTuple):
+    """What is remembered of a file.
+
+    Attributes:
+        signature: that it had.
+        sha256: of its bytes; empty if it is no picture.
+        problem: why it is none; None: it is one, as far as anybody looked.
+        terms: digest of all but the file that decided on the problem.
+    """
+
+    signature: str
+    sha256: str
+    problem: str | None
+    terms: str
+
+
+Known = dict[bytes, KnownFile]
+"""What is remembered of files, by their paths."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +83,13 @@ class FileTable:
 
     def known(self, paths: list[Path]) -> Known:
         """Return what is remembered of some files, for `digest`."""
-        names = [shown(path) for path in paths]
+        names = [os.fsencode(path) for path in paths]
         rows = self._database.execute(
-            "SELECT path, facts, sha256, problem FROM files WHERE path IN "
+            "SELECT path, facts, sha256, problem, terms FROM files WHERE path IN "
             f"({', '.join('?' * len(names))})",
             names,
         )
-        return {name: tuple(rest) for name, *rest in rows}
+        return {name: KnownFile(*rest) for name, *rest in rows}
 
     def digest(
         self,
@@ -80,28 +97,30 @@ class FileTable:
         compute: Callable[[Path], str],
         seen: str | None = None,
         known: Known | None = None,
+        terms: str = "",
     ) -> str:
         """Return the SHA-256 of a file, computed only if the file changed since the last time.
 
-        Whatever ``compute`` raises is passed on. That a file is no picture is remembered, but
-        not what may pass (`NotReadyError`).
+        Whatever ``compute`` raises is passed on. That a file is no picture is remembered for as
+        long as the terms are the same, but not what may pass (`NotReadyError`).
 
         Args:
             path: the file.
             compute: computes it, of a file of the signature ``seen`` alone.
             seen: the signature that the file was seen with; by default the one that it has now.
             known: what `known` gave, where many files are asked for.
+            terms: digest of all but the file that decides whether it is a picture.
         """
         try:
             seen = seen or signature(path.stat())
         except OSError:
             return compute(path)  # it knows best how to say why the file cannot be read
-        name = shown(path)
-        row = (self.known([path]) if known is None else known).get(name)
-        if row is not None and row[0] == seen:
-            if row[2] is not None:
-                raise ImageError(row[2])
-            return row[1]
+        row = (self.known([path]) if known is None else known).get(os.fsencode(path))
+        if row is not None and row.signature == seen:
+            if row.problem is None:
+                return row.sha256
+            if row.terms == terms:
+                raise ImageError(row.problem)
         sha256, problem = "", None
         try:
             sha256 = compute(path)
@@ -110,24 +129,26 @@ class FileTable:
         except ImageError as error:
             problem = error
         if time.time_ns() - changed_ns(seen) > RACY_NS:
-            self._remember(name, seen, sha256, str(problem) if problem else None)
+            self._remember(path, seen, sha256, str(problem) if problem else None, terms)
         if problem:
             raise problem
         return sha256
 
-    def _remember(self, name: str, seen: str, sha256: str, problem: str | None) -> None:
+    def _remember(
+        self, path: Path, seen: str, sha256: str, problem: str | None, terms: str
+    ) -> None:
         self._database.execute(
-            "INSERT OR REPLACE INTO files (path, facts, sha256, problem) VALUES (?, ?, ?, ?)",
-            (name, seen, sha256, problem),
+            "INSERT OR REPLACE INTO files (path, facts, sha256, problem, terms) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (os.fsencode(path), seen, sha256, problem, terms),
         )
 
     # What is finished
 
     def finished(self, plan: str) -> dict[str, str]:
-        """Return the signatures, by path as text, of the files ``plan`` has nothing left for."""
-        return dict(
-            self._database.execute("SELECT path, facts FROM files WHERE settled = ?", (plan,))
-        )
+        """Return the signatures, by path, of the files that ``plan`` has nothing left for."""
+        rows = self._database.execute("SELECT path, facts FROM files WHERE settled = ?", (plan,))
+        return {os.fsdecode(path): seen for path, seen in rows}
 
     def finish(self, files: Iterable[tuple[Path, str, str]]) -> None:
         """Record that nothing is left to do for files: each path, signature, and plan's digest.
@@ -139,16 +160,19 @@ class FileTable:
             self._database.executemany(
                 "UPDATE files SET settled = ?1 "
                 "WHERE path = ?2 AND facts = ?3 AND settled IS NOT ?1",
-                ((plan, shown(path), seen) for path, seen, plan in files),
+                ((plan, os.fsencode(path), seen) for path, seen, plan in files),
             )
 
     def reject(self, path: Path, seen: str, problem: str) -> None:
-        """Remember why a file of a signature cannot be painted."""
-        self._remember(shown(path), seen, "", problem)
+        """Remember why a file of a signature was given up, so that `finish` can leave it out.
+
+        It may be for want of another file, so whoever looks at it again is not told that reason.
+        """
+        self._remember(path, seen, "", problem, "")
 
     def forget(self, path: Path) -> None:
         """Have a file looked at and read again."""
-        self._database.execute("DELETE FROM files WHERE path = ?", (shown(path),))
+        self._database.execute("DELETE FROM files WHERE path = ?", (os.fsencode(path),))
 
     # Sources on their way out
 
@@ -191,6 +215,12 @@ class FileTable:
             FailedSource(Path(os.fsdecode(source)), Path(os.fsdecode(place)), *rest)
             for source, place, *rest in rows
         ]
+
+    def forgive_left(self, source: Path) -> None:
+        """Forget that a source was given up, if it was left where it was: it is painted by now."""
+        self._database.execute(
+            "DELETE FROM failures WHERE source = ?1 AND place = ?1", (os.fsencode(source),)
+        )
 
     def forgive(self, source: Path) -> None:
         """Forget that a source was given up."""

@@ -192,6 +192,26 @@ class Candidate(NamedTuple):
         """Return the job."""
         return Job(self.content, *self.template, Path(self.output))
 
+    def may_be_at(self, place: str, outbox: Path) -> bool:
+        """Tell whether a place for the output is what the settings say, be it not the only one.
+
+        Other contents beside this one, and the paths that were named, decide about the folder and
+        whether the suffix is a part of the name; both may have been others when it was painted.
+        """
+        if place == self.output:
+            return True
+        path, name = self.content.path, self.template.names()
+        ends = [f"/{name(path.stem)}", f"/{name(path.name)}"]
+        folders = [PurePath(place.removesuffix(end)) for end in ends if place.endswith(end)]
+        return any(
+            folder.is_relative_to(outbox) and _ends(path.parent, folder.relative_to(outbox))
+            for folder in folders
+        )
+
+
+def _ends(folder: PurePath, end: PurePath) -> bool:
+    return not end.parts or folder.parts[-len(end.parts) :] == end.parts
+
 
 def _deciding(content: str, how: Job | JobTemplate) -> dict[str, Any]:
     """Return everything that decides an output's bytes, but the machine.

@@ -57,13 +57,18 @@ class JobTable:
         """Return all jobs that some files were ever the content of, by the files' names."""
         found: dict[bytes, dict[Key, EntrySummary]] = {os.fsencode(s): {} for s in sources}
         rows = self._database.execute(
-            "SELECT source, style, key, id, content, state, attempts, next_try, poison, final "
-            f"FROM jobs WHERE source IN ({_marks(found)})",
+            "SELECT source, style, key, id, content, state, attempts, next_try, poison, output, "
+            f"final FROM jobs WHERE source IN ({_marks(found)})",
             list(found),
         )
         for source, style, key, job, content, state, *rest in rows:
             found[source][style, key] = EntrySummary(job, content, JobState(state), *rest)
         return found
+
+    def results(self) -> list[tuple[Path, Path]]:
+        """Return where the outputs of all jobs went that ever made one, each with its source."""
+        rows = self._database.execute("SELECT final, source FROM jobs WHERE final IS NOT NULL")
+        return [(Path(os.fsdecode(final)), Path(os.fsdecode(source))) for final, source in rows]
 
     def queued_sources(self, sources: list[Path]) -> set[Path]:
         """Return those of some files that have a job in the queue."""

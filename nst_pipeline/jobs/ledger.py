@@ -67,7 +67,7 @@ class Ledger:
 
     @classmethod
     def to_read(cls, path: Path) -> "Ledger | None":
-        """Open a ledger to read it beside whoever writes it; None: there is none of our version.
+        """Open a ledger to read it beside whoever writes it; None: there is none we understand.
 
         Raises:
             CannotCreateError: it cannot be opened.
@@ -80,7 +80,7 @@ class Ledger:
             version = schema.version(database)
         except sqlite3.Error as error:
             raise CannotCreateError(f"{shown(path)}: cannot be read: {error}") from error
-        if version != schema.VERSION:
+        if version not in schema.MIGRATED:
             database.close()
             return None
         ledger = cls.__new__(cls)

@@ -1,15 +1,18 @@
 """What there is to do: the inbox x the styles, less what the ledger knows to be finished."""
 
+import functools
 import itertools
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nst_pipeline.config.pipeline import Config
+from nst_pipeline import __version__, images
+from nst_pipeline.config.pipeline import Config, Limits
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.digests import bytes_digest, digest, file_digest
 from nst_pipeline.errors import (
@@ -18,10 +21,11 @@ from nst_pipeline.errors import (
     ImageError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.images.animation import extra_path
 from nst_pipeline.images.decoding import decode, identify
 from nst_pipeline.inbox.companions import by_kind
 from nst_pipeline.inbox.reading import read
-from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, uncollected
+from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import Ledger
@@ -31,6 +35,10 @@ T = TypeVar("T")
 
 CHUNK = 256
 """Files that are looked at together, and new contents that `WATCH` takes up at a time."""
+DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
+"""Distributions that decide, by being there and by their version, what can be decoded."""
+EXTRAS = (".steps", ".gif", ".webp")
+"""What follows the stem of a result in the names of the folder and the files beside it."""
 KEPT_BYTES = 64 * 2**20
 """Bytes of new contents that stay in memory until they are painted, so that none is read twice."""
 
@@ -124,8 +132,10 @@ class Plan:
     Attributes:
         weights: the network's weights.
         styles: with their recipes.
+        terms: digest of all but a file itself that decides whether it is a picture.
         digest: of all that decides the outputs but the contents.
         todo: jobs to do, all styles of a content before the next.
+        copied: outputs of ``todo`` that are there already, only not where the settings say.
         done: those whose output is there already, in the same order.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
@@ -133,6 +143,7 @@ class Plan:
         stale: queued jobs of the same sources of which nothing would be made now, such as those of
             older bytes.
         attempts: at the jobs to do of a content, by its path.
+        passed_over: what the scan passed over.
         more: how many stable files there are beyond those of the plan.
         read_ahead: bytes of contents that were read just now, `KEPT_BYTES` at most.
         seconds: what it took to find out.
@@ -140,14 +151,17 @@ class Plan:
 
     weights: Weights
     styles: list[PlannedStyle]
+    terms: str
     digest: str
     todo: list[Job] = field(default_factory=list)
+    copied: set[Path] = field(default_factory=set)
     done: list[Done] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     arriving: list[SourceFile] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
     attempts: Counter[Path] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     more: int = 0
     read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(KEPT_BYTES))
     seconds: float = 0.0
@@ -157,15 +171,33 @@ def make_scanner(
     config: Config, paths: list[Path] | None = None, settle_seconds: float | None = None
 ) -> Scanner:
     """Return a scanner of the inbox, or of ``paths``; by default with the settings' patience."""
-    styles = (path for style in config.styles.values() for path in style.paths())
     return Scanner(
         paths or [config.inbox],
-        config.ignore,
-        (*config.excluded, *styles),
+        config.ignored,
+        excluded(config, are_named=bool(paths)),
         config.watch.settle_seconds if settle_seconds is None else settle_seconds,
         "" if paths else config.watch.urgent,
         is_inbox=not paths,
     )
+
+
+def excluded(config: Config, are_named: bool) -> dict[Path, str]:
+    """Return what is not painted where it lies among the contents, and what to say of it.
+
+    Args:
+        config: the settings.
+        are_named: whether somebody named the files and folders to paint, in place of the inbox.
+    """
+    places = dict.fromkeys(config.excluded, "")
+    if are_named:
+        places[config.outbox] = f"{shown(config.outbox)}: the outbox, passed over"
+    for name, style in config.styles.items():
+        for path in style.paths():
+            places[path] = (
+                f"{shown(path)}: an image of the style {name}, so passed over; name it as a "
+                "picture to have it painted"
+            )
+    return places
 
 
 @uncollected()
@@ -198,11 +230,12 @@ def make_plan(
     """
     begun = time.monotonic()
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
-    styles = _styles(config, ledger, network)
-    plan = Plan(network, styles, _digest_of_plan(config, styles, network))
+    terms = _terms(config.limits)
+    styles = _styles(config, ledger, network, terms)
+    plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
-    scan = scan or scanner.scan()
+    scan = _without_results(scan or scanner.scan(), config, ledger, scanner.roots)
     plan.arriving.extend(scan.unstable)
     contents, more = _contents(plan, config, ledger, scan, policy)
     candidates = pair(
@@ -213,7 +246,7 @@ def make_plan(
         for content in some:
             items = list(itertools.islice(candidates, len(styles)))
             entries = known[os.fsencode(content.path)]
-            _sort(items, entries, ledger, plan, policy, force)
+            _sort(items, entries, ledger, plan, config.outbox, policy, force)
     if policy.retries:
         # What was tried before comes after all that was not: it may end the process again.
         plan.todo.sort(key=lambda job: plan.attempts[job.content.path])
@@ -221,7 +254,7 @@ def make_plan(
     for content in contents:
         if content.path not in wanted:
             plan.read_ahead.take(content.path)
-    return replace(plan, more=more, seconds=time.monotonic() - begun)
+    return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
@@ -229,6 +262,34 @@ def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
     known = f"{plan_digest} {ledger.fact('changed_by_hand') or ''}"
     if scanner.known_as != known:
         scanner.set_finished(ledger.files.finished(plan_digest), known)
+
+
+def _without_results(scan: Scan, config: Config, ledger: Ledger, roots: list[Path]) -> Scan:
+    """Return a scan without what earlier runs made, should the outbox itself be searched.
+
+    A result that somebody named is a picture like any other, unless its own source is named too:
+    then it was a pattern of the shell's that named both.
+    """
+    outbox = os.path.realpath(config.outbox)
+    if not any(f"{os.path.realpath(root)}/".startswith(f"{outbox}/") for root in roots):
+        return scan
+    real = functools.cache(os.path.realpath)
+    made: dict[tuple[str, str], set[Path]] = {}
+    for result, source in ledger.jobs.results():
+        for path in (result, *(extra_path(result, suffix) for suffix in EXTRAS)):
+            made.setdefault((real(path.parent), path.name), set()).add(source)
+    named = {root.absolute() for root in roots}
+
+    def is_content(found: SourceFile) -> bool:
+        path, folder = found.path, found.path.parent
+        places = (real(folder), path.name), (real(folder.parent), folder.name)
+        sources = set().union(*(made.get(place, ()) for place in places))
+        return sources.isdisjoint(named) if path in named else not sources
+
+    stable, unstable = (list(filter(is_content, some)) for some in (scan.stable, scan.unstable))
+    count = len(scan.stable) + len(scan.unstable) - len(stable) - len(unstable)
+    passed_over = replace(scan.passed_over, results=count)
+    return replace(scan, stable=stable, unstable=unstable, passed_over=passed_over)
 
 
 def _chunks(items: list[T]) -> Iterator[list[T]]:
@@ -282,11 +343,11 @@ def _content(
         plan.read_ahead.keep(path, data)
         return bytes_digest(data)
 
-    sha256 = ledger.files.digest(found.path, compute, found.signature, known)
+    sha256 = ledger.files.digest(found.path, compute, found.signature, known, plan.terms)
     if not by:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _digest(one.path, config, ledger, identify, one.signature))
+        kind: (one.path, _digest(one.path, config, ledger, identify, plan.terms, one.signature))
         for kind, one in by.items()
     }
     return Content(found, sha256, companions)
@@ -297,6 +358,7 @@ def _sort(
     known: dict[tuple[str, str], EntrySummary],
     ledger: Ledger,
     plan: Plan,
+    outbox: Path,
     policy: Policy,
     force: bool,
 ) -> None:
@@ -304,13 +366,17 @@ def _sort(
     for item in candidates:
         style = item.template.style
         entry = known.pop((style.name, item.key), None)
-        if entry and not force and _is_done(entry, policy):
+        is_finished = entry is not None and entry.state in FINISHED
+        if entry and not force and is_finished and _is_done(entry, item, outbox, policy):
             plan.done.append(Done(item.content, style, entry.id))
         elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy))):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
-            plan.attempts[item.content.path] += entry.attempts if entry else 0
+            if entry and not is_finished:
+                plan.attempts[item.content.path] += entry.attempts
+            if entry and is_finished and not force and _is_there(entry):
+                plan.copied.add(plan.todo[-1].output)
     plan.stale.extend(
         one.id
         for one in known.values()
@@ -320,11 +386,14 @@ def _sort(
     )
 
 
-def _is_done(entry: EntrySummary, policy: Policy) -> bool:
-    if entry.state not in FINISHED:
-        return False
-    is_there = entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
-    return policy.remembers or is_there
+def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy) -> bool:
+    """Tell whether a finished job's output was put where the settings say, and counts as there."""
+    is_at_place = item.may_be_at(os.fsdecode(entry.output), outbox)
+    return is_at_place and (policy.remembers or _is_there(entry))
+
+
+def _is_there(entry: EntrySummary) -> bool:
+    return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
 
 
 def _is_held(entry: EntrySummary, policy: Policy) -> bool:
@@ -335,9 +404,30 @@ def _is_held(entry: EntrySummary, policy: Policy) -> bool:
     return entry.state == JobState.CANCELLED
 
 
-def _digest_of_plan(config: Config, styles: list[PlannedStyle], network: Weights) -> str:
+def _terms(limits: Limits) -> str:
+    """Return the digest of all but a file itself that decides whether it is a picture."""
+    versions = [__version__, _program()]
+    for name in DECODERS:
+        try:
+            versions.append(version(name))
+        except PackageNotFoundError:
+            versions.append("")
+    return digest([limits.max_pixels, limits.max_bytes, versions])
+
+
+@functools.cache
+def _program() -> str:
+    """Return the digest of what decodes: it changes more often than the program's version."""
+    sources = sorted(Path(*images.__path__).glob("*.py"))
+    return digest([file_digest(path) for path in sources])
+
+
+def _digest_of_plan(
+    config: Config, styles: list[PlannedStyle], network: Weights, terms: str
+) -> str:
     return digest(
         [
+            terms,
             [[style.name, style.sha256, style.pixels] for style in styles],
             network.sha256,
             config.precision,
@@ -349,13 +439,13 @@ def _digest_of_plan(config: Config, styles: list[PlannedStyle], network: Weights
     )
 
 
-def _styles(config: Config, ledger: Ledger, network: Weights) -> list[PlannedStyle]:
+def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
     styles, problems = [], []
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
         for path in settings.paths():
             try:
-                digests[path] = _digest(path, config, ledger, decode)
+                digests[path] = _digest(path, config, ledger, decode, terms)
             except ImageError as error:
                 problems.append(f"styles.{name}: {error}")
         if problems:
@@ -374,13 +464,15 @@ Look = Callable[[bytes, str, int], object]
 """Refuses what is no image, by its bytes, its name and the pixels allowed."""
 
 
-def _digest(path: Path, config: Config, ledger: Ledger, look: Look, seen: str | None = None) -> str:
+def _digest(
+    path: Path, config: Config, ledger: Ledger, look: Look, terms: str, seen: str | None = None
+) -> str:
     """Return an image file's SHA-256, looked at the first time."""
 
     def compute(path: Path) -> str:
         return bytes_digest(_look(path, config, look, seen))
 
-    return ledger.files.digest(path, compute, seen)
+    return ledger.files.digest(path, compute, seen, terms=terms)
 
 
 def _look(path: Path, config: Config, look: Look, seen: str | None) -> bytes:

@@ -4,7 +4,9 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-VERSION = 2
+VERSION = 3
+MIGRATED = (2, VERSION)
+"""Versions whose tables are understood; those of an older one are brought up to date."""
 
 # Paths are blobs: the bytes of a name need not be text.
 TABLES = """
@@ -36,10 +38,11 @@ CREATE INDEX jobs_by_output ON jobs (output);
 CREATE INDEX jobs_by_finished ON jobs (finished);
 
 CREATE TABLE files (
-    path TEXT PRIMARY KEY,
+    path BLOB PRIMARY KEY,
     facts TEXT NOT NULL,             -- the file's signature
     sha256 TEXT NOT NULL,
     problem TEXT,                    -- why it is no picture
+    terms TEXT NOT NULL DEFAULT '',  -- digest of all but the file that decided that
     settled TEXT                     -- digest of the plan that has nothing left for it
 ) WITHOUT ROWID;
 
@@ -76,21 +79,37 @@ CREATE TABLE records (
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
+# What files of version 2 were called was text, and of two names one could be that of both.
+FROM_2 = """
+ALTER TABLE files RENAME TO old_files;
+CREATE TABLE files (
+    path BLOB PRIMARY KEY,
+    facts TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    problem TEXT,
+    terms TEXT NOT NULL DEFAULT '',
+    settled TEXT
+) WITHOUT ROWID;
+INSERT INTO files (path, facts, sha256, problem, settled)
+    SELECT CAST(path AS BLOB), facts, sha256, problem, settled FROM old_files;
+DROP TABLE old_files;
+"""
+
 
 def create(database: sqlite3.Connection) -> int:
-    """Make the tables in an empty database; return the version that they have now.
+    """Make the tables in an empty database, or those of version 2 anew; return their version now.
 
     Raises:
         sqlite3.Error: the database cannot be used.
     """
-    if (found := version(database)) == 0:
+    ways = {0: TABLES, 2: FROM_2}
+    if version(database) in ways:
         with transaction(database):
-            if (found := version(database)) == 0:  # no other process was faster
-                for statement in _statements(TABLES):
+            if (found := version(database)) in ways:  # no other process was faster
+                for statement in _statements(ways[found]):
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version = {VERSION}")
-                found = VERSION
-    return found
+    return version(database)
 
 
 def version(database: sqlite3.Connection) -> int:

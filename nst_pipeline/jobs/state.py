@@ -84,7 +84,8 @@ class Entry:
 class EntrySummary(NamedTuple):
     """What a plan needs to know of a job.
 
-    ``content`` is the SHA-256 of its content, and ``final`` where its output went.
+    ``content`` is the SHA-256 of its content, ``output`` where its output was to go, and ``final``
+    where it went.
     """
 
     id: int
@@ -93,6 +94,7 @@ class EntrySummary(NamedTuple):
     attempts: int
     next_try: float
     poison: bool
+    output: bytes
     final: bytes | None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.files import publish, shown
+from nst_pipeline.files import as_text, publish
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.run_table import RunTable
 from nst_pipeline.manifest.model import (
@@ -65,7 +65,7 @@ class Recorder:
         self._begun = time.monotonic()
         self._run = RunRecord(id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", started=now)
         self._weights = WeightsRecord(
-            id=weights.id, path=shown(weights.path), sha256=weights.sha256, note=weights.note
+            id=weights.id, path=as_text(weights.path), sha256=weights.sha256, note=weights.note
         )
         self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
         self._runs = runs

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.files import shown
+from nst_pipeline.files import as_text
 from nst_pipeline.jobs.job import Content, Job, PlannedStyle
 from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.jobs.planning import Broken, Done
@@ -37,10 +37,10 @@ def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str])
     )
 
 
-def duplicate(job: Job, original: Entry, output: FileRecord) -> JobRecord:
-    """Return the record of a job whose output was made before, for another name."""
+def duplicate(job: Job, original: Entry, output: FileRecord, extras: list[str]) -> JobRecord:
+    """Return the record of a job whose output, and extras, were made before, for another place."""
     return _record(job, "done", output).model_copy(
-        update={"duplicate_of": shown(original.final), "seconds": 0.0}
+        update={"duplicate_of": as_text(original.final), "seconds": 0.0, "extras": extras}
     )
 
 
@@ -50,7 +50,7 @@ def skipped(job: Done, entry: Entry) -> JobRecord:
         status="skipped",
         content=_content(job.content),
         style=_style(job.style),
-        output=FileRecord(path=shown(entry.final), sha256=entry.sha256),
+        output=FileRecord(path=as_text(entry.final), sha256=entry.sha256),
         key=entry.key,
     )
 
@@ -65,7 +65,7 @@ def broken(file: Broken, style: PlannedStyle) -> JobRecord:
     """Return the record of a file that no job could be made of."""
     return JobRecord(
         status="failed",
-        content=ContentRecord(path=shown(file.found.path)),
+        content=ContentRecord(path=as_text(file.found.path)),
         style=_style(style),
         error=ErrorRecord(reason=file.reason),
     )
@@ -88,11 +88,11 @@ def _record(
 
 def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRecord:
     return ContentRecord(
-        path=shown(content.path),
+        path=as_text(content.path),
         sha256=content.sha256,
         size=size,
         companions={
-            kind: FileRecord(path=shown(path), sha256=sha256)
+            kind: FileRecord(path=as_text(path), sha256=sha256)
             for kind, (path, sha256) in content.companions.items()
         },
     )
@@ -100,13 +100,13 @@ def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRe
 
 def _style(style: PlannedStyle) -> StyleRecord:
     images = [
-        SourceRecord(region=region, path=shown(path), sha256=sha256, weight=share)
+        SourceRecord(region=region, path=as_text(path), sha256=sha256, weight=share)
         for region, sources in style.sources.items()
         for path, sha256, share in sources
     ]
     return StyleRecord(
         name=style.name,
-        path=shown(style.path),
+        path=as_text(style.path),
         sha256=style.sha256,
         images=[] if style.is_plain else images,
     )

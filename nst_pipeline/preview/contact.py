@@ -9,6 +9,7 @@ from PIL import Image
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, make_recipe
+from nst_pipeline.files import shown
 from nst_pipeline.preview.renderer import (
     SWATCH_SIDE,
     PreviewJob,
@@ -146,7 +147,7 @@ def heading(request: PreviewRequest, contents: list[Subject]) -> tuple[str, str]
     names = list(request.config.styles)
     one = contents[0].name if len(contents) == 1 else f"{len(contents)} pictures"
     title = f"{one} in {names[0] if len(names) == 1 else f'{len(names)} styles'}"
-    network = f"{PurePath(request.network).name} network"
+    network = f"{shown(PurePath(request.network).name)} network"
     if request.sweeps:
         return f"By {' and '.join(s.field for s in request.sweeps)}", network
     ((base,),) = request.recipes(None)

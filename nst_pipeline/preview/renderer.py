@@ -149,7 +149,7 @@ class Renderer:
             UnavailableError: no such device or weights.
             DeviceLostError: the device broke.
         """
-        name, kinds = found.path.name, tuple(one.kind for one in found.companions)
+        name, kinds = shown(found.path.name), tuple(one.kind for one in found.companions)
         try:
             content, extras = self._read_content(found)
         except ImageError as error:

@@ -1,13 +1,15 @@
 """The dispatcher: hands contents to the executor, and takes in what comes back."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (
@@ -18,7 +20,7 @@ from nst_pipeline.errors import (
     ImageError,
     OutputError,
 )
-from nst_pipeline.files import ensure_folder, free_bytes, publish, shown, signature
+from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown, signature
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.scanner import Scanner
@@ -270,7 +272,7 @@ class Dispatcher:
                 self._record(records.failed(job, Failure(str(error))))
 
     def _repeat(self, job: Job, entry: Entry) -> bool:
-        """Publish what was painted before, for another name; return whether the job is over."""
+        """Publish what was painted before, for another place; return whether the job is over."""
         try:
             original = publish_duplicate(self._ledger.jobs, entry, self._config.conflict_policy)
         except (CannotCreateError, OutputError) as error:
@@ -280,8 +282,10 @@ class Dispatcher:
         if original is None:
             return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
         done = self._ledger.jobs.get(entry.id)
-        output = FileRecord(path=shown(done.final), sha256=done.sha256)
-        self._record(records.duplicate(job, original, output))
+        assert done.final and original.final
+        output = FileRecord(path=as_text(done.final), sha256=done.sha256)
+        extras = _publish_extras(done.final, _extras_of(original.final, job.encoding))
+        self._record(records.duplicate(job, original, output, extras))
         return True
 
     # Taking in
@@ -332,8 +336,8 @@ class Dispatcher:
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
         sha256 = self._ledger.jobs.get(entry.id).sha256
-        output = FileRecord(path=shown(final), sha256=sha256, size=result.size)
-        self._record(records.done(job, result, output, _publish_extras(final, result)))
+        output = FileRecord(path=as_text(final), sha256=sha256, size=result.size)
+        self._record(records.done(job, result, output, _publish_extras(final, result.extras)))
 
     def _not_published(
         self, job: Job, entry: Entry, error: CannotCreateError | OutputError
@@ -388,15 +392,28 @@ def _is_seen(path: Path, seen: str | None) -> bool:
         return False
 
 
-def _publish_extras(final: Path, result: EncodedResult) -> list[str]:
+def _extras_of(final: Path, encoding: OutputSettings) -> dict[str, bytes]:
+    """Return what goes with a result that was made before, as far as it is there and wanted."""
+    suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
+    if encoding.snapshots:
+        steps = extra_path(final, ".steps")
+        suffixes += sorted(f"{steps.suffix}/{path.name}" for path in steps.glob("*"))
+    found = {}
+    for suffix in suffixes:
+        with contextlib.suppress(OSError):
+            found[suffix] = extra_path(final, suffix).read_bytes()
+    return found
+
+
+def _publish_extras(final: Path, extras: Mapping[str, bytes]) -> list[str]:
     """Publish what goes with a result; what cannot be is logged, for the result is there."""
     done = []
-    for suffix, data in result.extras.items():
+    for suffix, data in extras.items():
         path = extra_path(final, suffix)
         try:
             ensure_folder(path.parent)
             publish(path, data)
-            done.append(shown(path))
+            done.append(as_text(path))
         except (CannotCreateError, OutputError) as error:
             log.warning("%s; the result itself is there", error)
     return done

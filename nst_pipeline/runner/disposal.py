@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -71,10 +72,14 @@ class Disposal:
         del self._open[path]
         if JobState.FAILED in states:
             self._give_up(content, [e for e in entries if e.state == JobState.FAILED])
-        elif JobState.CANCELLED in states or self._config.on_success == "keep":
+        elif JobState.CANCELLED in states:
             self._finish([content.found])
         else:
-            self._put_away(content.found)
+            self._ledger.files.forgive_left(path)
+            if self._config.on_success == "keep":
+                self._finish([content.found])
+            else:
+                self._put_away(content.found)
 
     # What waits
 
@@ -135,13 +140,14 @@ class Disposal:
     def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
         """Move a source to the failed folder, if that is wanted and possible."""
         if self._config.on_failure != "move" or not os.path.isfile(found.path):  # noqa: PTH113
-            log.error("%s; left in the inbox", reason)
+            log.error("%s; left in the inbox", shown(reason))
             return False
         target = self._config.failed / found.folder / found.path.name
         move = Move(found.path, target, found.signature or "", "fail", report)
         place = self._move(move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
-            log.error("%s; moved to %s (see %s)", reason, shown(place), report_path(place).name)
+            names = shown(place), shown(report_path(place).name)
+            log.error("%s; moved to %s (see %s)", shown(reason), *names)
         return place is not None
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:
@@ -217,4 +223,4 @@ def _is_unchanged(found: SourceFile) -> bool:
 
 
 def _retry_command(found: SourceFile) -> str:
-    return f"nst-pipeline retry {shown(found.folder / found.path.name)}"
+    return f"nst-pipeline retry {shlex.quote(shown(found.folder / found.path.name))}"

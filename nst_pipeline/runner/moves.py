@@ -21,6 +21,7 @@ from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
+    as_text,
     cannot_write,
     fitted_name,
     make_folder,
@@ -103,7 +104,7 @@ def failure_report(
 ) -> str:
     """Return the text of an .error.json."""
     report = {
-        "source": shown(source),
+        "source": as_text(source),
         "sha256": sha256,
         "reason": reason,
         "attempts": attempts,

@@ -16,6 +16,7 @@ from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
     cannot_write,
+    is_numbered,
     make_folder,
     numbered,
     rename_new,
@@ -58,7 +59,7 @@ def publish_result(
 
 
 def publish_duplicate(jobs: JobTable, entry: Entry, on_conflict: OnConflict) -> Entry | None:
-    """Publish a result that was made before, for another name; return whose it is.
+    """Publish a result that was made before, for another name or place; return whose it is.
 
     None if there is none whose file is still as it was made.
 
@@ -66,7 +67,7 @@ def publish_duplicate(jobs: JobTable, entry: Entry, on_conflict: OnConflict) -> 
         ConflictError, CannotCreateError, OutputError: see `publish_result`.
     """
     made = (one for one in jobs.finished_with(entry.key) if one.id != entry.id)
-    original = next(filter(is_intact, made), None)
+    original = next(filter(is_intact, (entry, *made)), None)
     if original is None or original.final is None or original.sha256 is None:
         return None
     temporary = entry.output.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{entry.id}")
@@ -190,8 +191,9 @@ def _rename(
 
 
 def _is_own(entry: Entry) -> bool:
-    """Tell whether what stands at the output's name is this very job's result."""
-    return entry.final is not None and entry.sha256 is not None and is_intact(entry)
+    """Tell whether what stands at the output's name, or one of its numbers, is the job's result."""
+    is_at_place = entry.final is not None and is_numbered(entry.final, entry.output)
+    return is_at_place and entry.sha256 is not None and is_intact(entry)
 
 
 def _rename_new(

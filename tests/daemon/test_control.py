@@ -1,8 +1,10 @@
 """What people ask of the queue, beside a daemon at work."""
 
+import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support import (
     Watch,
     configure,
@@ -36,6 +38,34 @@ def test_a_failed_file_that_stays_is_not_looked_at_again_until_retried(home: Pat
         assert program(home, "retry", "a.png").returncode == 0
         watch.until_outputs("a-s.png", "b-s.png")
         wait_until(lambda: watch.status()["failed"] == 0)
+
+
+@pytest.mark.parametrize("bad", ["a.png", "a.mask.png"])
+def test_what_was_given_up_and_stays_is_painted_once_the_limits_allow_it(
+    home: Path, bad: str
+) -> None:
+    keep = {"on_failure": "keep"}
+    configure(home, limits={"max_pixels": 64 * 48}, **keep)
+    draw(home / "inbox/a.png", 1)
+    Image.new("RGB", (68, 51)).save(home / "inbox" / bad)
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        assert "limits.max_pixels" in watch.status()["failures"][0]["reason"]
+        configure(home, **keep)
+        watch.send(signal.SIGHUP)
+        watch.until_outputs("a-s.png")
+        wait_until(lambda: watch.status()["failed"] == 0)
+
+
+def test_a_mask_that_was_given_up_alone_is_taken_when_its_picture_comes(home: Path) -> None:
+    configure(home, on_failure="keep")
+    draw(home / "inbox/a.mask.png", 2)
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
 
 
 def test_retry_puts_failed_files_back(home: Path) -> None:

@@ -13,6 +13,8 @@ from support import (
     wait_until,
 )
 
+from nst_pipeline.daemon.notifier import Notifier
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -40,6 +42,17 @@ def test_systemd_is_told_of_readiness_progress_reloads_and_the_end(home: Path) -
             until("RELOADING=1")
             watch.send(signal.SIGTERM)
             until("STOPPING=1")
+
+
+def test_no_value_can_pass_for_another_assignment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        Notifier().tell(STATUS="a\nSTOPPING=1\r\x85b", READY=1)
+        assert manager.recv(4096) == b"STATUS=a\\nSTOPPING=1\\r\\x85b\nREADY=1"
 
 
 def test_the_watchdog_hears_nothing_while_a_job_makes_no_step(home: Path) -> None:

@@ -125,3 +125,10 @@ def test_what_controls_the_daemon_imports_no_torch(home: Path, arguments: list[s
 def test_wrong_usage_says_what_is_right(home: Path, arguments: list[str], message: str) -> None:
     done = program(home, *arguments)
     assert done.returncode == 64 and message in done.stderr
+
+
+def test_a_name_begins_no_setting_of_the_unit(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "a\nExecStartPre=forged\x85 b\\c")
+    text = service.render(load(home / "pipeline.yaml"), home / "pipeline.yaml", user=True)
+    assert not [line for line in text.splitlines() if line.startswith("ExecStartPre=forged")]
+    assert r"a\nExecStartPre=forged\x85 b\\c/pipeline.yaml" in text

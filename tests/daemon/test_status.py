@@ -9,6 +9,7 @@ from support import (
     draw,
     make_home,
     program,
+    wait_until,
 )
 
 
@@ -29,3 +30,20 @@ def test_status_tells_the_job_at_work_and_that_nobody_works(home: Path) -> None:
         assert plain["alive"] and plain["queue"] == 1 and plain["current"]["loss"] == 2.0
     done = program(home, "status")
     assert "not running" in done.stdout
+
+
+def test_status_counts_what_is_passed_over(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "outside.png", 2)
+    (home / "inbox/b.png").symlink_to(home / "outside.png")
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        (home / "inbox/a.mov").write_text("no picture")
+        wait_until(lambda: watch.status()["passed_over"].get("by_name") == 1)
+        text = program(home, "status").stdout
+        assert "passed     1 files that are no pictures by name, 1 links to folders" in text
+        watch.until_idle()
+    log = watch.log.read_text()
+    assert log.count("inbox/b.png: a link") == 1 and "a.mov" not in log
+    assert not (home / "failed").exists()

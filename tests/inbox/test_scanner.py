@@ -19,7 +19,7 @@ def names(found: list[SourceFile]) -> list[str]:
 
 
 def make(root: Path, settle_seconds: float = 0.0, **options: Any) -> Scanner:
-    return Scanner([root], ("*.part", "*~"), (root / "excluded",), settle_seconds, **options)
+    return Scanner([root], ("*.part", "*~"), {root / "excluded": ""}, settle_seconds, **options)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -60,7 +60,9 @@ def test_paths_are_taken_in_the_order_in_which_they_are_named(tmp_path: Path) ->
 
 def test_excluded_folders_and_files_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/b.png", "style.png")
-    assert names(find([tmp_path], (), (tmp_path / "out", tmp_path / "style.png"))) == ["a.png"]
+    assert names(find([tmp_path], (), {tmp_path / "out": "", tmp_path / "style.png": ""})) == [
+        "a.png"
+    ]
 
 
 def test_a_file_named_twice_is_found_once_with_its_companions(
@@ -71,7 +73,7 @@ def test_a_file_named_twice_is_found_once_with_its_companions(
     paths = [tmp_path / "a.png", Path("a.mask.png"), Path("a.png"), tmp_path]
     (found,) = find(paths)
     assert [one.kind for one in found.companions] == ["mask"]
-    (found,) = Scanner(paths, (), (), 0).scan().stable
+    (found,) = Scanner(paths, (), {}, 0).scan().stable
     assert [one.kind for one in found.companions] == ["mask"]
 
 
@@ -163,6 +165,92 @@ def test_many_files_are_each_seen_once(tmp_path: Path) -> None:
     for item in scan.stable:
         look.add_finished(item)
     assert not look.scan().stable
+
+
+def test_what_is_by_its_name_no_picture_is_passed_over_and_counted(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "IMG_1.JPG", "IMG_1.AAE", "IMG_1.MOV", "IMG_1.jpg.xmp", "a.pp3", "x.Lnk", "n.TXT"
+    )
+    touch(tmp_path, "COPY.PART", "b.tar.gz", "noise", "scan.unknown", "mov", ".mov")
+    scan = make(tmp_path).scan()
+    assert sorted(names(scan.stable)) == ["IMG_1.JPG", "mov", "noise", "scan.unknown"]
+    assert scan.passed_over.counts() == {"by_name": 8, "links": 0, "results": 0}
+    assert "8 files that are no pictures by name" in str(scan.passed_over)
+    assert names(find([tmp_path / "IMG_1.MOV"])) == ["IMG_1.MOV"]  # somebody named it
+
+
+@pytest.mark.parametrize(
+    "folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", "$Recycle.Bin", ".Trashes", "lost+found"]
+)
+def test_folders_that_the_system_keeps_for_itself_are_not_searched(
+    tmp_path: Path, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.png", f"{folder}/b.png", f"sub/{folder}/c.png", f"{folder}.png")
+    (tmp_path / folder).chmod(0)
+    assert set(names(make(tmp_path).scan().stable)) - {f"{folder}.png"} == {"a.png"}
+    assert not caplog.records
+
+
+def test_patterns_are_of_any_case(tmp_path: Path) -> None:
+    touch(tmp_path, "thumbs.db", "Desktop.INI", "copy.TMP", "a.png", "Drafts/b.png")
+    found = find([tmp_path], ("Thumbs.db", "desktop.ini", "*.tmp", "drafts"))
+    assert names(found) == ["a.png"]
+
+
+def test_a_link_that_leads_out_is_told_once_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "inbox/a.png", "outside/b.png", "inbox/sub/c.png")
+    root = tmp_path / "inbox"
+    (root / "b.png").symlink_to(tmp_path / "outside/b.png")
+    (root / "far").symlink_to(tmp_path / "outside")
+    (root / "near.png").symlink_to(root / "a.png")
+    look = make(root)
+    for _ in range(3):
+        scan = look.scan()
+        assert scan.passed_over.links == 2
+    assert sorted(names(scan.stable)) == ["a.png", "near.png", "sub/c.png"]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and "b.png: a link" in told[0] and "far: a link" in told[1]
+    (root / "d.png").symlink_to(tmp_path / "outside/b.png")
+    look.scan()
+    assert len(caplog.records) == 3 and "d.png" in caplog.records[-1].getMessage()
+
+
+def test_of_very_many_links_some_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    for number in range(30):
+        (tmp_path / f"inbox/{number}.png").symlink_to(tmp_path)
+    assert make(tmp_path / "inbox").scan().passed_over.links == 30
+    assert len(caplog.records) == 11 and "20 more" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize("way", ["plain", "link", "dots"])
+def test_what_is_excluded_is_told_by_whatever_way_it_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    touch(tmp_path, "real/a.png", "real/out/b.png", "real/style.png")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    root = {"plain": "real", "link": "link", "dots": "real/out/.."}[way]
+    excluded = {tmp_path / "real/out": "the outbox", tmp_path / "link/style.png": "a style"}
+    assert names(find([tmp_path / root], (), excluded)) == ["a.png"]
+    assert [record.getMessage() for record in caplog.records] == ["the outbox", "a style"]
+
+
+@pytest.mark.parametrize(
+    "mark", [".nst-pipeline/ledger.sqlite", "manifests/20260101T120000Z-0a1b.json"]
+)
+def test_the_outbox_of_an_earlier_run_is_known_by_what_is_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: str
+) -> None:
+    touch(tmp_path, "a.png", f"out/{mark}", "out/a-s.png", "out/sub/b-s.png")
+    touch(tmp_path, "manifests/mine.json")
+    assert names(find([tmp_path])) == ["a.png"]
+    assert len(make(tmp_path, is_inbox=True).scan().stable) == 3
+    assert "out: the outbox of an earlier run" in caplog.records[0].getMessage()
+    assert names(find([tmp_path / "out"])) == ["a-s.png", "sub/b-s.png"]
 
 
 # Stable files

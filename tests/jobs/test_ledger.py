@@ -1,5 +1,6 @@
 """The ledger's file."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from support import (
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.errors import CannotCreateError
+from nst_pipeline.jobs import schema
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
 
@@ -51,3 +53,38 @@ def test_a_damaged_ledger_is_told_not_overwritten(config: Config) -> None:
     with pytest.raises(CannotCreateError, match="damaged"):
         run(config)
     assert ledger_path(config.state).read_bytes() == b"no database" * 1000
+
+
+def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: Config) -> None:
+    run(config)
+    path = ledger_path(config.state)
+    with sqlite3.connect(path) as database:
+        database.executescript("""
+            CREATE TABLE old (path TEXT PRIMARY KEY, facts TEXT NOT NULL, sha256 TEXT NOT NULL,
+                problem TEXT, settled TEXT) WITHOUT ROWID;
+            INSERT INTO old SELECT CAST(path AS TEXT), facts, sha256, problem, settled FROM files;
+            INSERT INTO old VALUES ('/refused.png', '1 1 1 1', '', 'refused', NULL);
+            DROP TABLE files;
+            ALTER TABLE old RENAME TO files;
+            PRAGMA user_version = 2;
+        """)
+    database.close()
+    there = Ledger.to_read(path)
+    assert there is not None
+    with there:
+        assert [entry.state for entry in there.jobs.all()] == ["done"]
+    with Ledger(path) as ledger:
+        known = ledger.files.known([Path("/refused.png")])
+        assert known[b"/refused.png"] == ("1 1 1 1", "", "refused", "")
+    assert run(config).records == []
+    database = sqlite3.connect(path)
+    assert database.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    database.close()
+
+
+def test_a_name_is_not_taken_for_another_that_is_written_alike(ledger: Ledger) -> None:
+    raw, alike = Path(os.fsdecode(b"/caf\xe9.png")), Path("/caf\\xe9.png")
+    ledger.files.reject(raw, "1 1 1 1", "no picture")
+    assert not ledger.files.known([alike])
+    ledger.files.finish([(raw, "1 1 1 1", "plan")])
+    assert ledger.files.finished("plan") == {str(raw): "1 1 1 1"}

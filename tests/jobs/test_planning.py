@@ -1,11 +1,15 @@
 """What a plan holds, and what it costs."""
 
+import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support import (
     SilentObserver,
+    configure,
     draw,
     make_home,
     plan_of,
@@ -13,6 +17,7 @@ from support import (
 )
 
 from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.errors import ConfigError
 from nst_pipeline.jobs import file_table, planning
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
@@ -50,3 +55,83 @@ def test_known_files_are_not_read_again(
     monkeypatch.setattr(planning, "read", lambda path, *_: reads.append(path.name))
     plan = plan_of(config, ledger)
     assert reads == [] and len(plan.done) == 1 and "known format" in plan.broken[0].reason
+
+
+# Refusals
+
+
+def pixels(config: Config, path: Path, allowed: int) -> Config:
+    """Return the settings with so many pixels allowed, and with a style."""
+    styles = {"s": str(path)}
+    limits = {"min_free_bytes": 0, "max_pixels": allowed}
+    return configure(home_of(config), styles=styles, limits=limits, watch={"settle_seconds": 0})
+
+
+@pytest.mark.parametrize("bad", ["content", "companion"])
+def test_a_refusal_is_forgotten_with_the_limit_that_it_was_for(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
+    name = "b.png" if bad == "content" else "a.mask.png"
+    Image.new("RGB", (65, 49)).save(config.inbox / name)
+    style = home_of(config) / "style.png"
+    (broken,) = plan_of(pixels(config, style, 3072), ledger).broken
+    assert "65 x 49 pixels; limits.max_pixels allows 3,072" in broken.reason
+    assert not plan_of(pixels(config, style, 65 * 49), ledger).broken
+
+
+def test_a_refused_style_is_looked_at_again_under_another_limit(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
+    large = home_of(config) / "large.png"
+    Image.new("RGB", (65, 49)).save(large)
+    with pytest.raises(ConfigError, match=r"styles.s: .*65 x 49 pixels"):
+        plan_of(pixels(config, large, 3072), ledger)
+    assert len(plan_of(pixels(config, large, 65 * 49), ledger).todo) == 1
+
+
+def test_a_larger_file_is_taken_once_it_may_be_so_large(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
+    Image.new("RGB", (640, 480)).save(config.inbox / "a.bmp")
+    size = (config.inbox / "a.bmp").stat().st_size
+    for allowed, broken in ((size - 1, 1), (size, 0)):
+        limits = config.limits.model_copy(update={"max_bytes": allowed})
+        plan = plan_of(config.model_copy(update={"limits": limits}), ledger)
+        assert len(plan.broken) == broken
+
+
+@pytest.mark.parametrize("change", ["codec", "program"])
+def test_a_refusal_is_forgotten_when_what_decodes_changes(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
+    pillow_heif.register_heif_opener()
+    Image.new("RGB", (64, 48)).save(config.inbox / "b.heic")
+
+    def is_missing(name: str) -> str:
+        if name == "pillow-heif":
+            raise PackageNotFoundError
+        return version(name)
+
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        if change == "codec":
+            without.setattr(planning, "version", is_missing)
+        else:
+            without.setattr(planning, "_program", lambda: "an older one's")
+        (broken,) = plan_of(config, ledger).broken
+        assert "nst-pipeline[heif]" in broken.reason
+    assert not plan_of(config, ledger).broken
+
+
+def test_sources_that_were_accepted_are_not_read_again_under_other_limits(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
+    run(config)
+    monkeypatch.setattr(planning, "read", lambda path, *_: pytest.fail(f"{path} is read"))
+    assert len(plan_of(pixels(config, home_of(config) / "style.png", 10**7), ledger).done) == 1

@@ -1,6 +1,8 @@
 """The dispatcher: what fails fails alone, and nobody is asked twice."""
 
+import json
 import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +135,71 @@ def test_a_long_name_that_is_given_up_gets_its_report_and_comes_back(home: Path)
         wait_until(lambda: len(outputs(home)) == 1)
         watch.until_idle()
     assert not list((home / "failed").iterdir())
+
+
+LONGEST = ["漢" * 83 + ".png", "xy" + "漢" * 83 + ".png", "a" * 251 + ".png"]
+"""Names of 83 Chinese letters, and two of 255 bytes."""
+
+
+@pytest.mark.parametrize("command", ["run", "watch"])
+@pytest.mark.parametrize("name", LONGEST)
+@pytest.mark.parametrize("on_success", ["keep", "move", "delete"])
+def test_everything_that_belongs_to_a_long_name_gets_a_name(
+    home: Path, command: str, name: str, on_success: str
+) -> None:
+    output = {"snapshots": 1, "making": "gif"}
+    config = configure(home, watch={"settle_seconds": 0}, output=output, on_success=on_success)
+    draw(home / "inbox" / name, 1)
+    draw(home / "inbox" / "sub.png", 2)
+    if command == "run":
+        assert program(home, "run").returncode == 0
+    else:
+        with Watch(home) as watch:
+            wait_until(lambda: len(outputs(home)) == 6)
+            watch.until_idle()
+    (record,) = [job for job in manifests(home)[0]["jobs"] if name in job["content"]["path"]]
+    made = [record["output"]["path"], *record["extras"]]
+    assert len({*made}) == 3 and all(Path(path).is_file() for path in made)
+    assert (home / "inbox" / name).exists() == (on_success == "keep")
+    assert (config.processed / name).exists() == (on_success == "move")
+    # Another with the same name finds the names taken.
+    if on_success == "move":
+        draw(home / "inbox" / name, 3)
+        assert program(home, "run").returncode == 0
+        assert len(list(config.processed.iterdir())) == 3 and len(outputs(home)) == 9
+
+
+@pytest.mark.parametrize("name", LONGEST)
+@pytest.mark.parametrize("why", ["fail", "die", "no picture"])
+def test_a_long_name_that_is_given_up_goes_to_failed_with_its_reason(
+    home: Path, name: str, why: str
+) -> None:
+    draw(home / "inbox" / name, 1)
+    if why == "no picture":
+        (home / "inbox" / name).write_text("hello")
+    else:
+        (home / "orders" / name).write_text(why)
+    if why == "die":
+        for _ in range(2):
+            with Watch(home) as watch:
+                assert watch.process.wait(60) == -signal.SIGKILL
+    with Watch(home) as watch:
+        wait_until((home / "failed" / name).exists)
+        watch.until_idle()
+        assert watch.status()["failures"][0]["source"].endswith(name)
+    (report,) = (home / "failed").glob("*.error.json")
+    reason = {"fail": "told to fail", "die": "2 times", "no picture": "known format"}[why]
+    told = json.loads(report.read_text())
+    assert reason in told["reason"] and told["source"].endswith(name)
+    assert not list((home / "inbox").iterdir())
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_a_run_tells_of_a_long_name_that_fails_and_leaves_it(home: Path, name: str) -> None:
+    (home / "inbox" / name).write_text("hello")
+    done = program(home, "run")
+    assert done.returncode == 1 and f"{name}: not an image" in done.stdout
+    assert (home / "inbox" / name).exists()
 
 
 def test_an_outbox_that_takes_no_file_at_all_ends_the_run(

@@ -103,6 +103,23 @@ def test_a_file_that_slips_into_the_sources_place_is_put_back(
     assert move.source.read_bytes() == new
 
 
+@pytest.mark.parametrize("name", ["b.png", "漢" * 83 + ".png", "b" * 251 + ".png"])
+def test_a_strange_file_in_the_place_of_one_to_delete_is_kept_under_a_name_that_people_see(
+    config: Config, ledger: Ledger, name: str
+) -> None:
+    source = config.inbox / name
+    draw(source, 2)
+    move = moves.deletion(source, signature(source.stat()))
+    moves._intend(ledger, [move])
+    source.unlink()
+    draw(move.target, 3)
+    os.utime(move.target, ns=(1, 1))
+    draw(source, 4)
+    moves.recover(ledger)
+    (kept,) = config.inbox.glob("kept-*.png")
+    assert source.is_file() and kept.is_file() and not move.target.exists()
+
+
 def test_a_name_that_is_taken_in_processed_is_numbered(config: Config, ledger: Ledger) -> None:
     (config.processed / "sub").mkdir(parents=True)
     (config.processed / "sub/a.png").write_text("older")

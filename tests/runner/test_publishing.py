@@ -1,6 +1,7 @@
 """The commit protocol and the way back in: every state that a kill can leave."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import support
 from support import (
     FakeExecutor,
     SilentObserver,
+    Watch,
     configure,
     draw,
     make_home,
@@ -350,3 +352,134 @@ support.main()
     done = program(home, "run")
     assert done.returncode == 0, done.stdout
     assert outputs(home) == ["a-s.png", "b-s.png"] and painted(home) == ["a.png"]
+
+
+# Another place
+
+
+def elsewhere(config: Config, **changes: object) -> Config:
+    return configure(home_of(config), watch={"settle_seconds": 0}, **changes)
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"outbox": "other"}, "a-s.png"),
+        ({"outbox": "other", "output": {"name": "{style}/{content}"}}, "s/a.png"),
+        ({"outbox": "outbox/deeper"}, "a-s.png"),
+        ({"output": {"name": "{content} as {style}"}}, "a as s.png"),
+    ],
+)
+def test_a_result_is_copied_to_where_new_settings_say_and_not_painted_again(
+    config: Config, changes: dict[str, object], name: str
+) -> None:
+    run(config)
+    painted_bytes = pictures(config.outbox)["a-s.png"]
+    config = elsewhere(config, **changes)
+    (record,) = run(config).records
+    assert record.status == "done" and record.duplicate_of and record.output
+    assert record.output.path == str(config.outbox / name)
+    assert pictures(config.outbox)[name] == painted_bytes
+    assert painted(home_of(config)) == ["a.png"]
+    assert run(config).records == []
+
+
+def test_what_is_lost_is_painted_for_the_new_place(config: Config) -> None:
+    run(config)
+    (config.outbox / "a-s.png").write_bytes(b"somebody else's by now")
+    config = elsewhere(config, outbox="other")
+    run(config)
+    assert painted(home_of(config)) == ["a.png", "a.png"]
+    assert list(pictures(config.outbox)) == ["a-s.png"]
+
+
+def test_force_paints_to_the_new_place_and_leaves_the_old_result(config: Config) -> None:
+    run(config)
+    before = config.outbox / "a-s.png"
+    inode = before.stat().st_ino
+    config = elsewhere(config, outbox="other")
+    run(config, force=True)
+    assert painted(home_of(config)) == ["a.png", "a.png"]
+    assert before.stat().st_ino == inode and list(pictures(config.outbox)) == ["a-s.png"]
+
+
+def test_a_way_back_costs_nothing(config: Config) -> None:
+    for outbox in ("other", "outbox", "other"):
+        run(elsewhere(config, outbox=outbox))
+    assert painted(home_of(config)) == ["a.png"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_numbered_name_is_the_place_that_the_settings_say(config: Config, force: bool) -> None:
+    config = elsewhere(config, on_conflict="suffix")
+    config.outbox.mkdir()
+    (config.outbox / "a-s.png").write_bytes(b"somebody else's")
+    run(config)
+    assert sorted(pictures(config.outbox)) == ["a-s-2.png", "a-s.png"]
+    assert len(run(config, force=force).records) == force
+    assert sorted(pictures(config.outbox)) == ["a-s-2.png", "a-s.png"]
+
+
+def test_neighbours_and_named_paths_make_no_result_anew(config: Config) -> None:
+    (config.inbox / "sub").mkdir()
+    draw(config.inbox / "sub/a.png", 2)
+    run(config, paths=[config.inbox / "sub/a.png"])
+    assert list(pictures(config.outbox)) == ["a-s.png"]
+    config = elsewhere(config, on_conflict="suffix")
+    run(config)
+    (config.inbox / "a.bmp").write_bytes((home_of(config) / "style.png").read_bytes())
+    run(config)
+    assert sorted(painted(home_of(config))) == ["a.bmp", "a.png", "a.png"]
+    assert run(config).records == []
+
+
+def test_snapshots_and_animations_go_along(config: Config) -> None:
+    making = {"making": "gif", "snapshots": 1}
+    run(elsewhere(config, output=making))
+    extras = pictures(config.outbox)
+    assert sorted(extras) == ["a-s.gif", "a-s.png", "a-s.steps/00001.png"]
+    config = elsewhere(config, output=making, outbox="other")
+    (record,) = run(config).records
+    assert pictures(config.outbox) == extras and painted(home_of(config)) == ["a.png"]
+    assert record.extras == [
+        str(config.outbox / name) for name in ("a-s.gif", "a-s.steps/00001.png")
+    ]
+
+
+def test_a_dry_run_tells_what_is_only_copied(config: Config) -> None:
+    run(config)
+    draw(config.inbox / "b.png", 2)
+    elsewhere(config, outbox="other")
+    done = program(home_of(config), "run", "--dry-run")
+    assert "copy   " in done.stdout and "would paint 1, copy 1, skip 0" in done.stdout
+    assert "1 to paint, 1 to copy, 0 done" in program(home_of(config), "check").stdout
+
+
+def test_watch_copies_what_is_in_the_inbox_to_a_new_outbox_and_repaints_nothing_taken(
+    config: Config,
+) -> None:
+    home = home_of(config)
+    draw(config.inbox / "b.png", 2)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png", "b-s.png")
+        watch.until_idle()
+        (config.outbox / "b-s.png").rename(home / "taken.png")
+        new = elsewhere(config, output={"name": "{style}/{content}"})
+        watch.send(signal.SIGHUP)
+        watch.until_outputs("a-s.png", "s/a.png", "s/b.png")
+        watch.until_idle()
+        assert painted(home) == ["a.png", "b.png", "b.png"]  # the bytes of b are not known
+        (config.outbox / "s/a.png").unlink()
+        draw(config.inbox / "c.png", 3)
+        watch.until_outputs("a-s.png", "s/b.png", "s/c.png")
+        watch.stop()
+    with Watch(home) as watch:
+        watch.until_idle()
+    assert outputs(home) == ["a-s.png", "s/b.png", "s/c.png"]
+    run(new)
+    assert outputs(home) == ["a-s.png", "s/a.png", "s/b.png", "s/c.png"]

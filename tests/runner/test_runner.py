@@ -9,7 +9,18 @@ import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
 from PIL import Image
-from support import FakeExecutor, SilentObserver, plan_of, run_once
+from support import (
+    FakeExecutor,
+    SilentObserver,
+    configure,
+    draw,
+    make_home,
+    outputs,
+    plan_of,
+    program,
+    run_once,
+)
+from support import painted as painted_names
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
@@ -354,3 +365,81 @@ def test_a_run_in_one_style_leaves_the_jobs_of_the_others_in_the_queue(config: C
         ("boat.jpg", "ink"): "done", ("boat.jpg", "oil"): "queued",
         ("hill.png", "ink"): "done", ("hill.png", "oil"): "queued",
     }  # fmt: skip
+
+
+# Folders as they are
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
+    (home / "style2.png").unlink()
+    return home
+
+
+def test_what_is_no_picture_by_name_is_passed_over_told_and_fails_only_if_named(
+    home: Path,
+) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "inbox/@eaDir").mkdir()
+    draw(home / "inbox/@eaDir/thumb.png", 2)
+    for name in ("a.MOV", "a.aae", "Thumbs.DB", "draft.png"):
+        (home / "inbox" / name).write_text("no picture")
+    configure(home, watch={"settle_seconds": 0}, also_ignore=["DRAFT.*"])
+    done = program(home, "run")
+    assert done.returncode == 0 and outputs(home) == ["a-s.png"]
+    assert "passed   4 files that are no pictures by name" in done.stdout
+    assert "passed     4 files that are" in program(home, "check").stdout
+    named = program(home, "run", "inbox/a.MOV")
+    assert named.returncode == 1 and "a.MOV: not an image in a known format" in named.stdout
+
+
+def test_links_out_of_the_inbox_and_styles_in_it_are_told_once(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "outside.png", 2)
+    (home / "inbox/b.png").symlink_to(home / "outside.png")
+    draw(home / "inbox/style.png", 3)
+    configure(home, watch={"settle_seconds": 0.2}, styles={"s": "inbox/style.png"})
+    done = program(home, "run")
+    assert done.returncode == 0 and outputs(home) == ["a-s.png"]
+    assert done.stderr.count("inbox/b.png: a link to a folder or out of") == 1
+    assert done.stderr.count("inbox/style.png: an image of the style s") == 1
+    assert "passed     1 links to folders" in program(home, "check").stdout
+
+
+@pytest.mark.parametrize("spelling", [".", "../home", "link"])
+def test_results_among_the_pictures_are_never_painted_again(home: Path, spelling: str) -> None:
+    draw(home / "a.png", 1)
+    draw(home / "sub.png", 2)
+    (home / "link").symlink_to(home)
+    making = {"making": "gif", "snapshots": 1}
+    configure(home, watch={"settle_seconds": 0}, output=making)
+    for _ in range(2):
+        done = program(home, "run", spelling, "--outbox", ".")
+        assert done.returncode == 0, done.stderr
+    assert painted_names(home) == ["a.png", "sub.png"]
+    assert "6 results of earlier runs" in done.stdout
+    draw(home / "new.png", 3)
+    program(home, "run", spelling, "--outbox", ".")
+    assert painted_names(home) == ["a.png", "sub.png", "new.png"]
+    assert program(home, "run", "a-s.png", "--outbox", ".").returncode == 0
+    assert painted_names(home)[3:] == ["a-s.png"]  # somebody named it
+
+
+def test_a_pattern_that_names_pictures_and_their_results_paints_the_pictures(home: Path) -> None:
+    draw(home / "a.png", 1)
+    draw(home / "b.png", 2)
+    for _ in range(3):
+        names = sorted(path.name for path in home.glob("*.png") if path.name != "style.png")
+        assert program(home, "run", *names, "--outbox", ".").returncode == 0
+    assert painted_names(home) == ["a.png", "b.png"]
+
+
+def test_an_outbox_among_the_pictures_is_told_and_not_searched(home: Path) -> None:
+    draw(home / "a.png", 1)
+    for outbox in ("out", "other"):
+        for _ in range(2):
+            done = program(home, "run", ".", "--outbox", outbox)
+    assert painted_names(home) == ["a.png"]
+    assert done.stderr.count("other: the outbox, passed over") == 1
+    assert done.stderr.count("out: the outbox of an earlier run, passed over") == 1
