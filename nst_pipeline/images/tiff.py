@@ -209,9 +209,7 @@ def is_deep(page: Directory) -> bool:
     )
 
 
-def read_deep(
-    page: Directory, lean: bytes
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
+def read_deep(page: Directory, lean: bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
     """Return a deep page's colours (H, W, 1 or 3), not premultiplied, and its alpha (H, W).
 
     Args:

@@ -14,6 +14,7 @@ from conftest import picture
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
+from nst_pipeline.config.pipeline import Limits
 from nst_pipeline.errors import ImageError
 from nst_pipeline.images.decoding import Decoded, decode, identify
 
@@ -196,3 +197,7 @@ def test_pages_in_a_ring_end() -> None:
     (count,) = struct.unpack_from("<H", data, second)
     struct.pack_into("<I", data, second + 2 + 12 * count, first)
     assert read(bytes(data)).pixels.shape == (48, 64, 3)
+
+
+def test_the_settings_allow_as_many_pixels_as_telephones_have() -> None:
+    assert Limits(max_pixels=200_000_001).max_pixels == 200_000_001
