@@ -139,6 +139,12 @@ def test_only_our_limit_decides_how_large_a_picture_may_be(kind: str) -> None:
         identify(data, "it", 2 * 10**8 - 1)
 
 
+def test_the_decoders_own_limits_do_not_decide_either() -> None:
+    data = bytearray(encoded(picture(), "WEBP", save_all=True, append_images=[picture(seed=2)]))
+    data[24:30] = (15999).to_bytes(3, "little") + (11999).to_bytes(3, "little")
+    assert identify(bytes(data), "it", 2 * 10**8) == (12_000, 16_000)
+
+
 def test_a_webp_that_claims_to_be_huge_is_refused_before_there_is_room_for_it() -> None:
     data = bytearray(encoded(picture(), "WEBP", save_all=True, append_images=[picture(seed=2)]))
     assert data[12:16] == b"VP8X"
