@@ -154,8 +154,12 @@ def _run(
             f"{totals.done} done, {totals.failed} failed, {totals.skipped} skipped in "
             f"{totals.seconds:.0f} s; manifest: {shown(recorder.path)}"
         )
-    elif totals.skipped:
-        display.line(f"nothing to do: {totals.skipped} jobs are done; --force paints them again")
+    elif totals.skipped or display.cancelled:
+        parts = [f"{totals.skipped} jobs are done; --force paints them again"]
+        parts += [f"{display.cancelled} are cancelled; `nst-pipeline retry` puts them back"]
+        counts = (totals.skipped, display.cancelled)
+        said = [part for part, count in zip(parts, counts, strict=True) if count]
+        display.line(f"nothing to do: {'; '.join(said)}")
     else:
         display.line(f"nothing to do: no pictures in {shown(config.inbox)}")
     if totals.failed:
@@ -171,6 +175,7 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
         action = "copy" if job.output in plan.copied else "paint"
         rows.append((action, job.content.path, job.style.name, as_text(job.output)))
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
+    rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
     rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
     if as_json:
         keys = ("action", "content", "style", "outcome")
@@ -181,9 +186,10 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
     for action, content, style, outcome in rows:
         typer.echo(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
     copied = f"copy {len(plan.copied)}, " if plan.copied else ""
+    held = f"hold {len(plan.held)}, " if plan.held else ""
     typer.echo(
         f"would paint {len(plan.todo) - len(plan.copied)}, {copied}skip {len(plan.done)}, "
-        f"fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
+        f"{held}fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
         f"{plan.weights.note}"
     )
 

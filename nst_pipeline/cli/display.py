@@ -11,6 +11,7 @@ from rich.text import Text
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.planning import Plan
+from nst_pipeline.jobs.state import JobState
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer
 
@@ -56,22 +57,27 @@ class Bars:
 
 
 class Display(Bars, Observer):
-    """An observer of a run that writes to a console: bars, and a line a job."""
+    """An observer of a run that writes to a console: bars, and a line a job.
+
+    Attributes:
+        cancelled: jobs of the plan that a person took out of the queue.
+    """
 
     def __init__(self, console: Console, check: Callable[[], None]) -> None:
         """Write to ``console``; ``check`` is called at every step."""
         super().__init__(console)
         self._check = check
         self._current = self._progress.add_task("", total=None, visible=False, loss="")
-        self._jobs = self._ended = self._total = 0
+        self._jobs = self._ended = self._total = self.cancelled = 0
         self._steps: dict[Path, int] = {}
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
 
     def looked(self, plan: Plan) -> None:
-        """Say what was passed over."""
+        """Say what was passed over, and count the jobs that a person took out of the queue."""
         if passed_over := str(plan.passed_over):
             self.line(f"passed   {passed_over}")
+        self.cancelled = sum(held.entry.state == JobState.CANCELLED for held in plan.held)
 
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""

@@ -96,9 +96,6 @@ class Held:
     @property
     def reason(self) -> str:
         """Why, for people."""
-        if self.entry.state == JobState.QUEUED:
-            wait = max(0.0, self.entry.next_try - time.time())
-            return f"tried again in {wait:.0f} s: {self.entry.reason}"
         if self.entry.state == JobState.CANCELLED:
             return "cancelled; `nst-pipeline retry` puts it back"
         return self.entry.reason

@@ -130,3 +130,14 @@ def test_files_that_no_plan_has_come_to_yet_can_be_cancelled(home: Path) -> None
         assert program(home, "retry", "sub/a.png").returncode == 0
         watch.until_outputs("b-s.png", "sub/a-s.png")
     assert "known" in program(home, "cancel", "nothing.png").stderr
+
+
+def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    with Ledger(ledger_path(home / "state")):
+        pass
+    assert program(home, "cancel", "a.png", "b.png").returncode == 0
+    assert "2 are cancelled; `nst-pipeline retry`" in program(home, "run").stdout
+    listed = program(home, "run", "--dry-run").stdout
+    assert listed.count("hold ") == 3 and "cancelled; `nst-pipeline retry` puts it back" in listed
