@@ -73,9 +73,7 @@ Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
 class Limits(Settings):
     """Bounds on what is accepted and kept."""
 
-    max_pixels: int = Field(
-        100_000_000, ge=1, le=178_956_970, description="Largest input, in pixels."
-    )
+    max_pixels: int = Field(100_000_000, ge=1, description="Largest input, in pixels.")
     max_bytes: int = Field(256 * 2**20, ge=1, description="Largest input file, in bytes.")
     cache_bytes: int = Field(
         512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."

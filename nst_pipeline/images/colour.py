@@ -37,7 +37,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
             )
             if converted is not None:
                 return converted
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _without_profile(image: Image.Image, mode: str) -> Image.Image:

@@ -288,7 +288,7 @@ def _samples(look: _Look) -> _Samples:
         return _Samples(raw.develop(look.raw), None, is_srgb=True)
     if look.image is None:
         assert look.file.directory
-        return _deep(*tiff.read_deep(look.file.directory))
+        return _deep(*tiff.read_deep(look.file.directory, look.file.pixels))
     if look.file.kind == "PNG" and look.file.pixels[24] == 16:  # the bit depth in IHDR
         return _deep_png(look)
     return _shallow(_loaded(look.image, look.file))

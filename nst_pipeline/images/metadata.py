@@ -27,7 +27,7 @@ OF_OLD_PIXELS = frozenset(
      0xA20E, 0xA20F, 0xA210, 0xA214, 0xA500)
 )  # fmt: skip
 """Tags of the EXIF directory that describe the pixels of the file that they stand in."""
-LONGEST_VALUE, LONGEST_XMP = 2**18, 2**20
+LONGEST_DIRECTORY, LONGEST_XMP = 2**18, 2**20
 MAIN = DATES | CREDITS | CAMERA | {ORIENTATION, X_RESOLUTION, Y_RESOLUTION, UNIT, EXIF, GPS}
 SRGB, INCH, CENTIMETRE = 1, 2, 3
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
@@ -108,9 +108,11 @@ def _directory(block: bytes, group: int | None, place: object = None) -> dict[in
     if page is None:
         return {}
     values = {}
+    room = LONGEST_DIRECTORY
     for tag, (kind, count, _) in page.entries.items():
-        is_wanted = group is not None or tag in MAIN
-        if is_wanted and count * tiff.TYPE_BYTES.get(kind, LONGEST_VALUE) <= LONGEST_VALUE:
+        length = count * tiff.TYPE_BYTES.get(kind, LONGEST_DIRECTORY)
+        if (group is not None or tag in MAIN) and length <= room:
+            room -= length
             # Pillow raises nearly anything for a tag of a wrong type.
             with contextlib.suppress(Exception):
                 values[tag] = _value(page, tag, group)

@@ -209,9 +209,17 @@ def is_deep(page: Directory) -> bool:
     )
 
 
-def read_deep(page: Directory) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
-    """Return a deep page's colours (H, W, 1 or 3), not premultiplied, and its alpha (H, W)."""
-    samples = _samples(page)
+def read_deep(page: Directory, lean: bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
+    """Return a deep page's colours (H, W, 1 or 3), not premultiplied, and its alpha (H, W).
+
+    Args:
+        page: the page.
+        lean: its file as `with_only` gives it.
+
+    Raises:
+        ValueError, imagecodecs.TiffError: the file is damaged, or nothing that can be read.
+    """
+    samples = _samples(page, lean)
     photometric = page.number(PHOTOMETRIC, 1)
     colours = 3 if photometric == RGB else 1
     if samples.shape[2] < colours:
@@ -232,7 +240,7 @@ def read_deep(page: Directory) -> tuple[NDArray[np.uint16], NDArray[np.uint16] |
     return found, alpha
 
 
-def _samples(page: Directory) -> NDArray[Any]:
+def _samples(page: Directory, lean: bytes) -> NDArray[Any]:
     import imagecodecs  # here, because most runs meet no such file
 
     (height, width), count = page.size, page.number(SAMPLES, 1)
@@ -245,7 +253,7 @@ def _samples(page: Directory) -> NDArray[Any]:
     shape = (count, height, width) if is_planar else (height, width, count)
     # An array of the size that was checked: a file that lies about it is refused.
     samples = np.empty(shape[: 2 if count == 1 else 3], f"{kind}{page.number(BITS) // 8}")
-    imagecodecs.tiff_decode(with_only(page, PIXEL_TAGS), out=samples)
+    imagecodecs.tiff_decode(lean, out=samples)
     return np.moveaxis(samples, 0, 2) if is_planar else np.atleast_3d(samples)
 
 

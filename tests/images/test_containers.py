@@ -14,6 +14,7 @@ from conftest import picture
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
+from nst_pipeline.config.pipeline import Limits
 from nst_pipeline.errors import ImageError
 from nst_pipeline.images.decoding import Decoded, decode, identify
 
@@ -138,6 +139,12 @@ def test_only_our_limit_decides_how_large_a_picture_may_be(kind: str) -> None:
         identify(data, "it", 2 * 10**8 - 1)
 
 
+def test_the_decoders_own_limits_do_not_decide_either() -> None:
+    data = bytearray(encoded(picture(), "WEBP", save_all=True, append_images=[picture(seed=2)]))
+    data[24:30] = (15999).to_bytes(3, "little") + (11999).to_bytes(3, "little")
+    assert identify(bytes(data), "it", 2 * 10**8) == (12_000, 16_000)
+
+
 def test_a_webp_that_claims_to_be_huge_is_refused_before_there_is_room_for_it() -> None:
     data = bytearray(encoded(picture(), "WEBP", save_all=True, append_images=[picture(seed=2)]))
     assert data[12:16] == b"VP8X"
@@ -196,3 +203,7 @@ def test_pages_in_a_ring_end() -> None:
     (count,) = struct.unpack_from("<H", data, second)
     struct.pack_into("<I", data, second + 2 + 12 * count, first)
     assert read(bytes(data)).pixels.shape == (48, 64, 3)
+
+
+def test_the_settings_allow_as_many_pixels_as_telephones_have() -> None:
+    assert Limits(max_pixels=200_000_001).max_pixels == 200_000_001

@@ -3,14 +3,16 @@
 ``--fuzz-seconds 3600`` goes on for an hour; what it finds is kept in ``tests/data/fuzz``.
 """
 
+import os
 from itertools import count
 from pathlib import Path
 
+import fuzzing
 import pytest
 from fuzzing import Report, check, damaged, fuzz, originals
 
 KEPT = Path(__file__).parents[1] / "data" / "fuzz"
-FILES = 2500
+FILES = 10_000
 LONG_RUNS_BEGIN = 1_000_000
 
 
@@ -50,3 +52,14 @@ def test_the_undamaged_files_are_decoded(tmp_path: Path) -> None:
         paths[-1].write_bytes(data)
     report = check(paths)
     assert report.counts == {"decoded": len(paths)}, report.findings
+
+
+def test_a_child_that_ends_or_hangs_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "nobody-writes")
+    (tmp_path / "good").write_bytes(originals()["png"])
+    monkeypatch.setattr(fuzzing, "HANG_SECONDS", 0.5)
+    report = check([tmp_path / "not-there", tmp_path / "nobody-writes", tmp_path / "good"])
+    assert report.findings == {0: "crashed: status 1", 1: "hung"}
+    assert report.counts["decoded"] == 1

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -134,5 +135,13 @@ def test_a_block_that_would_fill_the_memory_is_left_out() -> None:
     huge = block(*[(tag, *entry[1:]) for tag in range(2000)], tail=bytes(2**22))
     about, _ = read(huge)
     assert not about.main
+    tracemalloc.start()
+    try:
+        inner = [(tag, 7, 2**17, 26) for tag in range(0x9000, 0x9000 + 1000)]
+        about, _ = read(block((0x8769, 4, 1, 8), *inner, tail=bytes(2**17)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(about.exif) < 10 and most < 10 * 2**20
     long = block((0x0110, 2, 2**22, 26), tail=bytes(2**22))
     assert not read(long)[0].main
