@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Pictures this small gain nothing from threads, and processes side by side lose by them.
@@ -11,8 +11,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import support  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+
+from nst_pipeline.config.pipeline import Config, load  # noqa: E402
+from nst_pipeline.jobs.ledger import Ledger, ledger_path  # noqa: E402
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 
@@ -54,6 +58,21 @@ def wave(width: int = 64, height: int = 48, seed: int = 0) -> torch.Tensor:
 def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what is in this machine's torch hub cache out of the tests."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Return the settings of a home with one picture, ``a.png``, for an executor that is a fake."""
+    home = support.make_home(tmp_path / "home", watch={"settle_seconds": 0})
+    support.draw(home / "inbox/a.png", 1)
+    return load(home / "pipeline.yaml")
+
+
+@pytest.fixture
+def ledger(config: Config) -> Iterator[Ledger]:
+    """Return the ledger of ``config``."""
+    with Ledger(ledger_path(config.state)) as ledger:
+        yield ledger
 
 
 @pytest.fixture

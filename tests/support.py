@@ -179,6 +179,18 @@ def run_once(
         return runner.run(paths, force)
 
 
+def observed_run(config: Config, **options: Any) -> SilentObserver:
+    """Run once with an executor that paints nothing; return who was told of it."""
+    observer = SilentObserver()
+    run_once(config, None, observer, **options)
+    return observer
+
+
+def home_of(config: Config) -> Path:
+    """Return the folder that `make_home` made."""
+    return config.inbox.parent
+
+
 def plan_of(config: Config, ledger: Ledger, policy: Policy = RUN) -> Plan:
     """Return the plan of everything in the inbox, and queue its jobs."""
     plan = make_plan(config, ledger, make_scanner(config, None, 0), policy)

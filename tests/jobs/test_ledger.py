@@ -2,40 +2,17 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import (
-    SilentObserver,
-    draw,
-    make_home,
-    run_once,
+    observed_run,
 )
 
-from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import CannotCreateError
 from nst_pipeline.jobs import schema
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
-    draw(home / "inbox/a.png", 1)
-    return load(home / "pipeline.yaml")
-
-
-@pytest.fixture
-def ledger(config: Config) -> Iterator[Ledger]:
-    with Ledger(ledger_path(config.state)) as ledger:
-        yield ledger
-
-
-def run(config: Config, **options: object) -> SilentObserver:
-    observer = SilentObserver()
-    run_once(config, None, observer, **options)  # type: ignore[arg-type]
-    return observer
 
 
 def test_a_ledger_of_another_version_is_refused(config: Config, ledger: Ledger) -> None:
@@ -51,12 +28,12 @@ def test_a_damaged_ledger_is_told_not_overwritten(config: Config) -> None:
     config.state.mkdir(exist_ok=True)
     ledger_path(config.state).write_bytes(b"no database" * 1000)
     with pytest.raises(CannotCreateError, match="damaged"):
-        run(config)
+        observed_run(config)
     assert ledger_path(config.state).read_bytes() == b"no database" * 1000
 
 
 def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: Config) -> None:
-    run(config)
+    observed_run(config)
     path = ledger_path(config.state)
     with sqlite3.connect(path) as database:
         database.executescript("""
@@ -76,7 +53,7 @@ def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: 
     with Ledger(path) as ledger:
         known = ledger.files.known([Path("/refused.png")])
         assert known[b"/refused.png"] == ("1 1 1 1", "", "refused", "")
-    assert run(config).records == []
+    assert observed_run(config).records == []
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     database.close()

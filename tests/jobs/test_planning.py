@@ -1,48 +1,22 @@
 """What a plan holds, and what it costs."""
 
 import sys
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from support import (
-    SilentObserver,
     configure,
-    draw,
-    make_home,
+    home_of,
+    observed_run,
     plan_of,
-    run_once,
 )
 
-from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.jobs import file_table, planning
-from nst_pipeline.jobs.ledger import Ledger, ledger_path
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
-    draw(home / "inbox/a.png", 1)
-    return load(home / "pipeline.yaml")
-
-
-@pytest.fixture
-def ledger(config: Config) -> Iterator[Ledger]:
-    with Ledger(ledger_path(config.state)) as ledger:
-        yield ledger
-
-
-def run(config: Config, **options: object) -> SilentObserver:
-    observer = SilentObserver()
-    run_once(config, None, observer, **options)  # type: ignore[arg-type]
-    return observer
-
-
-def home_of(config: Config) -> Path:
-    return config.inbox.parent
+from nst_pipeline.jobs.ledger import Ledger
 
 
 def test_known_files_are_not_read_again(
@@ -50,7 +24,7 @@ def test_known_files_are_not_read_again(
 ) -> None:
     monkeypatch.setattr(file_table, "RACY_NS", 0)
     (config.inbox / "bad.png").write_text("hello")
-    run(config)
+    observed_run(config)
     reads: list[str] = []
     monkeypatch.setattr(planning, "read", lambda path, *_: reads.append(path.name))
     plan = plan_of(config, ledger)
@@ -132,6 +106,6 @@ def test_sources_that_were_accepted_are_not_read_again_under_other_limits(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_table, "RACY_NS", 0)
-    run(config)
+    observed_run(config)
     monkeypatch.setattr(planning, "read", lambda path, *_: pytest.fail(f"{path} is read"))
     assert len(plan_of(pixels(config, home_of(config) / "style.png", 10**7), ledger).done) == 1

@@ -381,3 +381,10 @@ def test_a_folder_that_may_not_be_searched_any_more_stops_nothing(home: Path) ->
         watch.until_outputs("b-s.png")
         watch.until_idle()
         (home / "inbox/sub").chmod(0o755)
+
+
+def test_a_run_begins_nothing_with_less_room_than_asked_for(home: Path) -> None:
+    config = configure(home, limits={"min_free_bytes": 2**62})
+    with pytest.raises(DiskFullError, match="make room"):
+        run_once(config)
+    assert painted(home) == [] and DiskFullError.exit_code == 74

@@ -19,20 +19,13 @@ from support import (
     wait_until,
 )
 
-from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.files import signature
 from nst_pipeline.jobs import file_table
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner import moves
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
-    draw(home / "inbox/a.png", 1)
-    return load(home / "pipeline.yaml")
 
 
 def run(config: Config) -> list[JobRecord]:

@@ -9,41 +9,17 @@ from pathlib import Path
 
 import pytest
 from support import (
-    SilentObserver,
     draw,
-    make_home,
-    run_once,
+    home_of,
+    observed_run,
 )
 
-from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import signature
 from nst_pipeline.jobs.file_table import Move
-from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.runner import moves
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
-    draw(home / "inbox/a.png", 1)
-    return load(home / "pipeline.yaml")
-
-
-@pytest.fixture
-def ledger(config: Config) -> Iterator[Ledger]:
-    with Ledger(ledger_path(config.state)) as ledger:
-        yield ledger
-
-
-def run(config: Config, **options: object) -> SilentObserver:
-    observer = SilentObserver()
-    run_once(config, None, observer, **options)  # type: ignore[arg-type]
-    return observer
-
-
-def home_of(config: Config) -> Path:
-    return config.inbox.parent
 
 
 def moved(config: Config, kind: str = "move") -> Move:
@@ -60,7 +36,7 @@ def moved(config: Config, kind: str = "move") -> Move:
 def test_a_disposal_that_was_killed_is_completed(
     config: Config, ledger: Ledger, kind: str, point: str
 ) -> None:
-    run(config)
+    observed_run(config)
     move = moved(config, kind)
     moves._intend(ledger, [move])
     if point == "moved":

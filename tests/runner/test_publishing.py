@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from support import (
     Watch,
     configure,
     draw,
-    make_home,
+    home_of,
+    observed_run,
     outputs,
     painted,
     plan_of,
@@ -24,30 +24,17 @@ from support import (
     run_once,
 )
 
-from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import Abandoned, DiskFullError, ImageError
-from nst_pipeline.files import free_bytes, numbered, rename_new
+from nst_pipeline.errors import Abandoned, ImageError
+from nst_pipeline.files import numbered
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.job_table import JobTable
-from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.jobs.state import Entry
 from nst_pipeline.runner import dispatcher, publishing
 from nst_pipeline.runner.runner import Runner
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
-    draw(home / "inbox/a.png", 1)
-    return load(home / "pipeline.yaml")
-
-
-@pytest.fixture
-def ledger(config: Config) -> Iterator[Ledger]:
-    with Ledger(ledger_path(config.state)) as ledger:
-        yield ledger
 
 
 def queue(config: Config, ledger: Ledger) -> Entry:
@@ -65,16 +52,6 @@ def result(home: Path) -> bytes:
     return (home / "result.png").read_bytes()
 
 
-def run(config: Config, **options: object) -> SilentObserver:
-    observer = SilentObserver()
-    run_once(config, None, observer, **options)  # type: ignore[arg-type]
-    return observer
-
-
-def home_of(config: Config) -> Path:
-    return config.inbox.parent
-
-
 # Recovery, state by state
 
 
@@ -87,7 +64,7 @@ def test_a_published_result_that_was_not_noted_is_noted_not_painted_again(
     ledger.jobs.begin_commit(
         entry.id, entry.output, entry.output.with_name(".nst-x"), bytes_digest(data)
     )
-    run(config)
+    observed_run(config)
     assert ledger.jobs.get(entry.id).state == "done" and painted(home_of(config)) == []
     assert entry.output.read_bytes() == data
 
@@ -102,7 +79,7 @@ def test_a_finished_temporary_file_is_published_not_painted_again(
     temporary = entry.output.with_name(".nst-x")
     temporary.write_bytes(data)
     ledger.jobs.begin_commit(entry.id, entry.output, temporary, bytes_digest(data))
-    run(config)
+    observed_run(config)
     assert entry.output.read_bytes() == data and painted(home_of(config)) == []
     assert outputs(home_of(config)) == ["a-s.png"]
 
@@ -115,7 +92,7 @@ def test_half_a_temporary_file_is_removed_and_the_job_done_again(
     temporary = entry.output.with_name(".nst-x")
     temporary.write_bytes(data[:100])
     ledger.jobs.begin_commit(entry.id, entry.output, temporary, bytes_digest(data))
-    run(config)
+    observed_run(config)
     assert painted(home_of(config)) == ["a.png"] and outputs(home_of(config)) == ["a-s.png"]
     assert ledger.jobs.get(entry.id).state == "done"
 
@@ -126,7 +103,7 @@ def test_another_file_under_the_final_name_is_not_taken_for_the_result(
     entry = queue(config, ledger)
     entry.output.write_bytes(b"somebody else's")
     ledger.jobs.begin_commit(entry.id, entry.output, entry.output.with_name(".nst-x"), "0" * 64)
-    run(config)
+    observed_run(config)
     assert painted(home_of(config)) == ["a.png"]
 
 
@@ -141,7 +118,7 @@ def test_a_job_that_was_at_work_is_queued_until_it_killed_too_often(
         ledger.jobs.start(entry.id)
     publishing.recover(ledger.jobs, "replace", 3, lambda _: None)
     assert ledger.jobs.get(entry.id).state == "failed" and ledger.jobs.get(entry.id).poison
-    observer = run(config)
+    observer = observed_run(config)
     assert [record.status for record in observer.records] == ["failed"]
     assert painted(home_of(config)) == []
 
@@ -192,32 +169,16 @@ def test_no_file_is_ever_replaced_by_chance(config: Config, ledger: Ledger) -> N
     assert ledger.jobs.get(entry.id).final == final
 
 
-def test_rename_new_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nst_pipeline import files
-
-    for way in ("kernel", "links"):
-        if way == "links":
-            monkeypatch.setattr(files, "_renameat2", lambda: None)
-        (tmp_path / "a").write_text("a")
-        (tmp_path / "b").write_text("b")
-        with pytest.raises(FileExistsError):
-            rename_new(tmp_path / "a", tmp_path / "b")
-        assert (tmp_path / "b").read_text() == "b"
-        rename_new(tmp_path / "a", tmp_path / "c")
-        assert (tmp_path / "c").read_text() == "a" and not (tmp_path / "a").exists()
-        (tmp_path / "c").unlink()
-
-
 def test_older_outputs_that_were_written_over_are_no_longer_done(
     config: Config, ledger: Ledger
 ) -> None:
-    run(config)
+    observed_run(config)
     first = (config.inbox / "a.png").read_bytes()
     draw(config.inbox / "a.png", 2)
-    run(config)
+    observed_run(config)
     assert sorted(entry.state for entry in ledger.jobs.all()) == ["done", "replaced"]
     (config.inbox / "a.png").write_bytes(first)
-    run(config)
+    observed_run(config)
     assert painted(home_of(config)) == ["a.png"] * 3
 
 
@@ -228,12 +189,12 @@ def test_a_duplicate_is_a_hard_link_and_an_edited_output_is_no_source_of_them(
     config: Config, ledger: Ledger
 ) -> None:
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
-    run(config)
+    observed_run(config)
     assert (config.outbox / "a-s.png").samefile(config.outbox / "b-s.png")
     (config.outbox / "a-s.png").unlink()
     (config.outbox / "b-s.png").write_bytes(b"edited")
     shutil.copy(config.inbox / "a.png", config.inbox / "c.png")
-    run(config, paths=[config.inbox / "c.png"])
+    observed_run(config, paths=[config.inbox / "c.png"])
     assert painted(home_of(config)) == ["a.png", "c.png"]
 
 
@@ -245,24 +206,10 @@ def test_where_links_are_impossible_a_duplicate_is_a_copy(
 
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    run(config)
+    observed_run(config)
     assert painted(home_of(config)) == ["a.png"]
     assert not (config.outbox / "a-s.png").samefile(config.outbox / "b-s.png")
     assert (config.outbox / "a-s.png").read_bytes() == (config.outbox / "b-s.png").read_bytes()
-
-
-# Room
-
-
-def test_a_run_begins_nothing_with_less_room_than_asked_for(config: Config) -> None:
-    config = configure(home_of(config), limits={"min_free_bytes": 2**62})
-    with pytest.raises(DiskFullError, match="make room"):
-        run(config)
-    assert painted(home_of(config)) == [] and DiskFullError.exit_code == 74
-
-
-def test_free_bytes_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
-    assert free_bytes(tmp_path / "not/yet") == pytest.approx(free_bytes(tmp_path), rel=0.1)
 
 
 @pytest.mark.parametrize("standing", [False, True])
@@ -282,7 +229,7 @@ def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
         with Runner(config, FakeExecutor(), SilentObserver()) as runner:
             runner.run_standing(make_scanner(config))
     else:
-        run(config)
+        observed_run(config)
     assert outputs(home_of(config)) == ["a-s-2.png", "a-s.png"]
     assert (config.outbox / "a-s.png").read_bytes() == b"theirs"
 
@@ -291,7 +238,7 @@ def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
 def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
-    run(config)
+    observed_run(config)
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
     rename = publishing._rename
 
@@ -305,7 +252,7 @@ def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
     monkeypatch.setattr(publishing, "_rename", cancelled)
     if not links:
         monkeypatch.setattr(Path, "hardlink_to", refuse)
-    observer = run(config)
+    observer = observed_run(config)
     assert outputs(home_of(config)) == ["a-s.png"] and observer.records == []
     (entry,) = ledger.jobs.of_source(config.inbox / "b.png").values()
     assert entry.state == "cancelled"
@@ -319,7 +266,7 @@ def test_an_end_while_a_result_is_published_is_no_attempt(
 
     monkeypatch.setattr(dispatcher, "publish_result", interrupt)
     with pytest.raises(SystemExit):
-        run(config)
+        observed_run(config)
     (entry,) = ledger.jobs.all()
     assert (entry.state, entry.attempts) == ("queued", 0)
 
@@ -378,39 +325,39 @@ def pictures(folder: Path) -> dict[str, bytes]:
 def test_a_result_is_copied_to_where_new_settings_say_and_not_painted_again(
     config: Config, changes: dict[str, object], name: str
 ) -> None:
-    run(config)
+    observed_run(config)
     painted_bytes = pictures(config.outbox)["a-s.png"]
     config = elsewhere(config, **changes)
-    (record,) = run(config).records
+    (record,) = observed_run(config).records
     assert record.status == "done" and record.duplicate_of and record.output
     assert record.output.path == str(config.outbox / name)
     assert pictures(config.outbox)[name] == painted_bytes
     assert painted(home_of(config)) == ["a.png"]
-    assert run(config).records == []
+    assert observed_run(config).records == []
 
 
 def test_what_is_lost_is_painted_for_the_new_place(config: Config) -> None:
-    run(config)
+    observed_run(config)
     (config.outbox / "a-s.png").write_bytes(b"somebody else's by now")
     config = elsewhere(config, outbox="other")
-    run(config)
+    observed_run(config)
     assert painted(home_of(config)) == ["a.png", "a.png"]
     assert list(pictures(config.outbox)) == ["a-s.png"]
 
 
 def test_force_paints_to_the_new_place_and_leaves_the_old_result(config: Config) -> None:
-    run(config)
+    observed_run(config)
     before = config.outbox / "a-s.png"
     inode = before.stat().st_ino
     config = elsewhere(config, outbox="other")
-    run(config, force=True)
+    observed_run(config, force=True)
     assert painted(home_of(config)) == ["a.png", "a.png"]
     assert before.stat().st_ino == inode and list(pictures(config.outbox)) == ["a-s.png"]
 
 
 def test_a_way_back_costs_nothing(config: Config) -> None:
     for outbox in ("other", "outbox", "other"):
-        run(elsewhere(config, outbox=outbox))
+        observed_run(elsewhere(config, outbox=outbox))
     assert painted(home_of(config)) == ["a.png"]
 
 
@@ -419,33 +366,33 @@ def test_a_numbered_name_is_the_place_that_the_settings_say(config: Config, forc
     config = elsewhere(config, on_conflict="suffix")
     config.outbox.mkdir()
     (config.outbox / "a-s.png").write_bytes(b"somebody else's")
-    run(config)
+    observed_run(config)
     assert sorted(pictures(config.outbox)) == ["a-s-2.png", "a-s.png"]
-    assert len(run(config, force=force).records) == force
+    assert len(observed_run(config, force=force).records) == force
     assert sorted(pictures(config.outbox)) == ["a-s-2.png", "a-s.png"]
 
 
 def test_neighbours_and_named_paths_make_no_result_anew(config: Config) -> None:
     (config.inbox / "sub").mkdir()
     draw(config.inbox / "sub/a.png", 2)
-    run(config, paths=[config.inbox / "sub/a.png"])
+    observed_run(config, paths=[config.inbox / "sub/a.png"])
     assert list(pictures(config.outbox)) == ["a-s.png"]
     config = elsewhere(config, on_conflict="suffix")
-    run(config)
+    observed_run(config)
     (config.inbox / "a.bmp").write_bytes((home_of(config) / "style.png").read_bytes())
-    run(config)
+    observed_run(config)
     assert sorted(painted(home_of(config))) == ["a.bmp", "a.png", "a.png"]
     assert outputs(home_of(config)) == ["a-s-2.png", "a-s.png", "a.bmp-s.png"]
-    assert run(config).records == []
+    assert observed_run(config).records == []
 
 
 def test_snapshots_and_animations_go_along(config: Config) -> None:
     making = {"making": "gif", "snapshots": 1}
-    run(elsewhere(config, output=making))
+    observed_run(elsewhere(config, output=making))
     extras = pictures(config.outbox)
     assert sorted(extras) == ["a-s.gif", "a-s.png", "a-s.steps/00001.png"]
     config = elsewhere(config, output=making, outbox="other")
-    (record,) = run(config).records
+    (record,) = observed_run(config).records
     assert pictures(config.outbox) == extras and painted(home_of(config)) == ["a.png"]
     assert record.extras == [
         str(config.outbox / name) for name in ("a-s.gif", "a-s.steps/00001.png")
@@ -453,7 +400,7 @@ def test_snapshots_and_animations_go_along(config: Config) -> None:
 
 
 def test_a_dry_run_tells_what_is_only_copied(config: Config) -> None:
-    run(config)
+    observed_run(config)
     draw(config.inbox / "b.png", 2)
     elsewhere(config, outbox="other")
     done = program(home_of(config), "run", "--dry-run")
@@ -482,5 +429,5 @@ def test_watch_copies_what_is_in_the_inbox_to_a_new_outbox_and_repaints_nothing_
     with Watch(home) as watch:
         watch.until_idle()
     assert outputs(home) == ["a-s.png", "s/b.png", "s/c.png"]
-    run(new)
+    observed_run(new)
     assert outputs(home) == ["a-s.png", "s/a.png", "s/b.png", "s/c.png"]
