@@ -324,9 +324,10 @@ def test_an_executor_serves_all_that_a_daemon_paints(home: Path) -> None:
 def test_a_run_that_stops_for_want_of_room_leaves_its_jobs_in_the_queue(home: Path) -> None:
     config = configure(home, limits={"min_free_bytes": 2**62})
     draw(home / "inbox/a.png", 1)
-    with pytest.raises(DiskFullError):
+    with pytest.raises(DiskFullError, match="make room"):
         run_once(config)
-    assert states(home) == {"a.png": "queued"}
+    assert states(home) == {"a.png": "queued"} and not painted(home)
+    assert DiskFullError.exit_code == 74
     with Ledger(ledger_path(config.state)) as ledger:
         assert ledger.jobs.all()[0].attempts == 0
 
@@ -381,10 +382,3 @@ def test_a_folder_that_may_not_be_searched_any_more_stops_nothing(home: Path) ->
         watch.until_outputs("b-s.png")
         watch.until_idle()
         (home / "inbox/sub").chmod(0o755)
-
-
-def test_a_run_begins_nothing_with_less_room_than_asked_for(home: Path) -> None:
-    config = configure(home, limits={"min_free_bytes": 2**62})
-    with pytest.raises(DiskFullError, match="make room"):
-        run_once(config)
-    assert painted(home) == [] and DiskFullError.exit_code == 74
