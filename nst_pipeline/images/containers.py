@@ -18,6 +18,8 @@ from nst_pipeline.images import tiff
 
 METADATA_BYTES = 16 * 2**20
 """A longer profile or text is left out; so much may be unpacked of a compressed one."""
+MOST_CHUNKS = 2**18
+"""Of a PNG: those of 1 GiB, if they are as short as writers make them."""
 MOST_PICTURES = 256
 """Pictures of a file that are looked at for the largest."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1")
@@ -198,40 +200,47 @@ def has_all_scans(data: bytes) -> bool:
 
 
 def _png(data: bytes) -> Container:
-    kept, exif, xmp, profile, frames, end = [PNG_SIGNATURE], b"", b"", b"", 1, len(PNG_SIGNATURE)
+    kept, end = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    said: dict[tuple[bytes, bytes], bytes] = {}
     for name, start, end in _png_chunks(data):
         if name[0] < 0x60 or name == b"tRNS":
             kept.append(data[start:end])  # a damaged one is refused by the decoder
-            continue
-        body = data[start + 8 : end - 4]
-        if zlib.crc32(data[start + 4 : end - 4]) != struct.unpack(">I", data[end - 4 : end])[0]:
-            continue
-        if name == b"pHYs" and len(body) == 9:
-            kept.append(data[start:end])
-        elif name == b"eXIf":
-            exif = body
-        elif name == b"iCCP":
-            profile = _unpacked(body.partition(b"\0")[2][1:])
-        elif name == b"acTL" and len(body) == 8:
-            frames = struct.unpack(">I", body[:4])[0]
-        elif name == b"iTXt" and body.startswith(XMP_IN_PNG):
-            xmp = _international(body.removeprefix(XMP_IN_PNG))
-        elif name == b"zTXt" and body.startswith(EXIF_IN_PNG):
-            exif = exif or _from_hexadecimal(_unpacked(body[len(EXIF_IN_PNG) + 1 :]))
-    lean = b"".join((*kept, data[end:]))
-    return Container("PNG", lean, exif, xmp, profile, pages=frames)
+        elif zlib.crc32(data[start + 4 : end - 4]) == struct.unpack(">I", data[end - 4 : end])[0]:
+            body = data[start + 8 : end - 4]
+            word = next((w for w in (XMP_IN_PNG, EXIF_IN_PNG) if body.startswith(w)), b"")
+            # Only the first of each counts: to unpack all could take for ever.
+            said.setdefault((name, word), body.removeprefix(word))
+            if name == b"pHYs" and len(body) == 9:
+                kept.append(data[start:end])
+    exif = said.get((b"eXIf", b"")) or _from_hexadecimal(said.get((b"zTXt", EXIF_IN_PNG), b""))
+    frames = said.get((b"acTL", b""), b"")
+    return Container(
+        "PNG",
+        b"".join((*kept, data[end:])),
+        exif,
+        _international(said.get((b"iTXt", XMP_IN_PNG), b"")),
+        _unpacked(said.get((b"iCCP", b""), b"").partition(b"\0")[2][1:]),
+        pages=struct.unpack(">I", frames[:4])[0] if len(frames) == 8 else 1,
+    )
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Give the name, start and end of each whole chunk."""
+    """Give the name, start and end of each whole chunk.
+
+    Raises:
+        ValueError: there are more than any picture has.
+    """
     place = len(PNG_SIGNATURE)
-    while place + 12 <= len(data):
+    for _ in range(MOST_CHUNKS):
+        if place + 12 > len(data):
+            return
         (length,) = struct.unpack_from(">I", data, place)
         end = place + 12 + length
         if end > len(data):
             return
         yield data[place + 4 : place + 8], place, end
         place = end
+    raise ValueError(f"more than {MOST_CHUNKS:,} chunks")
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -251,7 +260,7 @@ def _international(body: bytes) -> bytes:
 
 
 def _from_hexadecimal(text: bytes) -> bytes:
-    """Return what ImageMagick wrote as lines of hexadecimal digits, after three of a heading."""
+    """Return what ImageMagick packed as lines of hexadecimal digits, after three of a heading."""
     with contextlib.suppress(ValueError):
-        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+        return bytes.fromhex(b"".join(_unpacked(text[1:]).split(b"\n")[3:]).decode("ascii"))
     return b""

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import tracemalloc
 import zlib
 from typing import Any
@@ -207,3 +208,27 @@ def test_pages_in_a_ring_end() -> None:
 
 def test_the_settings_allow_as_many_pixels_as_telephones_have() -> None:
     assert Limits(max_pixels=200_000_001).max_pixels == 200_000_001
+
+
+def test_the_orientation_that_imagemagick_writes_into_a_png_is_applied() -> None:
+    block = Image.Exif()
+    block[0x0112] = 6
+    digits = block.tobytes().hex()
+    lines = [digits[start : start + 72] for start in range(0, len(digits), 72)]
+    text = "\n".join(["", "exif", f"{len(digits) // 2:8}", *lines, ""]).encode()
+    data = png_with((b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)))
+    assert np.array_equal(read(data).pixels, np.rot90(np.asarray(picture()), -1))
+
+
+def test_thousands_of_bombs_take_no_longer_than_one() -> None:
+    bombs = [TEXTS[what] for what in TEXTS if what.startswith("a bomb")]
+    data = png_with(*bombs * 100)
+    begun = time.process_time()
+    assert np.array_equal(read(data).pixels, np.asarray(picture()))
+    assert time.process_time() - begun < 2
+
+
+def test_a_png_of_nothing_but_chunks_is_refused() -> None:
+    data = png_with(*[(b"teXt", b"")] * 300_000)
+    with pytest.raises(ImageError, match="more than 262,144 chunks"):
+        read(data)
