@@ -14,16 +14,13 @@ from dataclasses import dataclass
 
 from PIL import MpoImagePlugin
 
-from nst_pipeline.images import tiff
+from nst_pipeline.images import png, tiff
 
 METADATA_BYTES = 16 * 2**20
 """A longer profile or text is left out; so much may be unpacked of a compressed one."""
-MOST_CHUNKS = 2**18
-"""Of a PNG: those of 1 GiB, if they are as short as writers make them."""
 MOST_PICTURES = 256
 """Pictures of a file that are looked at for the largest."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1")
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_IN_JPEG, EXIF_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0"
 XMP_IN_PNG, EXIF_IN_PNG = b"XML:com.adobe.xmp\0", b"Raw profile type exif\0"
 METADATA_ITEM = re.compile(rb"(infe.{4}(?:..|....)..)(?:Exif|mime)", re.DOTALL)
@@ -59,7 +56,7 @@ class Container:
 
 def take_apart(data: bytes) -> Container:
     """Take an image file apart, by content and not by suffix."""
-    if data.startswith(PNG_SIGNATURE):
+    if data.startswith(png.SIGNATURE):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
@@ -200,12 +197,12 @@ def has_all_scans(data: bytes) -> bool:
 
 
 def _png(data: bytes) -> Container:
-    kept, end = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    kept, end = [png.SIGNATURE], len(png.SIGNATURE)
     said: dict[tuple[bytes, bytes], bytes] = {}
-    for name, start, end in _png_chunks(data):
+    for name, start, end in png.chunks(data):
         if name[0] < 0x60 or name == b"tRNS":
             kept.append(data[start:end])  # a damaged one is refused by the decoder
-        elif zlib.crc32(data[start + 4 : end - 4]) == struct.unpack(">I", data[end - 4 : end])[0]:
+        elif png.is_sound(data, start, end):
             body = data[start + 8 : end - 4]
             word = next((w for w in (XMP_IN_PNG, EXIF_IN_PNG) if body.startswith(w)), b"")
             # Only the first of each counts: to unpack all could take for ever.
@@ -222,25 +219,6 @@ def _png(data: bytes) -> Container:
         _unpacked(said.get((b"iCCP", b""), b"").partition(b"\0")[2][1:]),
         pages=struct.unpack(">I", frames[:4])[0] if len(frames) == 8 else 1,
     )
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Give the name, start and end of each whole chunk.
-
-    Raises:
-        ValueError: there are more than any picture has.
-    """
-    place = len(PNG_SIGNATURE)
-    for _ in range(MOST_CHUNKS):
-        if place + 12 > len(data):
-            return
-        (length,) = struct.unpack_from(">I", data, place)
-        end = place + 12 + length
-        if end > len(data):
-            return
-        yield data[place + 4 : place + 8], place, end
-        place = end
-    raise ValueError(f"more than {MOST_CHUNKS:,} chunks")
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -23,7 +23,7 @@ from PIL import (
 )
 
 from nst_pipeline.errors import ImageError, NotReadyError
-from nst_pipeline.images import colour, containers, metadata, raw, tiff
+from nst_pipeline.images import colour, containers, metadata, png, raw, tiff
 from nst_pipeline.images.containers import Container
 from nst_pipeline.images.metadata import Metadata, Reading
 
@@ -289,7 +289,7 @@ def _samples(look: _Look) -> _Samples:
     if look.image is None:
         assert look.file.directory
         return _deep(*tiff.read_deep(look.file.directory, look.file.pixels))
-    if look.file.kind == "PNG" and look.file.pixels[24] == 16:  # the bit depth in IHDR
+    if look.file.kind == "PNG" and png.header(look.file.pixels).bits == 16:
         return _deep_png(look)
     return _shallow(_loaded(look.image, look.file))
 
@@ -300,9 +300,7 @@ def _deep(colours: NDArray[np.uint16], alpha: NDArray[np.uint16] | None) -> _Sam
 
 
 def _deep_png(look: _Look) -> _Samples:
-    import imagecodecs  # here, because most runs meet no such file
-
-    samples = np.atleast_3d(imagecodecs.png_decode(look.file.pixels))
+    samples = png.read_deep(look.file.pixels)
     if samples.shape[:2] != look.size:
         raise ValueError("its parts disagree about its size")
     colours = samples.shape[2] - (samples.shape[2] + 1) % 2
