@@ -1,40 +1,63 @@
-"""The compact network: VGG-19's topology, narrow, with batch norm while it trains."""
+"""VGG-16 and the narrow network that learns from it: their layers, and where the student starts.
+
+At each layer the student keeps the teacher's channels that explain the others best (a pivoted QR
+decomposition of the activations over photographs), and its kernels are fitted by least squares,
+layer after layer, from what the student's own layer before gives to the teacher's responses (He et
+al. 2017, *Channel Pruning*).
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import typer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-BLOCKS = (2, 2, 4, 4, 1)
-NAMES = tuple(f"{b + 1}_{i + 1}" for b, depth in enumerate(BLOCKS) for i in range(depth))
-WIDTHS = (32, 32, 48, 48, 128, 96, 96, 96, 256, 192, 192, 192, 256)
+NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1")
+WIDTHS = (16, 32, 48, 64, 112, 96, 96, 256, 192, 256, 512)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAMPLES = 20_000
+"""Places of the photographs that the choice of channels and the fit of a layer look at."""
+RIDGE = 1e-4
 
 
-class CompactNetwork(nn.Module):
-    """VGG-19 to relu5_1 with average pooling and batch norm before each ReLU."""
+class Trunk(nn.Module):
+    """VGG-16 to relu5_1, of any widths, with max pooling and replicated borders."""
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
-        """Build the layers; `widths` are the channels of conv1_1 .. conv5_1."""
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        """Take `conv1_1.weight`, `conv1_1.bias` and so on, to conv5_1."""
         super().__init__()
-        inputs = (3, *widths[:-1])
-        self.convs, self.norms = nn.ModuleDict(), nn.ModuleDict()
-        for name, i, o in zip(NAMES, inputs, widths, strict=True):
-            self.convs[name] = nn.Conv2d(i, o, 3, padding=1, bias=False)
-            self.norms[name] = nn.BatchNorm2d(o)
-            nn.init.kaiming_normal_(self.convs[name].weight, nonlinearity="relu")
+        self.convs = nn.ModuleDict()
+        for name in NAMES:
+            weight = weights[f"conv{name}.weight"]
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3)
+            with torch.no_grad():
+                conv.weight.copy_(weight)
+                conv.bias.copy_(weights[f"conv{name}.bias"])
+            self.convs[name] = conv
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the rectified output of every layer for normalised images (B, 3, H, W)."""
+        """Return the rectified output of every layer for images (B, 3, H, W) in [0, 1]."""
+        x = normalise(x).contiguous(memory_format=torch.channels_last)
         features = {}
         for name in NAMES:
-            if name.endswith("_1") and name != "1_1":
-                x = F.avg_pool2d(x, 2)
-            x = F.relu(self.norms[name](self.convs[name](x)))
+            x = F.relu(self.convs[name](padded(pooled(x, name))))
             features[name] = x
         return features
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters by the names that the constructor takes."""
+        return {
+            f"conv{name}.{kind}": getattr(self.convs[name], kind).detach().cpu().contiguous()
+            for name in NAMES
+            for kind in ("weight", "bias")
+        }
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -43,49 +66,83 @@ def normalise(x: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-def fold(network: CompactNetwork) -> dict[str, Tensor]:
-    """Return the weights and biases of the same network without its batch norm, float32."""
-    folded = {}
-    for name in NAMES:
-        norm = network.norms[name]
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        weight = network.convs[name].weight * gain[:, None, None, None]
-        folded[f"conv{name}.weight"] = weight.detach().float().cpu().contiguous()
-        bias = norm.bias - norm.running_mean * gain
-        folded[f"conv{name}.bias"] = bias.detach().float().cpu().contiguous()
-    return folded
+def pooled(x: Tensor, name: str) -> Tensor:
+    """Return a layer's input at the layer's scale."""
+    return F.max_pool2d(x, 2) if name[2] == "1" and name != "1_1" else x
+
+
+def padded(x: Tensor) -> Tensor:
+    """Return `x` with its border repeated once."""
+    return F.pad(x, (1, 1, 1, 1), mode="replicate")
+
+
+def load_teacher(path: Path) -> Trunk:
+    """Return VGG-16 from a file with the layers' paper names, frozen."""
+    try:
+        return Trunk({k: v.float() for k, v in load_file(path).items()}).requires_grad_(False)
+    except (OSError, KeyError, ValueError) as error:
+        raise typer.BadParameter(f"{path}: not VGG-16's weights: {error}") from error
 
 
 @torch.no_grad()
-def start_from(network: CompactNetwork, weights: dict[str, Tensor], pictures: Tensor) -> None:
-    """Give a network the function of folded weights that may be narrower than it.
-
-    Batch norm is set so that it undoes itself on `pictures`. Channels beyond the given ones keep
-    their random weights, at the deviation typical of the layer, and nothing reads them yet.
+def start_from(
+    teacher: Trunk, widths: Iterable[int], pictures: Tensor, generator: torch.Generator
+) -> tuple[Trunk, dict[str, Tensor]]:
+    """Return a student that already imitates the teacher, and how to read its channels.
 
     Args:
-        network: as wide as the weights or wider in every layer.
-        weights: `conv1_1.weight`, `conv1_1.bias` and so on.
-        pictures: normalised images (B, 3, H, W) to measure the deviations on.
+        teacher: the trunk to imitate.
+        widths: the student's channels of conv1_1 .. conv5_1, at most the teacher's.
+        pictures: images (B, 3, H, W) in [0, 1].
+        generator: draws the places that are looked at.
+
+    Returns:
+        The student, and for each layer a matrix (teacher's channels, student's channels + 1) that
+        gives the teacher's activations from the student's, the last column being a constant.
     """
-    x = pictures
-    for name in NAMES:
-        if name.endswith("_1") and name != "1_1":
-            x = F.avg_pool2d(x, 2)
-        conv, norm = network.convs[name], network.norms[name]
-        given = weights[f"conv{name}.weight"].float()
-        outputs, inputs = given.shape[:2]
-        if outputs > conv.out_channels or inputs > conv.in_channels:
-            raise typer.BadParameter(f"conv{name}: the weights started from are wider")
-        conv.weight[:outputs] = 0
-        conv.weight[:outputs, :inputs] = given
-        y = conv(x)
-        var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(var)
-        std = (var + norm.eps).sqrt()
-        norm.weight.copy_(std)
-        norm.weight[outputs:] = std[:outputs].median()
-        norm.bias.zero_()
-        norm.bias[:outputs] = mean[:outputs] + weights[f"conv{name}.bias"].float()
-        x = F.relu(F.batch_norm(y, mean, var, norm.weight, norm.bias, eps=norm.eps))
+    weights, heads = {}, {}
+    theirs, ours = (normalise(pictures) for _ in range(2))
+    for name, width in zip(NAMES, widths, strict=True):
+        theirs, ours = padded(pooled(theirs, name)), padded(pooled(ours, name))
+        places = (theirs.shape[2] - 2) * (theirs.shape[3] - 2)
+        at = torch.randperm(places, generator=generator)
+        at = at[: math.ceil(SAMPLES / len(pictures))]
+        patches = torch.cat([F.unfold(x[None], 3)[0].T[at] for x in ours])
+        theirs = teacher.convs[name](theirs)
+        response = theirs.flatten(2)[:, :, at].transpose(1, 2).flatten(0, 1)
+        kept = leading_channels(F.relu(response), width)
+        solution = least_squares(patches, response[:, kept])
+        weights[f"conv{name}.weight"] = solution[:-1].T.reshape(width, -1, 3, 3)
+        weights[f"conv{name}.bias"] = solution[-1]
+        ours = F.relu(F.conv2d(ours, weights[f"conv{name}.weight"], solution[-1]))
+        theirs = F.relu(theirs)
+        seen = ours.flatten(2)[:, :, at].transpose(1, 2).flatten(0, 1)
+        heads[name] = least_squares(seen, F.relu(response)).T
+    return Trunk(weights), heads
+
+
+def leading_channels(activations: Tensor, count: int) -> Tensor:
+    """Return the channels that leave the least of the others unexplained, in ascending order.
+
+    Args:
+        activations: (places, channels).
+        count: how many to keep, at most all.
+    """
+    left = activations.double() - activations.double().mean(0)
+    kept: list[int] = []
+    for _ in range(count):
+        energy = left.square().sum(0)
+        energy[kept] = -1
+        best = int(energy.argmax())
+        kept.append(best)
+        direction = left[:, best] / left[:, best].norm().clamp_min(1e-9)
+        left = left - direction[:, None] * (direction @ left)[None]
+    return torch.tensor(sorted(kept))
+
+
+def least_squares(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return the (inputs + 1, outputs) matrix of the best affine map, the constant last."""
+    x = F.pad(inputs, (0, 1), value=1.0).double()
+    gram = x.T @ x
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+    return torch.linalg.solve(gram, x.T @ outputs.double()).float()

@@ -1,17 +1,18 @@
-"""Train the compact network: VGG-19's topology, narrow, on a folder of photographs.
+"""Distil the compact network from VGG-16: the same topology, a quarter of the channels and fewer.
 
-Every photograph is a class of its own. The network sees crops of the photographs, or mosaics of
-four crops, and each quarter of the picture must name its photograph at three depths. The input
-carries noise and, on the second pass over a batch, a step against the network's own gradient, so
-that fine grain means nothing to the features; linear decoders must give the clean picture back, so
-that colour and shape stay in them. Batch norm is folded away in the file that is written.
+The student learns, at ten layers, to give the teacher's activations through a linear map (Wang et
+al. 2020, *Collaborative Distillation*), and through the same map the teacher's Gram matrices. Half
+of each batch are photographs, half are pastiches that the student itself is being optimised to at
+the time, so that what an optimiser could exploit in it gets unlearned.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,209 +23,261 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from compact_network import MEAN, NAMES, STD, WIDTHS, CompactNetwork, fold, normalise, start_from
+from compact_network import MEAN, STD, WIDTHS, Trunk, load_teacher, start_from
 from PIL import Image
 from rich.progress import Progress, TextColumn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-CLASSIFIED = ("3_4", "4_4", "5_1")
-DECODED = {"3_1": 4, "4_1": 8, "5_1": 16}
-PHOTO_SIDE = 192
+LOSS_LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_3", "4_1", "4_2", "4_3", "5_1")
+STYLE_LAYERS = ("1_1", "2_1", "3_1", "4_1", "5_1")
+CONTENT_LAYER = "4_2"
 DECAY = 0.35
-HEADS_PACE = 3.0
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+PAINTING_SIDE = 420
+FITTED = 160
+"""Pictures that the first weights are fitted to."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the weights besides the photographs.
+    """Everything that decides the weights besides the pictures and the teacher.
 
     Attributes:
         steps: batches seen; the learning rate follows from them.
-        seed: of the initial weights and of every batch.
+        seed: of every batch.
         widths: channels of conv1_1 .. conv5_1.
-        batch: pictures in a batch.
-        size: side of a picture in pixels, a multiple of 32.
+        batch: pictures in a batch, half of them pastiches.
+        size: side of a picture in pixels, a multiple of 16.
         learning_rate: its peak.
-        mosaics: share of the batch that is made of four crops.
-        noise: largest standard deviation of the input's noise, in [0, 1] colour units.
-        adversarial: root mean square of the step against the gradient, same units; 0 for none.
-        denoising: weight of the decoders' squared error beside the cross entropy.
-        init: digest of the weights started from, or an empty string.
+        gram: weight of the Gram matrices' error beside the activations'.
+        slots: pastiches that are being painted at any time.
+        lifetime: iterations that each is painted for.
+        pace: batches between two advances of the pastiches, and iterations of an advance.
+        held_out: how many photographs, the last by name, only judge.
     """
 
-    steps: int = 3000
+    steps: int = 12_000
     seed: int = 0
     widths: tuple[int, ...] = WIDTHS
-    batch: int = 32
-    size: int = 96
-    learning_rate: float = 1e-3
-    mosaics: float = 0.5
-    noise: float = 0.08
-    adversarial: float = 0.012
-    denoising: float = 1.0
-    init: str = ""
-
-
-class Heads(nn.Module):
-    """The pretext tasks: name the photograph of each quarter, and give the clean picture back."""
-
-    def __init__(self, widths: tuple[int, ...], photos: int) -> None:
-        """Make one classifier and one decoder for each of the layers that have them."""
-        super().__init__()
-        width = dict(zip(NAMES, widths, strict=True))
-        self.classifiers = nn.ModuleDict(
-            {
-                n: nn.Sequential(
-                    nn.BatchNorm1d(width[n], affine=False), nn.Linear(width[n], photos)
-                )
-                for n in CLASSIFIED
-            }
-        )
-        self.decoders = nn.ModuleDict(
-            {n: nn.Conv2d(width[n], 3 * k * k, 1) for n, k in DECODED.items()}
-        )
-
-    def forward(
-        self, features: dict[str, Tensor], labels: Tensor, clean: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the cross entropy, the squared error and the share of quarters named rightly.
-
-        Args:
-            features: the network's outputs.
-            labels: the photograph of each quarter, (B, 4).
-            clean: the normalised pictures without noise, (B, 3, H, W).
-        """
-        entropy, error = clean.new_zeros(()), clean.new_zeros(())
-        votes: Tensor | float = 0.0
-        for name, classifier in self.classifiers.items():
-            pooled = F.adaptive_avg_pool2d(features[name].float(), 2).flatten(2)
-            logits = classifier(pooled.transpose(1, 2).flatten(0, 1)).float()
-            entropy = entropy + F.cross_entropy(logits, labels.flatten(), label_smoothing=0.05)
-            votes = votes + logits.detach().softmax(1)
-        for name, decoder in self.decoders.items():
-            picture = F.pixel_shuffle(decoder(features[name]).float(), DECODED[name])
-            error = error + (picture - clean).square().mean()
-        right = (votes.argmax(1) == labels.flatten()).float().mean()
-        return entropy / len(CLASSIFIED), error / len(DECODED), right
+    batch: int = 8
+    size: int = 128
+    learning_rate: float = 8e-4
+    gram: float = 1.0
+    slots: int = 12
+    lifetime: int = 160
+    pace: int = 8
+    held_out: int = 40
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """The training set in memory.
+class Pictures:
+    """The training set in memory: uint8 arrays (H, W, 3), and a digest over all files."""
 
-    Attributes:
-        pixels: (N, 3, PHOTO_SIDE, PHOTO_SIDE) uint8, each photograph squeezed into a square.
-        halves: the same at half the side, for crops that shrink the picture.
-        aspects: (N,) width over height before that.
-        digest: SHA-256 over the digests of the files, in the order of their names.
-    """
-
-    pixels: Tensor
-    halves: Tensor
-    aspects: Tensor
+    photographs: list[np.ndarray]
+    held_out: list[np.ndarray]
+    paintings: list[np.ndarray]
     digest: str
 
-    def __len__(self) -> int:
-        """Return the number of photographs."""
-        return len(self.pixels)
 
+def load_pictures(photographs: Path, paintings: list[Path], held_out: int) -> Pictures:
+    """Read a folder of photographs and some paintings, in the order of their names."""
+    digest = hashlib.sha256()
 
-def load_photographs(folder: Path) -> Photographs:
-    """Read every picture of a folder, in the order of their names."""
-    pixels, aspects, digest = [], [], hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES):
+    def read(path: Path) -> np.ndarray:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
         with Image.open(path) as image:
-            aspects.append(image.width / image.height)
-            square = image.convert("RGB").resize((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
-        pixels.append(torch.from_numpy(np.array(square)).permute(2, 0, 1))
-    if len(pixels) < 2:
-        raise typer.BadParameter(f"{folder}: {len(pixels)} pictures; at least 2 are needed")
-    whole = torch.stack(pixels)
-    halves = torch.cat([F.avg_pool2d(part.float(), 2).byte() for part in whole.split(64)])
-    return Photographs(whole, halves, torch.tensor(aspects), digest.hexdigest())
+            picture = image.convert("RGB")
+        if path in paintings:
+            picture.thumbnail((PAINTING_SIDE, PAINTING_SIDE))
+        return np.asarray(picture)
+
+    files = sorted(p for p in photographs.iterdir() if p.suffix.lower() in SUFFIXES)
+    if len(files) <= held_out:
+        raise typer.BadParameter(f"{photographs}: {len(files)} pictures; {held_out} are held out")
+    photos = [read(p) for p in files]
+    return Pictures(
+        photos[:-held_out], photos[-held_out:], [read(p) for p in paintings], digest.hexdigest()
+    )
 
 
-def crops(photos: Photographs, which: Tensor, size: int, g: torch.Generator) -> Tensor:
-    """Return one turned, scaled and perhaps mirrored square crop of each photograph in `which`."""
-    n = len(which)
-    angle = torch.rand(n, generator=g) - 0.5
-    extent = 0.4 * (1.15 / 0.4) ** torch.rand(n, generator=g)
-    extent = extent * min(1.0, size / 96) ** 0.5
-    flip = torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)
-    aspect = photos.aspects[which]
-    half = torch.stack([extent * (1 / aspect).clamp(max=1), extent * aspect.clamp(max=1)], 1)
-    shift = (torch.rand(n, 2, generator=g) * 2 - 1) * (1 - half).clamp(min=0)
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack([torch.stack([cos * flip, -sin], 1), torch.stack([sin * flip, cos], 1)], 1)
-    theta = torch.cat([half[:, :, None] * turn, shift[:, :, None]], 2)
-    grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
-    coarse = extent * PHOTO_SIDE > 1.5 * size
-    out = torch.empty(n, 3, size, size)
-    for pixels, mask in ((photos.pixels, ~coarse), (photos.halves, coarse)):
-        source = pixels[which[mask]].float() / 255
-        out[mask] = F.grid_sample(
-            source, grid[mask], padding_mode="reflection", align_corners=False
-        )
-    return out
+class Draw:
+    """Random pictures of the training set, a function of the seed and a number alone."""
+
+    def __init__(self, pictures: Pictures, size: int, *seeds: int) -> None:
+        """Seed the draw."""
+        self.pictures, self.size = pictures, size
+        self.random = np.random.default_rng(seeds)
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number between the two."""
+        return float(self.random.uniform(low, high))
+
+    def crop(self, pictures: list[np.ndarray], smallest: float) -> Tensor:
+        """Return a scaled, perhaps mirrored square crop (1, 3, S, S) of one of the pictures."""
+        picture = pictures[self.random.integers(len(pictures))]
+        height, width = picture.shape[:2]
+        side = int(self.uniform(smallest, 1.0) * min(height, width))
+        y, x = self.random.integers(height - side + 1), self.random.integers(width - side + 1)
+        part = torch.from_numpy(picture[y : y + side, x : x + side].copy())
+        part = part.permute(2, 0, 1)[None].float() / 255
+        part = F.interpolate(part, (self.size, self.size), mode="bilinear", antialias=True)
+        return part.flip(3) if self.random.random() < 0.5 else part
+
+    def photograph(self) -> Tensor:
+        """Return a crop of a photograph."""
+        return self.crop(self.pictures.photographs, 0.5)
+
+    def style(self) -> Tensor:
+        """Return a crop of a painting, or of a photograph for its texture, often recoloured."""
+        if self.pictures.paintings and self.random.random() < 0.6:
+            picture = self.crop(self.pictures.paintings, 0.3)
+        else:
+            picture = self.photograph()
+        return self.recolour(picture) if self.random.random() < 0.6 else picture
+
+    def recolour(self, picture: Tensor) -> Tensor:
+        """Return the picture with other colours: the channels mixed, scaled and shifted."""
+        mix = np.eye(3) + 0.25 * self.random.standard_normal((3, 3))
+        mixed = torch.einsum("ij,bjhw->bihw", torch.from_numpy(mix).float(), picture)
+        gain, shift = self.uniform(0.6, 1.4), self.uniform(-0.2, 0.2)
+        return ((mixed - 0.5) * gain + 0.5 + shift).clamp(0, 1)
+
+    def clean(self) -> Tensor:
+        """Return a picture that no optimiser has touched, sometimes recoloured or noisy."""
+        picture = self.style() if self.random.random() < 0.3 else self.photograph()
+        if self.random.random() < 0.3:
+            level = self.uniform(0.01, 0.08)
+            noise = self.random.standard_normal(picture.shape).astype(np.float32)
+            picture = (picture + level * torch.from_numpy(noise)).clamp(0, 1)
+        return picture
 
 
-def recolour(x: Tensor, g: torch.Generator) -> Tensor:
-    """Return images with slightly different brightness, contrast and colours.
+class Pastiches:
+    """Pictures that are being painted with the student as it is, and those painted last.
 
-    Gently: features that have learned to ignore colour cannot paint with it.
+    Every slot has its content, style, weights and length of step; a slot that has had its lifetime
+    starts anew. The states after each advance are kept, the last 32 advances of them.
     """
-    n = len(x)
-    brightness = 0.85 + 0.3 * torch.rand(n, 1, 1, 1, generator=g)
-    contrast = 0.8 + 0.4 * torch.rand(n, 1, 1, 1, generator=g)
-    mean = x.mean((1, 2, 3), keepdim=True)
-    x = (x - mean) * contrast + mean * brightness
-    mix = torch.eye(3) + 0.03 * torch.randn(n, 3, 3, generator=g)
-    return torch.einsum("bij,bjhw->bihw", mix, x).clamp(0, 1)
+
+    KEPT_ADVANCES = 32
+
+    def __init__(self, settings: Settings, pictures: Pictures) -> None:
+        """Start every slot, at different ages."""
+        self.settings, self.pictures = settings, pictures
+        size, slots = settings.size, settings.slots
+        shape = (slots, 3, size, size)
+        self.content, self.style, self.x = (torch.zeros(shape) for _ in range(3))
+        self.mean, self.square = torch.zeros(shape), torch.zeros(shape)
+        self.weights = torch.zeros(slots, 3)
+        self.age = torch.zeros(slots)
+        self.kept = torch.zeros(0, 3, size, size)
+        self.advances = 0
+        for slot in range(slots):
+            self._start(slot)
+            self.age[slot] = settings.lifetime * slot // slots
+
+    def _start(self, slot: int) -> None:
+        draw = Draw(self.pictures, self.settings.size, self.settings.seed, 2, self.advances, slot)
+        self.content[slot : slot + 1], self.style[slot : slot + 1] = draw.photograph(), draw.style()
+        start = draw.random.random()
+        self.x[slot] = self.content[slot]
+        if start < 0.2:
+            self.x[slot] = torch.from_numpy(draw.random.random(self.x[slot].shape)).float()
+        elif start < 0.4:
+            self.x[slot] = self.style[slot].flip(1)
+        self.mean[slot], self.square[slot], self.age[slot] = 0, 0, 0
+        style_weight = math.exp(draw.uniform(math.log(2), math.log(500)))
+        variation = draw.random.choice([0.0, 0.02, 0.1]) * style_weight
+        self.weights[slot] = torch.tensor([style_weight, variation, draw.uniform(0.01, 0.05)])
+
+    def advance(self, student: Trunk) -> None:
+        """Paint on at every slot, and keep what came of it."""
+        for slot in range(len(self.age)):
+            if self.age[slot] >= self.settings.lifetime:
+                self._start(slot)
+        student.requires_grad_(False)
+        with torch.no_grad():
+            features = student(self.style)
+            targets = {n: gram(features[n]) for n in STYLE_LAYERS}
+            content = student(self.content)[CONTENT_LAYER].float()
+        for _ in range(self.settings.pace):
+            self._step(student, targets, content)
+        student.requires_grad_(True)
+        limit = self.KEPT_ADVANCES * len(self.age)
+        self.kept = torch.cat([self.kept, self.x])[-limit:]
+        self.advances += 1
+
+    def _step(self, student: Trunk, targets: dict[str, Tensor], content: Tensor) -> None:
+        x = self.x.clone().requires_grad_()
+        features = student(x)
+        loss = relative_error(features[CONTENT_LAYER].float(), content)
+        style = sum(relative_error(gram(features[n]), targets[n]) for n in STYLE_LAYERS)
+        variation = x.diff(dim=2).square().mean((1, 2, 3)) + x.diff(dim=3).square().mean((1, 2, 3))
+        loss = loss + self.weights[:, 0] * style / 5 + self.weights[:, 1] * variation
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        self.age += 1
+        self.mean.lerp_(gradient, 0.1)
+        self.square.lerp_(gradient.square(), 0.01)
+        shape = (-1, 1, 1, 1)
+        mean = self.mean / (1 - 0.9**self.age).view(shape)
+        square = self.square / (1 - 0.99**self.age).view(shape)
+        step = self.weights[:, 2].view(shape) * mean / (square.sqrt() + 1e-8)
+        self.x = (self.x - step).clamp_(0, 1)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint needs."""
+        names = ("content", "style", "x", "mean", "square", "weights", "age", "kept", "advances")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
-def make_batch(photos: Photographs, settings: Settings, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the batch of one step, a function of the seed and the step alone.
+def gram(features: Tensor) -> Tensor:
+    """Return the Gram matrices (B, C, C) of features (B, C, H, W), divided by H * W, in float32."""
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.float().flatten(2)
+        return flat @ flat.mT / flat.shape[2]
 
-    Returns:
-        Clean pictures (B, 3, S, S) in [0, 1], their noise, and each quarter's photograph (B, 4).
-    """
-    g = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    size, mosaics = settings.size, round(settings.batch * settings.mosaics)
-    whole = torch.randint(len(photos), (settings.batch - mosaics,), generator=g)
-    parts = torch.randint(len(photos), (mosaics * 4,), generator=g)
-    quarters = recolour(crops(photos, parts, size // 2, g), g)
-    quarters = quarters.view(mosaics, 2, 2, 3, size // 2, size // 2)
-    tiled = quarters.permute(0, 3, 1, 4, 2, 5).reshape(mosaics, 3, size, size)
-    clean = torch.cat([recolour(crops(photos, whole, size, g), g), tiled])
-    labels = torch.cat([whole[:, None].expand(-1, 4), parts.view(mosaics, 4)])
-    level = settings.noise * torch.rand(settings.batch, 1, 1, 1, generator=g) ** 2
-    return clean, level * torch.randn(clean.shape, generator=g), labels
+
+def relative_error(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return each sample's squared distance over the squared length of the second."""
+    distance = (ours - theirs).square().flatten(1).sum(1)
+    return distance / theirs.square().flatten(1).sum(1).clamp_min(1e-12)
 
 
 class Training:
-    """One training run: the network, its heads, its optimiser and the step it has reached."""
+    """One training run: the student, its heads, its optimiser and the step it has reached."""
 
-    def __init__(
-        self, photos: Photographs, settings: Settings, device: str, init: dict[str, Tensor] | None
-    ) -> None:
-        """Build everything from the seed, or from the weights to start from."""
+    def __init__(self, teacher: Trunk, pictures: Pictures, settings: Settings, device: str) -> None:
+        """Fit the student's first weights to the teacher's channels."""
         torch.manual_seed(settings.seed)
-        self.photos, self.settings, self.device = photos, settings, torch.device(device)
-        self.network = CompactNetwork(settings.widths)
-        self.heads = Heads(settings.widths, len(photos))
-        if init:
-            some = [make_batch(photos, settings, -1 - i)[0] for i in range(4)]
-            start_from(self.network, init, normalise(torch.cat(some)))
-        self.network.to(self.device, memory_format=torch.channels_last)
-        self.heads.to(self.device)
+        self.teacher, self.pictures, self.settings = teacher, pictures, settings
+        self.device = torch.device(device)
+        draw = Draw(pictures, settings.size, settings.seed, 0)
+        some = torch.cat([draw.clean() for _ in range(FITTED)])
+        generator = torch.Generator().manual_seed(settings.seed)
+        self.student, heads = start_from(teacher, settings.widths, some, generator)
+        self.heads = nn.ModuleDict()
+        for name in LOSS_LAYERS:
+            head = nn.Conv2d(heads[name].shape[1] - 1, heads[name].shape[0], 1)
+            with torch.no_grad():
+                head.weight.copy_(heads[name][:, :-1, None, None])
+                head.bias.copy_(heads[name][:, -1])
+            self.heads[name] = head
+        with torch.no_grad():
+            self.energy = {n: variance(f) for n, f in teacher(some).items()}
+        for module in (self.teacher, self.student, self.heads):
+            module.to(self.device)
+        self.pastiches = Pastiches(settings, pictures)
         groups = [
-            {"params": list(self.network.parameters()), "pace": 1.0},
-            {"params": list(self.heads.parameters()), "pace": HEADS_PACE},
+            {"params": list(self.student.parameters()), "pace": 1.0},
+            {"params": list(self.heads.parameters()), "pace": 1.5},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=0.0, weight_decay=1e-4)
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
         self.step = 0
 
     def rate(self) -> float:
@@ -232,72 +285,103 @@ class Training:
 
         On the plateau it does not depend on the number of steps, which may then still be changed.
         """
-        steps, peak = self.settings.steps, self.settings.learning_rate
-        rise = (self.step + 1) / 150
-        fall = (steps - self.step) / max(1.0, DECAY * steps)
-        return peak * min(1.0, rise, fall)
+        rise = (self.step + 1) / 200
+        fall = (self.settings.steps - self.step) / max(1.0, DECAY * self.settings.steps)
+        return self.settings.learning_rate * min(1.0, rise, fall)
 
     def advance(self) -> dict[str, float]:
-        """Learn from one batch, twice if there is an adversarial step, and return its figures."""
+        """Learn from one batch, and return its figures."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate() * group["pace"]
-        clean, noise, labels = (
-            t.to(self.device) for t in make_batch(self.photos, self.settings, self.step)
-        )
-        figures, gradient = self._learn(clean, noise, labels)
-        if self.settings.adversarial:
-            size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-            attack = self.settings.adversarial * gradient / size
-            attacked, _ = self._learn(clean, noise + attack, labels)
-            figures["attacked"] = attacked["right"]
-        self.step += 1
-        return figures
-
-    def _learn(
-        self, clean: Tensor, noise: Tensor, labels: Tensor
-    ) -> tuple[dict[str, float], Tensor]:
-        pictures = (clean + noise).requires_grad_(self.settings.adversarial > 0)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            x = normalise(pictures).contiguous(memory_format=torch.channels_last)
-            entropy, error, right = self.heads(self.network(x), labels, normalise(clean))
-        loss = entropy + self.settings.denoising * error
+        if self.step % self.settings.pace == 0:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                self.pastiches.advance(self.student)
+        errors, grams = self.errors(self.batch().to(self.device))
+        loss = sum(errors.values()) + self.settings.gram * sum(grams.values())
         self.optimiser.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimiser.step()
-        figures = {"loss": loss, "entropy": entropy, "error": error, "right": right}
-        gradient = pictures.grad if pictures.grad is not None else torch.zeros_like(pictures)
-        return {k: float(v.detach()) for k, v in figures.items()}, gradient
+        self.step += 1
+        return figures(errors, grams)
+
+    def batch(self) -> Tensor:
+        """Return the pictures of this step."""
+        settings = self.settings
+        draw = Draw(self.pictures, settings.size, settings.seed, 1, self.step)
+        kept = self.pastiches.kept
+        which = draw.random.integers(len(kept), size=settings.batch // 2)
+        clean = [draw.clean() for _ in range(settings.batch - len(which))]
+        return torch.cat([*clean, kept[which]])
+
+    def errors(self, pictures: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return each layer's error of the activations, and of the Gram matrices, both relative."""
+        errors, grams = {}, {}
+        with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.no_grad():
+                theirs = self.teacher(pictures)
+            ours = self.student(pictures)
+            for name in LOSS_LAYERS:
+                guess, truth = self.heads[name](ours[name]).float(), theirs[name].float()
+                errors[name] = (guess - truth).square().sum(1).mean() / self.energy[name]
+                if name in STYLE_LAYERS:
+                    grams[name] = relative_error(gram(guess), gram(truth)).mean()
+        return errors, grams
+
+    @torch.no_grad()
+    def judge(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield the figures of the held-out photographs and of the pastiches kept last."""
+        side = self.settings.size
+        photos = [torch.from_numpy(p[:side, :side].copy()) for p in self.pictures.held_out]
+        held_out = torch.stack(photos).permute(0, 3, 1, 2).float() / 255
+        for name, pictures in (("held out", held_out), ("pastiches", self.pastiches.kept[-24:])):
+            if len(pictures):
+                yield name, figures(*self.errors(pictures.to(self.device)))
 
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint must share with the run that resumes from it."""
-        return {"settings": asdict(self.settings), "photographs": self.photos.digest}
+        return {"settings": asdict(self.settings), "pictures": self.pictures.digest}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file at `path` is whole at every moment."""
         state = {
             "identity": self.identity(),
             "step": self.step,
-            "network": self.network.state_dict(),
+            "student": self.student.state_dict(),
             "heads": self.heads.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "pastiches": self.pastiches.state(),
         }
         part = path.with_name(path.name + ".part")
         torch.save(state, part)
         part.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same settings and photographs."""
+        """Go on from a checkpoint of the same settings and pictures."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         theirs, ours = state["identity"], self.identity()
         plateau = (1 - DECAY) * min(theirs["settings"]["steps"], ours["settings"]["steps"])
         if state["step"] <= plateau:
             theirs["settings"]["steps"] = ours["settings"]["steps"]
         if theirs != ours:
-            raise typer.BadParameter(f"{path}: made with other settings or photographs")
+            raise typer.BadParameter(f"{path}: made with other settings or pictures")
         self.step = state["step"]
-        self.network.load_state_dict(state["network"])
+        self.student.load_state_dict(state["student"])
         self.heads.load_state_dict(state["heads"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.pastiches.restore(state["pastiches"])
+
+
+def variance(features: Tensor) -> float:
+    """Return the variance of features (B, C, H, W) over all places, summed over the channels."""
+    return float(features.transpose(0, 1).flatten(1).var(1).sum())
+
+
+def figures(errors: dict[str, Tensor], grams: dict[str, Tensor]) -> dict[str, float]:
+    """Return the errors as numbers with names."""
+    named = {f"relu{n}": float(e.detach()) for n, e in errors.items()}
+    named |= {f"gram{n}": float(e.detach()) for n, e in grams.items()}
+    return {"loss": sum(named.values()), **named}
 
 
 def program_version() -> str:
@@ -308,71 +392,76 @@ def program_version() -> str:
         return "unknown"
 
 
-def write_weights(training: Training, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the folded weights with the facts of their making, replacing `path` in one move."""
+def write_weights(training: Training, path: Path) -> None:
+    """Write the student with the facts of its making, replacing `path` in one move."""
+    settings = training.settings
     facts = {
-        "topology": "vgg19 to relu5_1, average pooling, zero padding, batch norm folded",
-        "channels": ",".join(map(str, training.settings.widths)),
+        "topology": "vgg16 to relu5_1, max pooling",
+        "teacher": "VGG-16 as trained on ImageNet by K. Simonyan and A. Zisserman, CC BY 4.0",
+        "channels": ",".join(map(str, settings.widths)),
         "mean": ",".join(map(str, MEAN)),
         "std": ",".join(map(str, STD)),
-        "photographs": str(len(training.photos)),
-        "photographs_sha256": training.photos.digest,
+        "photographs": str(len(training.pictures.photographs)),
+        "paintings": str(len(training.pictures.paintings)),
+        "pictures_sha256": training.pictures.digest,
+        "settings": json.dumps(asdict(settings)),
         "steps": str(training.step),
-        "seed": str(training.settings.seed),
-        "init_sha256": training.settings.init,
-        "settings": json.dumps(asdict(training.settings)),
         "date": datetime.now(UTC).date().isoformat(),
         "program": f"nst-pipeline {program_version()}",
         "torch": torch.__version__,
     }
-    tensors = {k: v.to(dtype) for k, v in fold(training.network).items()}
     part = path.with_name(path.name + ".part")
+    tensors = {k: v.half() for k, v in training.student.weights().items()}
     save_file(tensors, part, metadata=facts)
     part.replace(path)
 
 
 def train(training: Training, output: Path, save_every: int) -> None:
-    """Run to the last step, with a checkpoint and a log of the loss beside `output`."""
+    """Run to the last step, with a checkpoint and a log of the errors beside `output`."""
     checkpoint, log = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
     started = time.monotonic()
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[last]}"))
     with Progress(*columns) as progress, log.open("a", encoding="utf-8") as lines:
         task = progress.add_task("steps", total=training.settings.steps, last="")
         while training.step < training.settings.steps:
-            figures = training.advance()
-            last = f"loss {figures['loss']:.3f} right {figures['right']:.2f}"
+            now = training.advance()
+            last = f"loss {now['loss']:.3f}"
             progress.update(task, completed=training.step, last=last)
-            if training.step % 20 == 0 or training.step == training.settings.steps:
-                seconds = round(time.monotonic() - started, 1)
-                lines.write(
-                    json.dumps({"step": training.step, "seconds": seconds, **figures}) + "\n"
-                )
+            if training.step % save_every == 0 or training.step == training.settings.steps:
+                for name, judged in training.judge():
+                    seconds = round(time.monotonic() - started, 1)
+                    entry = {"step": training.step, "seconds": seconds, "of": name}
+                    rounded = {k: round(v, 5) for k, v in judged.items()}
+                    lines.write(json.dumps(entry | rounded) + "\n")
                 lines.flush()
-            if training.step % save_every == 0:
                 training.save(checkpoint)
-    training.save(checkpoint)
-    write_weights(training, output)
+                write_weights(training, output)
 
 
 def main(
+    teacher: Annotated[Path, typer.Argument(help="VGG-16's convolutions, as .safetensors.")],
     photographs: Annotated[Path, typer.Argument(help="Folder of photographs.")],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    painting: Annotated[list[Path] | None, typer.Option(help="A painting; repeatable.")] = None,
     steps: int = Settings.steps,
     seed: int = Settings.seed,
     widths: Annotated[str, typer.Option(help="Channels of conv1_1 .. conv5_1.")] = "",
     batch: int = Settings.batch,
     size: int = Settings.size,
     learning_rate: float = Settings.learning_rate,
-    mosaics: float = Settings.mosaics,
-    noise: float = Settings.noise,
-    adversarial: float = Settings.adversarial,
-    denoising: float = Settings.denoising,
-    init: Annotated[Path | None, typer.Option(help="Folded weights to start from.")] = None,
+    gram: float = Settings.gram,
+    slots: int = Settings.slots,
+    lifetime: int = Settings.lifetime,
+    pace: int = Settings.pace,
+    held_out: int = Settings.held_out,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
     device: str = "cpu",
 ) -> None:
-    """Train the compact network on a folder of photographs and write its weights."""
+    """Distil the compact network from VGG-16 and write its weights."""
+    if threads:
+        torch.set_num_threads(threads)
     settings = Settings(
         steps=steps,
         seed=seed,
@@ -380,15 +469,14 @@ def main(
         batch=batch,
         size=size,
         learning_rate=learning_rate,
-        mosaics=mosaics,
-        noise=noise,
-        adversarial=adversarial,
-        denoising=denoising,
-        init=hashlib.sha256(init.read_bytes()).hexdigest() if init else "",
+        gram=gram,
+        slots=slots,
+        lifetime=lifetime,
+        pace=pace,
+        held_out=held_out,
     )
-    training = Training(
-        load_photographs(photographs), settings, device, load_file(init) if init else None
-    )
+    pictures = load_pictures(photographs, painting or [], held_out)
+    training = Training(load_teacher(teacher), pictures, settings, device)
     checkpoint = output.with_suffix(".checkpoint")
     if resume and checkpoint.exists():
         training.resume(checkpoint)

@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,187 +10,213 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import train_compact as tc  # noqa: E402
 import typer  # noqa: E402
-from compact_network import NAMES, CompactNetwork, fold, normalise, start_from  # noqa: E402
+from compact_network import (  # noqa: E402
+    NAMES,
+    Trunk,
+    leading_channels,
+    load_teacher,
+    start_from,
+)
 
-from nst_pipeline.engine.vgg import load_trunk  # noqa: E402
+TEACHER = (8, 8, 10, 10, 12, 12, 12, 16, 16, 16, 20)
+NARROW = (6, 6, 8, 8, 8, 8, 8, 10, 10, 10, 20)
+SETTINGS = tc.Settings(
+    steps=6, widths=NARROW, batch=4, size=32, slots=4, lifetime=4, pace=2, held_out=2
+)
 
-NARROW = (4, 4, 6, 6, 8, 8, 8, 8, 10, 10, 10, 10, 12)
-SETTINGS = tc.Settings(steps=6, widths=NARROW, batch=4, size=32)
+
+def random_weights(widths, seed=0):
+    torch.manual_seed(seed)
+    weights = {}
+    for name, (inputs, outputs) in zip(NAMES, pairwise((3, *widths)), strict=True):
+        weights[f"conv{name}.weight"] = torch.randn(outputs, inputs, 3, 3) * (2 / inputs / 9) ** 0.5
+        weights[f"conv{name}.bias"] = torch.randn(outputs) * 0.1
+    return weights
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "vgg16.safetensors"
+    extra = {"conv5_2.weight": torch.zeros(20, 20, 3, 3), "conv5_2.bias": torch.zeros(20)}
+    save_file({k: v.half() for k, v in (random_weights(TEACHER) | extra).items()}, path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(0)
-    for index, (height, width) in enumerate([(40, 60), (60, 40), (50, 50), (64, 48)]):
-        small = rng.integers(0, 256, (5, 5, 3), np.uint8)
-        Image.fromarray(small).resize((width, height)).save(folder / f"{index}.png")
+    for index in range(6):
+        small = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(small).resize((60, 40 + 4 * index)).save(folder / f"{index}.png")
     (folder / "notes.txt").write_text("not a picture")
     return folder
 
 
 @pytest.fixture(scope="module")
-def photographs(folder):
-    return tc.load_photographs(folder)
+def pictures(folder):
+    return tc.load_pictures(folder, [folder / "0.png"], SETTINGS.held_out)
 
 
-def begin(photographs, settings=SETTINGS, init=None):
-    return tc.Training(photographs, settings, "cpu", init)
+@pytest.fixture
+def begin(teacher_file, pictures):
+    def begin(**changes):
+        return tc.Training(
+            load_teacher(teacher_file), pictures, replace(SETTINGS, **changes), "cpu"
+        )
+
+    return begin
 
 
-def run_folded(weights, x):
-    """The same topology written out by hand."""
+def run_by_hand(weights, x):
+    """The same topology written out."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (tc.MEAN, tc.STD))
+    x = (x - mean) / std
     for name in NAMES:
-        if name.endswith("_1") and name != "1_1":
-            x = F.avg_pool2d(x, 2)
-        weight, bias = weights[f"conv{name}.weight"], weights[f"conv{name}.bias"]
-        x = F.relu(F.conv2d(x, weight, bias, padding=1))
+        if name in ("2_1", "3_1", "4_1", "5_1"):
+            x = F.max_pool2d(x, 2)
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = F.relu(F.conv2d(x, weights[f"conv{name}.weight"], weights[f"conv{name}.bias"]))
     return x
 
 
-def lively_network(widths=NARROW):
-    """A network whose batch norm is not what it was at the start."""
-    torch.manual_seed(1)
-    network = CompactNetwork(widths)
-    for norm in network.norms.values():
-        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
-        torch.nn.init.normal_(norm.bias)
-        torch.nn.init.normal_(norm.running_mean)
-        torch.nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    return network.eval()
+def test_the_trunk_computes_vgg_16_to_relu5_1():
+    weights, x = random_weights(TEACHER), torch.rand(2, 3, 32, 48)
+    expected = run_by_hand(weights, x)
+    torch.testing.assert_close(Trunk(weights)(x)["5_1"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_photographs_are_read_in_order_and_known_by_digest(folder, photographs, tmp_path):
-    assert len(photographs) == 4
-    assert photographs.aspects[0] == pytest.approx(1.5)
-    assert tc.load_photographs(folder).digest == photographs.digest
-    for path in folder.glob("*.png"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    Image.new("RGB", (9, 9)).save(tmp_path / "2.png")
-    assert tc.load_photographs(tmp_path).digest != photographs.digest
+def test_a_file_of_another_network_is_refused_as_teacher(tmp_path):
+    save_file({"layer.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(typer.BadParameter, match=r"other.safetensors: not VGG-16's weights"):
+        load_teacher(tmp_path / "other.safetensors")
 
 
-def test_a_folder_without_photographs_is_refused(tmp_path):
-    with pytest.raises(typer.BadParameter, match="0 pictures"):
-        tc.load_photographs(tmp_path)
+def test_channels_that_explain_the_others_are_kept():
+    torch.manual_seed(0)
+    two = torch.randn(500, 2)
+    copies = torch.stack([two[:, 0], two[:, 1], two[:, 0] * 0.5, two.sum(1) * 0.1], 1)
+    assert leading_channels(copies, 2).tolist() == [0, 1]
 
 
-def test_a_batch_depends_on_seed_and_step_alone(photographs):
-    clean, noise, labels = tc.make_batch(photographs, SETTINGS, 3)
-    again = tc.make_batch(photographs, SETTINGS, 3)
-    assert all(torch.equal(a, b) for a, b in zip((clean, noise, labels), again, strict=True))
-    assert not torch.equal(clean, tc.make_batch(photographs, SETTINGS, 4)[0])
-    assert not torch.equal(clean, tc.make_batch(photographs, replace(SETTINGS, seed=1), 3)[0])
-    assert clean.shape == noise.shape == (4, 3, 32, 32)
-    assert clean.min() >= 0 and clean.max() <= 1
-    assert labels.shape == (4, 4)
-    assert (labels[:2] == labels[:2, :1]).all(), "a whole crop is one photograph"
+def test_a_student_as_wide_as_its_teacher_starts_as_its_equal():
+    teacher, x = Trunk(random_weights(TEACHER)), torch.rand(160, 3, 32, 32)
+    student, heads = start_from(teacher, TEACHER, x, torch.Generator().manual_seed(0))
+    ours, theirs = student(x)["3_3"], teacher(x)["3_3"]
+    assert (ours - theirs).square().mean() < 1e-3 * theirs.var()
+    assert heads["5_1"].shape == (20, 21)
 
 
-def test_folding_keeps_what_the_network_computes():
-    network = lively_network()
-    x = torch.randn(2, 3, 32, 32)
-    expected = network(x)["5_1"]
-    assert expected.abs().max() > 0
-    torch.testing.assert_close(run_folded(fold(network), x), expected, rtol=1e-4, atol=1e-5)
+def test_photographs_are_read_in_order_known_by_digest_and_the_last_are_held_out(folder, pictures):
+    assert [p.shape for p in pictures.photographs] == [(40 + 4 * i, 60, 3) for i in range(4)]
+    assert [p.shape for p in pictures.held_out] == [(56, 60, 3), (60, 60, 3)]
+    assert len(pictures.paintings) == 1
+    assert tc.load_pictures(folder, [folder / "0.png"], 2).digest == pictures.digest
+    assert tc.load_pictures(folder, [folder / "1.png"], 2).digest != pictures.digest
 
 
-def test_starting_from_narrower_weights_keeps_their_function():
-    narrow = lively_network()
-    wide = CompactNetwork(tuple(w + 3 for w in NARROW))
-    x = torch.randn(4, 3, 32, 32)
-    start_from(wide, fold(narrow), x)
-    wide.train()
-    kept = wide(x)["5_1"][:, : NARROW[-1]]
-    torch.testing.assert_close(kept, narrow(x)["5_1"], rtol=1e-3, atol=1e-4)
+def test_a_folder_of_too_few_photographs_is_refused(tmp_path):
+    with pytest.raises(typer.BadParameter, match="0 pictures; 2 are held out"):
+        tc.load_pictures(tmp_path, [], 2)
 
 
-def test_starting_from_wider_weights_is_refused():
-    with pytest.raises(typer.BadParameter, match="wider"):
-        start_from(CompactNetwork(NARROW), fold(lively_network((32, *NARROW[1:]))), torch.rand(1))
+def test_a_batch_is_half_of_photographs_and_half_of_pastiches(begin):
+    training = begin()
+    training.pastiches.advance(training.student)
+    batch = training.batch()
+    assert batch.shape == (4, 3, 32, 32)
+    assert batch.min() >= 0 and batch.max() <= 1
+    kept = training.pastiches.kept
+    assert all(any(torch.equal(x, k) for k in kept) for x in batch[2:])
+    assert torch.equal(batch, training.batch()), "a function of the seed and the step"
+    training.step += 1
+    assert not torch.equal(batch[:2], training.batch()[:2])
 
 
-def test_learning_lowers_the_loss(photographs):
-    training = begin(photographs, replace(SETTINGS, steps=60, learning_rate=1e-2))
-    losses = [training.advance()["loss"] for _ in range(60)]
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
+def test_pastiches_come_nearer_to_their_styles_and_start_anew_after_their_lifetime(begin):
+    training = begin(lifetime=40, pace=20)
+    pastiches, student = training.pastiches, training.student
+    pastiches.age.zero_()
+    before = tc.gram(student(pastiches.x)["1_1"])
+    targets = tc.gram(student(pastiches.style)["1_1"])
+    styles = pastiches.style.clone()
+    pastiches.advance(student)
+    after = tc.gram(student(pastiches.x)["1_1"])
+    assert tc.relative_error(after, targets).sum() < tc.relative_error(before, targets).sum()
+    pastiches.advance(student)
+    assert torch.equal(pastiches.style, styles)
+    pastiches.advance(student)
+    assert not torch.equal(pastiches.style, styles)
+    assert (pastiches.age == 20).all()
+    assert all(p.requires_grad for p in student.parameters())
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one(photographs, tmp_path):
-    whole = begin(photographs)
+def test_learning_brings_the_student_nearer_on_pictures_that_it_never_sees(begin):
+    training = begin(steps=60, learning_rate=3e-3)
+    with torch.no_grad():  # the fit that it starts from leaves little to learn
+        for parameter in training.student.parameters():
+            parameter *= 0.7
+    before = dict(training.judge())["held out"]["loss"]
+    for _ in range(60):
+        training.advance()
+    assert dict(training.judge())["held out"]["loss"] < 0.95 * before
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one(begin, tmp_path):
+    whole, first = begin(), begin()
     for _ in range(SETTINGS.steps):
         whole.advance()
-    first = begin(photographs)
     for _ in range(3):
         first.advance()
     first.save(tmp_path / "checkpoint")
-    second = begin(photographs)
+    second = begin()
     second.resume(tmp_path / "checkpoint")
     for _ in range(3):
         second.advance()
-    a, b = fold(whole.network), fold(second.network)
+    a, b = whole.student.weights(), second.student.weights()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_checkpoint_of_other_settings_is_refused(photographs, tmp_path):
-    begin(photographs).save(tmp_path / "checkpoint")
-    other = begin(photographs, replace(SETTINGS, seed=5))
+def test_a_checkpoint_of_other_settings_is_refused(begin, tmp_path):
+    begin().save(tmp_path / "checkpoint")
     with pytest.raises(typer.BadParameter, match="other settings"):
-        other.resume(tmp_path / "checkpoint")
+        begin(seed=5).resume(tmp_path / "checkpoint")
 
 
-def test_the_length_of_a_run_can_change_until_the_rate_falls(photographs, tmp_path):
-    training = begin(photographs, replace(SETTINGS, steps=100))
+def test_the_length_of_a_run_can_change_until_the_rate_falls(begin, tmp_path):
+    training = begin(steps=100)
     training.save(tmp_path / "early")
-    begin(photographs, replace(SETTINGS, steps=50)).resume(tmp_path / "early")
-    training.step = 60
+    begin(steps=50).resume(tmp_path / "early")
+    training.step = 70
     training.save(tmp_path / "late")
     with pytest.raises(typer.BadParameter, match="other settings"):
-        begin(photographs, replace(SETTINGS, steps=80)).resume(tmp_path / "late")
+        begin(steps=80).resume(tmp_path / "late")
 
 
-def test_the_command_writes_weights_the_engine_can_load(folder, photographs, tmp_path):
-    init, output = tmp_path / "init.safetensors", tmp_path / "out.safetensors"
-    first = begin(photographs)
-    tc.write_weights(first, init)
+def test_the_command_writes_weights_with_the_facts_of_their_making(folder, teacher_file, tmp_path):
+    output = tmp_path / "out.safetensors"
     tc.main(
-        folder,
-        output,
-        steps=2,
-        seed=7,
-        widths=",".join(map(str, NARROW)),
-        batch=4,
-        size=32,
-        init=init,
-        save_every=1,
-    )
+        teacher_file, folder, output, painting=[folder / "0.png"], steps=2, seed=7,
+        widths=",".join(map(str, NARROW)), batch=4, size=32, slots=4, lifetime=4, pace=2,
+        held_out=2, save_every=1,
+    )  # fmt: skip
     weights = load_file(output)
     assert set(weights) == {f"conv{n}.{kind}" for n in NAMES for kind in ("weight", "bias")}
     assert all(w.dtype == torch.float16 and w.isfinite().all() for w in weights.values())
     with safe_open(output, "pt") as file:
         facts = file.metadata()
     assert facts["channels"] == ",".join(map(str, NARROW))
-    assert (facts["photographs"], facts["photographs_sha256"]) == ("4", photographs.digest)
-    assert (facts["steps"], facts["seed"]) == ("2", "7")
-    assert len(facts["init_sha256"]) == 64
-    assert {"topology", "date", "program", "settings", "torch"} <= set(facts)
-    trunk = load_trunk(output, "relu5_1", "average")
-    x = normalise(torch.rand(1, 3, 32, 32))
-    expected = run_folded({k: w.float() for k, w in weights.items()}, x)
-    torch.testing.assert_close(trunk(x), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_log_and_the_checkpoint_lie_beside_the_weights(photographs, tmp_path):
-    training, output = begin(photographs), tmp_path / "out.safetensors"
-    tc.train(training, output, save_every=4)
+    assert (facts["photographs"], facts["paintings"], facts["steps"]) == ("4", "1", "2")
+    assert "Simonyan and A. Zisserman, CC BY 4.0" in facts["teacher"]
+    assert json.loads(facts["settings"])["seed"] == 7
     assert (tmp_path / "out.checkpoint").is_file()
-    last = json.loads((tmp_path / "out.log.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == SETTINGS.steps
-    assert {"loss", "entropy", "error", "right", "seconds"} <= set(last)
+    lines = [json.loads(x) for x in (tmp_path / "out.log.jsonl").read_text().splitlines()]
+    assert [(x["step"], x["of"]) for x in lines[-2:]] == [(2, "held out"), (2, "pastiches")]
+    assert {"loss", "relu5_1", "gram5_1", "seconds"} <= set(lines[-1])
     assert not list(tmp_path.glob("*.part"))
