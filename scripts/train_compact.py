@@ -1,9 +1,9 @@
 """Distil the compact network from VGG-16: the same topology, a quarter of the channels and fewer.
 
 The student learns, at ten layers, to give the teacher's activations through a linear map (Wang et
-al. 2020, *Collaborative Distillation*), and through the same map the teacher's Gram matrices. Half
-of each batch are photographs, half are pastiches that the student itself is being optimised to at
-the time, so that what an optimiser could exploit in it gets unlearned.
+al. 2020, *Collaborative Distillation*), and through the same map the teacher's Gram matrices. Part
+of each batch are pastiches that the student itself is being optimised to at the time, so that what
+an optimiser could exploit in it gets unlearned.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ LOSS_LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_3", "4_1", "4_2", "4_3", "5
 STYLE_LAYERS = ("1_1", "2_1", "3_1", "4_1", "5_1")
 CONTENT_LAYER = "4_2"
 DECAY = 0.35
+PASTICHES = 0.375
+"""Their share of a batch."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 PAINTING_SIDE = 420
 FITTED = 160
@@ -47,9 +49,9 @@ class Settings:
         steps: batches seen; the learning rate follows from them.
         seed: of every batch.
         widths: channels of conv1_1 .. conv5_1.
-        batch: pictures in a batch, half of them pastiches.
+        batch: pictures in a batch.
         size: side of a picture in pixels, a multiple of 16.
-        learning_rate: its peak.
+        learning_rate: its peak, as a share of the root mean square of a layer's first weights.
         gram: weight of the Gram matrices' error beside the activations'.
         slots: pastiches that are being painted at any time.
         lifetime: iterations that each is painted for.
@@ -62,9 +64,9 @@ class Settings:
     widths: tuple[int, ...] = WIDTHS
     batch: int = 8
     size: int = 128
-    learning_rate: float = 8e-4
+    learning_rate: float = 0.006
     gram: float = 1.0
-    slots: int = 12
+    slots: int = 8
     lifetime: int = 160
     pace: int = 8
     held_out: int = 40
@@ -182,12 +184,12 @@ class Pastiches:
         self.content[slot : slot + 1], self.style[slot : slot + 1] = draw.photograph(), draw.style()
         start = draw.random.random()
         self.x[slot] = self.content[slot]
-        if start < 0.2:
+        if start < 0.1:
             self.x[slot] = torch.from_numpy(draw.random.random(self.x[slot].shape)).float()
-        elif start < 0.4:
+        elif start < 0.3:
             self.x[slot] = self.style[slot].flip(1)
         self.mean[slot], self.square[slot], self.age[slot] = 0, 0, 0
-        style_weight = math.exp(draw.uniform(math.log(2), math.log(500)))
+        style_weight = math.exp(draw.uniform(math.log(2), math.log(150)))
         variation = draw.random.choice([0.0, 0.02, 0.1]) * style_weight
         self.weights[slot] = torch.tensor([style_weight, variation, draw.uniform(0.01, 0.05)])
 
@@ -274,8 +276,9 @@ class Training:
             module.to(self.device)
         self.pastiches = Pastiches(settings, pictures)
         groups = [
-            {"params": list(self.student.parameters()), "pace": 1.0},
-            {"params": list(self.heads.parameters()), "pace": 1.5},
+            {"params": [p], "scale": max(1e-3, float(p.detach().square().mean().sqrt()))}
+            for module in (self.student, self.heads)
+            for p in module.parameters()
         ]
         self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
         self.step = 0
@@ -285,14 +288,14 @@ class Training:
 
         On the plateau it does not depend on the number of steps, which may then still be changed.
         """
-        rise = (self.step + 1) / 200
+        rise = (self.step + 1) / 50
         fall = (self.settings.steps - self.step) / max(1.0, DECAY * self.settings.steps)
         return self.settings.learning_rate * min(1.0, rise, fall)
 
     def advance(self) -> dict[str, float]:
         """Learn from one batch, and return its figures."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate() * group["pace"]
+            group["lr"] = self.rate() * group["scale"]
         if self.step % self.settings.pace == 0:
             with torch.autocast(self.device.type, torch.bfloat16):
                 self.pastiches.advance(self.student)
@@ -310,7 +313,7 @@ class Training:
         settings = self.settings
         draw = Draw(self.pictures, settings.size, settings.seed, 1, self.step)
         kept = self.pastiches.kept
-        which = draw.random.integers(len(kept), size=settings.batch // 2)
+        which = draw.random.integers(len(kept), size=round(PASTICHES * settings.batch))
         clean = [draw.clean() for _ in range(settings.batch - len(which))]
         return torch.cat([*clean, kept[which]])
 

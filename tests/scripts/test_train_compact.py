@@ -126,7 +126,7 @@ def test_a_folder_of_too_few_photographs_is_refused(tmp_path):
         tc.load_pictures(tmp_path, [], 2)
 
 
-def test_a_batch_is_half_of_photographs_and_half_of_pastiches(begin):
+def test_a_batch_is_photographs_and_pastiches_of_the_student(begin):
     training = begin()
     training.pastiches.advance(training.student)
     batch = training.batch()
