@@ -206,8 +206,8 @@ def lines(status: Status) -> Iterator[str]:
     )
     for failure in status.failures[-FAILURES:]:
         is_left = failure["place"] == failure["source"]
-        now = "left there" if is_left else f"now {shown(failure['place'])}"
-        yield f"failed     {shown(failure['reason'])}; {now}"
+        where = "left there" if is_left else f"now {shown(failure['place'])}"
+        yield f"failed     {shown(failure['reason'])}; {where}"
     if (more := len(status.failures) - FAILURES) > 0:
         yield f"failed     {more} more before them; --json lists all"
     if status.last_error:

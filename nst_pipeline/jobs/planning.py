@@ -380,14 +380,14 @@ def _sort(
 
 
 def copies(jobs: list[Job], ledger: Ledger) -> set[Path]:
-    """Return the outputs of those jobs that a run copies: painted before, or by an earlier one."""
-    painted: set[str] = set()
-    found = set()
-    for job in jobs:
-        if job.key in painted or any(map(_is_there, ledger.jobs.finished_with(job.key))):
-            found.add(job.output)
-        painted.add(job.key)
-    return found
+    """Return the outputs of jobs that a run only copies: painted before, or for another content."""
+    painters: dict[str, Content] = {}
+    return {
+        job.output
+        for job in jobs
+        if painters.setdefault(job.key, job.content) != job.content
+        or any(map(_is_there, ledger.jobs.finished_with(job.key)))
+    }
 
 
 def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy) -> bool:

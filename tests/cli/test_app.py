@@ -104,7 +104,7 @@ def test_a_dry_run_and_check_tell_what_a_run_would_only_copy(
     assert "would paint 4, copy 4, skip 0" in program("run", "--dry-run").stdout
     assert "4 to paint, 4 to copy, 0 done" in program("check").stdout
     assert "would paint 8, skip 0" in program("run", "--dry-run", "--force").stdout
-    program("run")
+    assert program("run").stdout.count("same as") == 4
     (project / "inbox" / "b.jpg").rename(project / "inbox" / "c.jpg")
     assert "would paint 0, copy 2, skip 6" in program("run", "--dry-run").stdout
 
