@@ -9,6 +9,7 @@ import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support import (
     FakeExecutor,
     SilentObserver,
@@ -24,6 +25,7 @@ from support import painted as painted_names
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError, InboxGoneError
 from nst_pipeline.jobs.job_table import JobTable
@@ -225,7 +227,7 @@ def test_a_touched_file_with_the_same_bytes_is_not_painted_again(config: Config)
 def test_other_weights_paint_everything_again(config: Config, project: Path) -> None:
     painted(config)
     weights = project / "other.safetensors"
-    weights.write_bytes(b"other weights")
+    save_file(load_file(COMPACT_PATH), weights, {"made": "anew"})
     assert painted(config.model_copy(update={"weights": str(weights)})) == ALL
 
 
