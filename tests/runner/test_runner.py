@@ -263,10 +263,10 @@ def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
 ) -> None:
     write = publishing.write_temporary
 
-    def full(path: Path, data: bytes) -> Path:
+    def full(path: Path, *rest: Any) -> Path:
         if path.name == "boat-oil.png":
             raise DiskFullError(f"{path}: No space left on device")
-        return write(path, data)
+        return write(path, *rest)
 
     monkeypatch.setattr(publishing, "write_temporary", full)
     with pytest.raises(DiskFullError):
