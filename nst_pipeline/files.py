@@ -27,6 +27,20 @@ def as_text(path: object) -> str:
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
 
 
+def raw_bytes(path: object) -> str | None:
+    """Return a path's bytes in hexadecimal; None: they are text, and `as_text` has them all.
+
+    Two paths of one text, such as of a file named with a byte and one named with its escape, so
+    can be told apart.
+    """
+    raw = os.fsencode(str(path))
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.hex()
+    return None
+
+
 def shown(path: object) -> str:
     r"""Return a path as text for people, on one line: no name can pass for more than a name.
 

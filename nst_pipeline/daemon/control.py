@@ -154,9 +154,11 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
     for name in names:
         places = (Path(name).absolute(), config.inbox / name)
         texts = {shown(place) for place in places}  # a name may be copied from what was printed
-        found = [path for path in known if shown(path) in texts] or [
-            path for path in known if shown(path.name) == shown(name)
-        ]
+        found = (
+            [path for path in known if path in places]
+            or [path for path in known if shown(path) in texts]
+            or [path for path in known if shown(path.name) == shown(name)]
+        )
         if len(found) == 1:
             chosen.append(found[0])
         elif found:

@@ -173,7 +173,7 @@ class Reporter(Observer):
     def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
         assert record.error
         # A file that fails for all styles alike is told once.
-        reported = (record.content.path, record.error.reason)
+        reported = (record.content.place, record.error.reason)
         if reported not in self._reported:
             name = shown(record.content.path)
             log.error("failed %s: %s", name, shown(record.error.reason), extra=extra)

@@ -94,7 +94,7 @@ class Recorder:
 
     def add(self, record: JobRecord) -> None:
         """Add what became of a job, in place of what was said of it before."""
-        self._jobs[record.content.path, record.style.name] = record
+        self._jobs[record.content.place, record.style.name] = record
 
     def begin(self) -> None:
         """Write the manifest for the first time.
@@ -116,7 +116,7 @@ class Recorder:
             CannotCreateError, OutputError: see `files.publish`.
         """
         self.add(record)
-        name = f"{record.content.path}\n{record.style.name}"
+        name = f"{record.content.place}\n{record.style.name}"
         self._runs.keep(self._run.id, name, record.model_dump_json(exclude_defaults=True))
         wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
         if time.monotonic() - self._saved >= wait:
@@ -208,10 +208,10 @@ def _read(path: Path, folders: Folders) -> Manifest | None:
 
 def _completed(manifest: Manifest, runs: RunTable, run: str) -> Manifest:
     """Return a manifest with the ledger's records and an end."""
-    jobs = {(job.content.path, job.style.name): job for job in manifest.jobs}
+    jobs = {(job.content.place, job.style.name): job for job in manifest.jobs}
     for text in runs.records(run):
         job = JobRecord.model_validate_json(text)
-        jobs[job.content.path, job.style.name] = job
+        jobs[job.content.place, job.style.name] = job
     about = manifest.run
     if about.status == "running":
         about = about.model_copy(update={"status": "stopped"})

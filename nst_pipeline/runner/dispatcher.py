@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -289,9 +289,10 @@ class Dispatcher:
             return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
         done = self._ledger.jobs.get(entry.id)
         assert done.final and original.final
-        output = FileRecord(path=as_text(done.final), sha256=done.sha256)
-        extras = self._publish_extras(done.final, self._extras_of(original.final, job.encoding))
-        self._record(records.duplicate(job, original, output, extras))
+        output = FileRecord.of(done.final, sha256=done.sha256)
+        extras = self._extras_of(original.final, job.encoding)
+        made = self._publish_extras(done.final, extras, _mode(self._folders, original.final))
+        self._record(records.duplicate(job, original, output, made))
         return True
 
     # Taking in
@@ -342,7 +343,7 @@ class Dispatcher:
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
         sha256 = self._ledger.jobs.get(entry.id).sha256
-        output = FileRecord(path=as_text(final), sha256=sha256, size=result.size)
+        output = FileRecord.of(final, sha256=sha256, size=result.size)
         extras = self._publish_extras(final, result.extras)
         self._record(records.done(job, result, output, extras))
 
@@ -395,29 +396,40 @@ class Dispatcher:
 
     def _extras_of(self, final: Path, encoding: OutputSettings) -> dict[str, bytes]:
         """Return what goes with a result that was made before, as far as it is there and wanted."""
+        # It may be of an earlier outbox.
+        folders = replace(self._folders, roots=(*self._folders.roots, final.parent))
         suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
         if encoding.snapshots:
             steps = extra_path(final, ".steps")
             with contextlib.suppress(OSError):
-                suffixes += [f"{steps.suffix}/{name}" for name in self._folders.names(steps)]
+                suffixes += [f"{steps.suffix}/{name}" for name in folders.names(steps)]
         found = {}
         for suffix in suffixes:
             path = extra_path(final, suffix)
-            with contextlib.suppress(OSError), self._folders.reader(path) as file:
+            with contextlib.suppress(OSError), folders.reader(path) as file:
                 found[suffix] = file.read()
         return found
 
-    def _publish_extras(self, final: Path, extras: Mapping[str, bytes]) -> list[str]:
+    def _publish_extras(
+        self, final: Path, extras: Mapping[str, bytes], mode: int = 0o666
+    ) -> list[str]:
         """Publish what goes with a result; what cannot be is logged, for the result is there."""
         done = []
         for suffix, data in extras.items():
             path = extra_path(final, suffix)
             try:
-                publish(path, data, self._folders)
+                publish(path, data, self._folders, mode)
                 done.append(as_text(path))
             except (CannotCreateError, OutputError) as error:
                 log.warning("%s; the result itself is there", error)
         return done
+
+
+def _mode(folders: Folders, original: Path) -> int:
+    """Return the most permissions of a copy of what goes with a result."""
+    with contextlib.suppress(OSError):
+        return folders.status(original).st_mode & 0o666
+    return 0o600
 
 
 def _is_seen(found: SourceFile) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import Watch, configure, draw, make_home, manifests, program, wait_until
 
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.manifest.model import Manifest
 from nst_pipeline.manifest.recorder import rebuild
@@ -31,7 +32,7 @@ def home(tmp_path: Path) -> Path:
 
 def rebuilt(home: Path) -> list[Path]:
     with Ledger(ledger_path(home / "state")) as ledger:
-        return rebuild(ledger.runs)
+        return rebuild(ledger.runs, Folders())
 
 
 def test_a_manifest_that_a_kill_left_whole_gets_its_end_and_keeps_the_rest(home: Path) -> None:
