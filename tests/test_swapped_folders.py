@@ -174,3 +174,24 @@ def test_extras_are_not_copied_from_a_linked_folder(tmp_path: Path, victim: Path
     configure(home, output=output, outbox="other")
     assert program(home, "run").returncode == 0
     assert (home / "other/a-s.png").is_file() and not (home / "other/a-s.steps").exists()
+
+
+@pytest.mark.parametrize("name", ["...png", "..png"])
+def test_a_picture_called_like_the_folder_above_is_painted_into_the_outbox(
+    tmp_path: Path, name: str
+) -> None:
+    home = make_home(tmp_path / "home", output={"name": "{content}/{style}"})
+    draw(home / name, 1)
+    draw(home / "inbox" / name, 2)
+    before = set(home.iterdir())
+    for named in ([name], [f"inbox/{name}"]):
+        done = program(home, "run", *named)
+        assert done.returncode == 0, done.stdout
+    stem = name.removesuffix(".png")
+    assert outputs(home) == [f"_{stem}/s.png"]
+    new = {path.name for path in set(home.iterdir()) - before}
+    assert new == {
+        "outbox",
+        "state",
+        "painted.log",
+    }

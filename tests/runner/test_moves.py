@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from support import (
@@ -16,7 +17,7 @@ from support import (
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import OutputError
-from nst_pipeline.files import identity
+from nst_pipeline.files import identity, signature
 from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger
@@ -184,3 +185,82 @@ def test_a_companion_that_can_never_be_moved_ends_no_start(
     monkeypatch.setattr(Folders, "rename_new", refused)
     moves.recover(ledger, folders)
     assert move.source.exists() and ledger.files.intended() == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400])
+def test_a_copy_is_at_no_moment_more_readable_than_its_source(
+    config: Config,
+    ledger: Ledger,
+    folders: Folders,
+    other_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: int,
+) -> None:
+    move = dataclasses.replace(moved(config), target=other_disk / "sub/a.png")
+    move.source.chmod(mode)
+    move = dataclasses.replace(move, identity=identity(move.source.stat()))
+    modified = move.source.stat().st_mtime_ns
+    meanwhile = set()
+    copy = shutil.copyfileobj
+
+    def watched(old: BinaryIO, new: BinaryIO) -> None:
+        copy(old, new)
+        meanwhile.update(path.stat().st_mode & 0o777 for path in (other_disk / "sub").iterdir())
+
+    monkeypatch.setattr(shutil, "copyfileobj", watched)
+    assert moves.dispose(ledger, folders, move) == move.target
+    assert meanwhile == {0o600}
+    assert move.target.stat().st_mode & 0o777 == mode
+    assert move.target.stat().st_mtime_ns == modified
+
+
+def test_what_comes_into_the_place_of_a_source_that_was_copied_stays(
+    config: Config,
+    ledger: Ledger,
+    folders: Folders,
+    other_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    move = dataclasses.replace(moved(config), target=other_disk / "a.png")
+    data = move.source.read_bytes()
+    complete = moves._complete
+
+    def late(ledger: Ledger, move: Move) -> None:
+        complete(ledger, move)
+        if move.kind == "move":  # the copy is there, and the source is looked at for the last time
+            draw(config.inbox / "new.png", 7)
+            (config.inbox / "new.png").replace(move.source)
+
+    monkeypatch.setattr(moves, "_complete", late)
+    assert moves.dispose(ledger, folders, move) == move.target
+    assert move.target.read_bytes() == data and move.source.read_bytes() not in (b"", data)
+    assert ledger.files.intended() == []
+
+
+def test_a_file_of_another_device_is_not_taken_for_the_one_that_was_read(
+    config: Config, ledger: Ledger, folders: Folders
+) -> None:
+    move = moved(config)
+    status = move.source.stat()
+    for other in (f"{signature(status)} {status.st_dev + 1}", identity(status)[1:]):
+        assert moves.dispose(ledger, folders, dataclasses.replace(move, identity=other)) is None
+    moves._intend(ledger, [dataclasses.replace(move, identity=f"{signature(status)} 1")])
+    move.target.parent.mkdir(parents=True)
+    moves.recover(ledger, folders)  # perhaps after a start of the machine, with other numbers
+    assert move.target.is_file() and not move.source.exists()
+
+
+def test_no_report_is_left_of_a_file_that_could_not_be_given_up(
+    config: Config, ledger: Ledger, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Folders.rename_new
+
+    def failing(folders: Folders, source: Path, target: Path) -> None:
+        if source.name == "a.png":
+            raise OSError(5, "Input/output error")
+        rename(folders, source, target)
+
+    monkeypatch.setattr(Folders, "rename_new", failing)
+    with pytest.raises(OutputError):
+        moves.dispose(ledger, folders, moved(config, "fail"))
+    assert list((config.processed / "sub").iterdir()) == []
