@@ -2,7 +2,7 @@
 
 What a person names, such as the inbox and the outbox, is trusted, and may lie behind links. What is
 in it is not: between a look at a path and its use, somebody may put a link to another folder in its
-way. So each step opens the folders on its way one by one, none of them through a link, and works in
+way. So whoever works there opens the folders on the way, none of them through a link, and works in
 the last of them by its descriptor.
 """
 
@@ -30,6 +30,7 @@ LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 CREATING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 RENAME_NOREPLACE = 1
+OPENAT2, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 437, 4, 8
 
 
 class LinkError(OSError):
@@ -80,6 +81,9 @@ class Folders:
             make_folder(root)
         descriptor = os.open(root, FOLDER)
         try:
+            if len(names) > 1 and (whole := _beneath(descriptor, "/".join(names))) is not None:
+                os.close(descriptor)
+                descriptor, names = whole, ()
             for name in names:
                 outer, descriptor = descriptor, _enter(descriptor, name, make)
                 os.close(outer)
@@ -255,6 +259,23 @@ def _enter(folder: int, name: str, make: bool) -> int:
         raise
 
 
+def _beneath(folder: int, path: str) -> int | None:
+    """Open a folder below another by one call, with no link on the way.
+
+    None: that is impossible, or the kernel does not know how (before Linux 5.6); to go step by step
+    tells which.
+    """
+    libc = _libc()
+    if libc is None or not hasattr(os, "O_PATH"):
+        return None
+    how = (ctypes.c_uint64 * 3)(FOLDER, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    found = libc.syscall(
+        ctypes.c_long(OPENAT2), ctypes.c_int(folder), os.fsencode(path), how,
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )  # fmt: skip
+    return found if found >= 0 else None
+
+
 def _sync(folder: int) -> None:
     descriptor = os.open(".", LISTING, dir_fd=folder)
     try:
@@ -293,11 +314,18 @@ def _link_over(old: int, source: str, new: int, target: str) -> None:
 
 
 @functools.cache
+def _libc() -> ctypes.CDLL | None:
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL(None, use_errno=True)
+    return None
+
+
+@functools.cache
 def _renameat2() -> "ctypes._NamedFuncPointer | None":
-    try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
+    libc = _libc()
+    if libc is None or not hasattr(libc, "renameat2"):
         return None
+    function = libc.renameat2
     function.argtypes = (
         ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
     )  # fmt: skip

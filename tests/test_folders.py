@@ -10,6 +10,13 @@ from nst_pipeline import folders as module
 from nst_pipeline.folders import PATH_BYTES, Folders, LinkError
 
 
+@pytest.fixture(params=["at once", "step by step"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open folders with a kernel that knows how to do it at once, and with one that does not."""
+    if request.param == "step by step":
+        monkeypatch.setattr(module, "_beneath", lambda *_: None)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Return a folder in which ``link`` leads to a folder outside, and ``in`` to one inside."""
@@ -19,10 +26,11 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "root/deep/file").write_text("ours")
     (tmp_path / "root/link").symlink_to(tmp_path / "outside")
     (tmp_path / "root/in").symlink_to(tmp_path / "root/deep")
+    (tmp_path / "root/deep/er/out").symlink_to(tmp_path / "outside")
     return tmp_path / "root"
 
 
-@pytest.mark.parametrize("link", ["link", "in"])
+@pytest.mark.parametrize("link", ["link", "in", "deep/er/out"])
 def test_nothing_is_done_behind_a_link_below_a_root(root: Path, link: str) -> None:
     folders, path, other = Folders((root,)), root / link / "file", root / "deep/file"
     before = sorted(root.parent.rglob("*"))

@@ -154,3 +154,5 @@ def test_of_two_names_that_look_alike_the_one_that_was_given_is_meant(home: Path
     assert states(home)[raw] == "cancelled" and states(home).get(text) != "cancelled"
     assert program(home, "cancel", text).returncode == 0
     assert states(home) == {raw: "cancelled", text: "cancelled"}
+    assert program(home, "retry", text).returncode == 0
+    assert states(home) == {raw: "cancelled", text: "queued"}
