@@ -173,7 +173,7 @@ def list_files(
 
 
 def _named(root: Path, passed: PassedOver) -> Iterator[ListedFile]:
-    """List a file that was named, and its companions: these it was not said of where they lead."""
+    """List a file that was named, and its companions but those that are links out of the folder."""
     for path in named_with_companions(root):
         try:
             status = reading.status(path, root)
