@@ -127,9 +127,11 @@ def recover(ledger: Ledger, folders: Folders) -> None:
         move = replace(noted, identity=" ".join(noted.identity.split()[:4]))
         try:
             _recover(ledger, folders, move)
-        except OSError as error:
+        except (OSError, CannotCreateError, OutputError) as error:
             if not _is_there(folders, move.source):
-                raise cannot_write(move.target, error) from error
+                if isinstance(error, OSError):
+                    raise cannot_write(move.target, error) from error
+                raise
             log.error("%s; it stays where it is", _cannot_move(move, error))
             _forget(ledger, move)
 

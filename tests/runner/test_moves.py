@@ -264,3 +264,16 @@ def test_no_report_is_left_of_a_file_that_could_not_be_given_up(
     with pytest.raises(OutputError):
         moves.dispose(ledger, folders, moved(config, "fail"))
     assert list((config.processed / "sub").iterdir()) == []
+
+
+def test_a_linked_folder_that_a_file_was_on_its_way_to_ends_no_start(
+    config: Config, ledger: Ledger, folders: Folders, tmp_path: Path
+) -> None:
+    move = moved(config, "fail")
+    moves._intend(ledger, [move])
+    config.processed.mkdir()
+    move.target.parent.symlink_to(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    moves.recover(ledger, folders)
+    assert move.source.is_file() and ledger.files.intended() == []
+    assert sorted(tmp_path.iterdir()) == before
