@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ def file_digest(path: Path) -> str:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return stream_digest(file)
+
+
+def stream_digest(file: BufferedReader) -> str:
+    """Return the SHA-256 of what is in an open file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bytes_digest(data: bytes) -> str:

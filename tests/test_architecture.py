@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1] / "nst_pipeline"
 FLOORS: list[set[str]] = [
     {""},
     {"errors"},
+    {"folders"},
     {"digests", "files"},
     {"config"},
     {"engine"},

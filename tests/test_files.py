@@ -18,7 +18,6 @@ from nst_pipeline.files import (
     is_numbered,
     numbered,
     publish,
-    rename_new,
     shown,
     signature,
 )
@@ -167,22 +166,6 @@ def test_a_signature_changes_with_a_files_bytes_its_times_and_its_place(tmp_path
     assert len(set(signatures)) == len(signatures)
     assert changed_ns(signatures[-1]) == path.stat().st_ctime_ns
     assert signature(path.stat()) == signatures[-1]
-
-
-def test_rename_new_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nst_pipeline import files
-
-    for way in ("kernel", "links"):
-        if way == "links":
-            monkeypatch.setattr(files, "_renameat2", lambda: None)
-        (tmp_path / "a").write_text("a")
-        (tmp_path / "b").write_text("b")
-        with pytest.raises(FileExistsError):
-            rename_new(tmp_path / "a", tmp_path / "b")
-        assert (tmp_path / "b").read_text() == "b"
-        rename_new(tmp_path / "a", tmp_path / "c")
-        assert (tmp_path / "c").read_text() == "a" and not (tmp_path / "a").exists()
-        (tmp_path / "c").unlink()
 
 
 def test_free_bytes_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class Display(Bars, Observer):
                 self.line(f"note     {note}")
             self._noted.add(note)
         if record.error:
-            reported = (record.content.path, record.error.reason)
+            reported = (record.content.place, record.error.reason)
             if reported not in self._reported:
                 self.line(f"failed   {failure(record)}", "red")
             self._reported.add(reported)

@@ -226,6 +226,11 @@ class Config(Settings):
         """Folders that hold no pictures to paint, even if they lie in the inbox."""
         return (self.outbox, self.state, self.processed, self.failed)
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders that others may write to; only their own paths are trusted."""
+        return (self.inbox, self.outbox, self.processed, self.failed)
+
     @model_validator(mode="after")
     def _check_folders(self) -> Self:
         for name in ("processed", "failed"):

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterable
@@ -11,20 +10,15 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import UsageError
-from nst_pipeline.files import (
-    TEMPORARY_PREFIX,
-    cannot_write,
-    make_folder,
-    rename_new,
-    shown,
-    sync_folder,
-)
+from nst_pipeline.files import cannot_write, shown
+from nst_pipeline.folders import Folders, make_folder
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.planning import make_plan, make_scanner
 from nst_pipeline.jobs.state import JobState
-from nst_pipeline.runner.moves import report_path
+from nst_pipeline.runner.moves import copy, report_path
+from nst_pipeline.runner.runner import folders_of
 
 PAUSED_NAME = "paused"
 
@@ -41,6 +35,7 @@ def retry(config: Config, names: list[str]) -> list[Path]:
         OutputError: it cannot be moved.
     """
     with _ledger(config) as ledger:
+        folders = folders_of(config, ledger)
         places = {one.source: one.place for one in ledger.files.failed()}
         failed = ledger.jobs.sources(JobState.FAILED)
         if names:
@@ -54,7 +49,7 @@ def retry(config: Config, names: list[str]) -> list[Path]:
             # The jobs first: should we be killed, the file is still listed as failed.
             ledger.jobs.retry(source)
             if (place := places.get(source)) is not None and place != source:
-                _move_back(place, source)
+                _move_back(folders, place, source)
             ledger.files.forgive(source)
             ledger.files.forget(source)
         _note_change(ledger)
@@ -159,9 +154,11 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
     for name in names:
         places = (Path(name).absolute(), config.inbox / name)
         texts = {shown(place) for place in places}  # a name may be copied from what was printed
-        found = [path for path in known if shown(path) in texts] or [
-            path for path in known if shown(path.name) == shown(name)
-        ]
+        found = (
+            [path for path in known if path in places]
+            or [path for path in known if shown(path) in texts]
+            or [path for path in known if shown(path.name) == shown(name)]
+        )
         if len(found) == 1:
             chosen.append(found[0])
         elif found:
@@ -175,18 +172,18 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
     return chosen
 
 
-def _move_back(place: Path, source: Path) -> None:
-    if not os.path.lexists(place):
-        return  # somebody put it back, or threw it away
+def _move_back(folders: Folders, place: Path, source: Path) -> None:
     try:
-        make_folder(source.parent)
+        if not folders.exists(place):
+            return  # somebody put it back, or threw it away
+        folders.make(source.parent)
         try:
-            rename_new(place, source)
+            folders.rename_new(place, source)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy_back(place, source)
-        report_path(place).unlink(missing_ok=True)
+            _copy_back(folders, place, source)
+        folders.unlink(report_path(place), missing_ok=True)
     except FileExistsError:
         raise UsageError(
             f"{shown(source)}: another file has its name by now; rename one of them"
@@ -195,14 +192,12 @@ def _move_back(place: Path, source: Path) -> None:
         raise cannot_write(source, error) from error
 
 
-def _copy_back(place: Path, source: Path) -> None:
-    temporary = source.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-back")
+def _copy_back(folders: Folders, place: Path, source: Path) -> None:
+    temporary = folders.temporary(source)
     try:
-        shutil.copy2(place, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        rename_new(temporary, source)
+        copy(folders, place, temporary)
+        folders.rename_new(temporary, source)
     finally:
-        temporary.unlink(missing_ok=True)
-    place.unlink()
-    sync_folder(place.parent)
+        folders.unlink(temporary, missing_ok=True)
+    folders.unlink(place)
+    folders.sync(place.parent)

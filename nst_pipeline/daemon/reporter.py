@@ -174,7 +174,7 @@ class Reporter(Observer):
     def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
         assert record.error
         # A file that fails for all styles alike is told once.
-        reported = (record.content.path, record.error.reason)
+        reported = (record.content.place, record.error.reason)
         if reported not in self._reported:
             log.error("failed %s", failure(record), extra=extra)
             if record.error.trace:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import CannotCreateError
-from nst_pipeline.files import make_folder, publish, shown
+from nst_pipeline.files import publish, shown
+from nst_pipeline.folders import make_folder
 
 UNIT_NAME = "nst-pipeline.service"
 TEMPLATE = Path(__file__).with_name(UNIT_NAME)

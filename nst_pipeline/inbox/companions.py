@@ -30,7 +30,7 @@ class ListedFile(NamedTuple):
     Attributes:
         path: the file.
         folder: its folder relative to where the search started.
-        root: where the search started.
+        root: where the search started; of what was named, that itself.
         status: what the file system says of it; None: nothing, as of a link to nowhere.
     """
 
@@ -49,12 +49,19 @@ class Companion:
         path: the file.
         signature: the file's when it was listed; None: it had none.
         arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
+        device: the number of its file system's.
     """
 
     kind: str
     path: Path
     signature: str | None = None
     arrived_ns: int = 0
+    device: int = 0
+
+    @property
+    def identity(self) -> str | None:
+        """What `files.identity` gave when it was listed."""
+        return self.signature and f"{self.signature} {self.device}"
 
 
 def role(name: str) -> tuple[str, str] | None:
@@ -112,7 +119,8 @@ def with_companions(
 def _companion(file: ListedFile, kind: str) -> Companion:
     if file.status is None:
         return Companion(kind, Path(file.path))
-    return Companion(kind, Path(file.path), signature(file.status), file.status.st_ctime_ns)
+    status = file.status
+    return Companion(kind, Path(file.path), signature(status), status.st_ctime_ns, status.st_dev)
 
 
 def by_kind(picture: Path, companions: Iterable[Companion]) -> dict[str, Companion]:

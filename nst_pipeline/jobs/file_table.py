@@ -43,14 +43,14 @@ class Move:
     Attributes:
         source: the file.
         target: where it goes; with ``delete``, where it stands for the last moment.
-        signature: of the file, as it was seen.
+        identity: of the file, as it was seen (`files.identity`).
         kind: whether it is moved, deleted, or given up (``fail``).
         report: of a failure, JSON.
     """
 
     source: Path
     target: Path
-    signature: str
+    identity: str
     kind: Literal["move", "delete", "fail"]
     report: str = ""
 
@@ -181,7 +181,7 @@ class FileTable:
         with transaction(self._database):
             self._database.executemany(
                 "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
-                ((os.fsencode(m.source), os.fsencode(m.target), m.signature, m.kind, m.report)
+                ((os.fsencode(m.source), os.fsencode(m.target), m.identity, m.kind, m.report)
                  for m in moves),
             )  # fmt: skip
 

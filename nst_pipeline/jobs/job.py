@@ -163,7 +163,8 @@ class JobTemplate(NamedTuple):
         """Return what makes an output's name in its folder of what stands for the content.
 
         In a name that no file system would take, the content's is shortened if that suffices: by
-        the rest people tell the results of one content apart.
+        the rest people tell the results of one content apart. A part that would lead to another
+        folder, as ``..`` from a picture that is called ``...jpg``, gets an underscore.
         """
         style, recipe = self.style, self.style.recipe
         template = str(PurePath(self.encoding.name))
@@ -173,7 +174,8 @@ class JobTemplate(NamedTuple):
             filled = template.format(
                 content=content, style=style.name, recipe=recipe.name, size=recipe.size
             )
-            return f"{filled}{suffix}".split("/")
+            *folders, stem = (f"_{n}" if n in ("", ".", "..") else n for n in filled.split("/"))
+            return [*folders, f"{stem}{suffix}"]
 
         def name(content: str) -> str:
             whole = parts(content)
@@ -211,10 +213,11 @@ class Candidate(NamedTuple):
         if place == self.output:
             return True
         path, name = self.content.path, self.template.names()
+        whole = PurePath(os.path.normpath(path.parent))
         ends = [f"/{name(path.stem)}", f"/{name(path.name)}"]
         folders = [PurePath(place.removesuffix(end)) for end in ends if place.endswith(end)]
         return any(
-            folder.is_relative_to(outbox) and _ends(path.parent, folder.relative_to(outbox))
+            folder.is_relative_to(outbox) and _ends(whole, folder.relative_to(outbox))
             for folder in folders
         )
 
@@ -310,7 +313,9 @@ def _places(
     result = []
     for item, place in zip(found, places, strict=True):
         if counts[item.folder, item.path.name] > 1:
-            result.append((PurePath(*item.path.parent.parts[1:]), place[1]))
+            # As it was named, the folder may lead up and out (../x/photo.jpg).
+            whole = PurePath(os.path.normpath(item.path.parent))
+            result.append((PurePath(*whole.parts[1:]), place[1]))
         elif stems[place] > 1:
             result.append((item.folder, item.path.name))
         else:

@@ -1,5 +1,6 @@
 """The ledger: the durable memory of all runs. SQLite, one file, three groups of tables."""
 
+import secrets
 import sqlite3
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,8 +18,9 @@ DatabaseError = sqlite3.Error
 
 LEDGER_NAME = "ledger.sqlite"
 
-Fact = Literal["clean", "changed_by_hand"]
-"""``clean``: ``no`` while a run is open; ``changed_by_hand``: when a person changed the queue."""
+Fact = Literal["clean", "changed_by_hand", "owner"]
+"""``clean``: ``no`` while a run is open; ``changed_by_hand``: when a person changed the queue;
+``owner``: see `Ledger.owner`."""
 
 
 class Ledger:
@@ -105,6 +107,13 @@ class Ledger:
     def transaction(self) -> AbstractContextManager[None]:
         """Do all or nothing of a block, also when a signal's handler ends it."""
         return schema.transaction(self._database)
+
+    def owner(self) -> str:
+        """Return what the names of this pipeline's unfinished files tell them from others' by."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO facts VALUES ('owner', ?)", (secrets.token_hex(4),)
+        )
+        return self.fact("owner") or ""
 
     def fact(self, name: Fact) -> str | None:
         """Return a remembered fact."""

@@ -23,7 +23,7 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.images.decoding import decode, identify
-from nst_pipeline.inbox.companions import by_kind
+from nst_pipeline.inbox.companions import Companion, by_kind
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
@@ -335,7 +335,7 @@ def _content(
     by = by_kind(found.path, found.companions)
 
     def compute(path: Path) -> str:
-        data = _look(path, config, identify, found.signature)
+        data = _look(path, config, identify, found.identity, found.root)
         plan.read_ahead.keep(path, data)
         return bytes_digest(data)
 
@@ -343,7 +343,7 @@ def _content(
     if not by:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _digest(one.path, config, ledger, identify, plan.terms, one.signature))
+        kind: (one.path, _companion_digest(one, found.root, config, ledger, plan.terms))
         for kind, one in by.items()
     }
     return Content(found, sha256, companions)
@@ -450,7 +450,7 @@ def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> lis
         digests: dict[Path, str] = {}
         for path in settings.paths():
             try:
-                digests[path] = _digest(path, config, ledger, decode, terms)
+                digests[path] = _style_digest(path, config, ledger, terms)
             except ImageError as error:
                 problems.append(f"styles.{name}: {error}")
         if problems:
@@ -469,23 +469,34 @@ Look = Callable[[bytes, str, int], object]
 """Refuses what is no image, by its bytes, its name and the pixels allowed."""
 
 
-def _digest(
-    path: Path, config: Config, ledger: Ledger, look: Look, terms: str, seen: str | None = None
-) -> str:
-    """Return an image file's SHA-256, looked at the first time."""
+def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str) -> str:
+    """Return a style image's SHA-256, looked at the first time."""
 
     def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, look, seen))
+        return bytes_digest(_look(path, config, decode))
 
-    return ledger.files.digest(path, compute, seen, terms=terms)
+    return ledger.files.digest(path, compute, terms=terms)
 
 
-def _look(path: Path, config: Config, look: Look, seen: str | None) -> bytes:
-    """Return the bytes of an image file of the signature ``seen``.
+def _companion_digest(
+    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str
+) -> str:
+    """Return a companion's SHA-256, looked at the first time."""
+
+    def compute(path: Path) -> str:
+        return bytes_digest(_look(path, config, identify, one.identity, root))
+
+    return ledger.files.digest(one.path, compute, one.signature, terms=terms)
+
+
+def _look(
+    path: Path, config: Config, look: Look, seen: str | None = None, root: Path | None = None
+) -> bytes:
+    """Return the bytes of an image file of the identity ``seen``; as `read` takes them.
 
     Raises:
         ImageError: it is none.
     """
-    data = read(path, config.limits.max_bytes, seen)
+    data = read(path, config.limits.max_bytes, seen, root)
     look(data, shown(path), config.limits.max_pixels)
     return data

@@ -49,7 +49,7 @@ CREATE TABLE files (
 CREATE TABLE moves (                 -- what is being done with a source after its last job
     source BLOB PRIMARY KEY,
     target BLOB NOT NULL,
-    facts TEXT NOT NULL,             -- the source's signature
+    facts TEXT NOT NULL,             -- the source's identity
     kind TEXT NOT NULL,              -- move, delete or fail
     report TEXT NOT NULL DEFAULT ''  -- of a failure, JSON
 ) WITHOUT ROWID;

@@ -6,11 +6,12 @@ from collections import Counter
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nst_pipeline import __version__
+from nst_pipeline.files import as_text, raw_bytes
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
@@ -63,8 +64,21 @@ class FileRecord(Record):
     """An image file; ``size`` is (height, width)."""
 
     path: str
+    raw: str | None = Field(
+        None, description="the path's bytes in hexadecimal, where they are no text"
+    )
     sha256: str | None = None
     size: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, path: object, **rest: Any) -> Self:
+        """Return the record of the file at a path."""
+        return cls(path=as_text(path), raw=raw_bytes(path), **rest)
+
+    @property
+    def place(self) -> str:
+        """What no other file has: the path, or its bytes."""
+        return self.raw or self.path
 
 
 class ContentRecord(FileRecord):

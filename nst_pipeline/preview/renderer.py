@@ -211,8 +211,10 @@ class Renderer:
     def _read_content(self, found: SourceFile) -> tuple[Decoded, dict[str, Any]]:
         """Return a content, and what the engine takes of its companions."""
         companions = by_kind(found.path, found.companions)
-        content = self._decode(found.path)
-        decoded = {kind: (one.path, self._decode(one.path)) for kind, one in companions.items()}
+        content = self._decode(found.path, found.root)
+        decoded = {
+            kind: (one.path, self._decode(one.path, found.root)) for kind, one in companions.items()
+        }
         return content, engine_arguments(found.path, content.pixels, decoded)
 
     def _read_style(
@@ -236,9 +238,10 @@ class Renderer:
         swatch = thumbnail(first, SWATCH_SIDE) if settings.image else mosaic(rows, SWATCH_SIDE)
         return Subject(name, swatch)
 
-    def _decode(self, path: Path) -> Decoded:
+    def _decode(self, path: Path, root: Path | None = None) -> Decoded:
         limits = self._config.limits
-        picture = decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
+        data = reading.read(path, limits.max_bytes, root=root)
+        picture = decode(data, shown(path), limits.max_pixels)
         if picture.note and picture.note not in self.notes:
             self.notes.append(picture.note)
         return picture

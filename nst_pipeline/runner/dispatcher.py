@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from nst_pipeline.errors import (
     ImageError,
     OutputError,
 )
-from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown, signature
+from nst_pipeline.files import as_text, ensure_folder, free_bytes, identity, publish, shown
+from nst_pipeline.folders import Folders
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.scanner import Scanner
+from nst_pipeline.inbox.scanner import Scanner, SourceFile
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
@@ -65,6 +66,7 @@ class Dispatcher:
         self,
         config: Config,
         ledger: Ledger,
+        folders: Folders,
         observer: Observer,
         policy: Policy,
         scanner: Scanner,
@@ -74,12 +76,13 @@ class Dispatcher:
         Args:
             config: the settings.
             ledger: holds the jobs.
+            folders: to reach the results in.
             observer: told of the progress.
             policy: of `run` or `watch`.
             scanner: knows the age of files.
         """
         self._config, self._ledger, self._observer = config, ledger, observer
-        self._policy, self._scanner = policy, scanner
+        self._policy, self._scanner, self._folders = policy, scanner, folders
         self._executor: Executor | None = None
         self._disposal: Disposal | None = None
         self._recorder: Recorder | None = None
@@ -247,14 +250,15 @@ class Dispatcher:
         Raises:
             ImageError: it is another file by now, or cannot be read.
         """
-        path, seen = content.path, content.found.signature
+        found = content.found
         if data is None:
-            data = reading.read(path, self._config.limits.max_bytes, seen)
+            limit = self._config.limits.max_bytes
+            data = reading.read(found.path, limit, found.identity, found.root)
             is_same = bytes_digest(data) == content.sha256
         else:
-            is_same = _is_seen(path, seen)
+            is_same = _is_seen(found)
         if not is_same:
-            raise BeingWrittenError(f"{shown(path)}: {reading.BEING_WRITTEN}")
+            raise BeingWrittenError(f"{shown(found.path)}: {reading.BEING_WRITTEN}")
         return data
 
     def _changed(self, job: Job, entry: Entry, failure: Failure) -> None:
@@ -274,7 +278,9 @@ class Dispatcher:
     def _repeat(self, job: Job, entry: Entry) -> bool:
         """Publish what was painted before, for another place; return whether the job is over."""
         try:
-            original = publish_duplicate(self._ledger.jobs, entry, self._config.conflict_policy)
+            original = publish_duplicate(
+                self._ledger.jobs, self._folders, entry, self._config.conflict_policy
+            )
         except (CannotCreateError, OutputError) as error:
             self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
             self._not_published(job, entry, error)
@@ -283,9 +289,10 @@ class Dispatcher:
             return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
         done = self._ledger.jobs.get(entry.id)
         assert done.final and original.final
-        output = FileRecord(path=as_text(done.final), sha256=done.sha256)
-        extras = _publish_extras(done.final, _extras_of(original.final, job.encoding))
-        self._record(records.duplicate(job, original, output, extras))
+        output = FileRecord.of(done.final, sha256=done.sha256)
+        extras = self._extras_of(original.final, job.encoding)
+        made = self._publish_extras(done.final, extras, _mode(self._folders, original.final))
+        self._record(records.duplicate(job, original, output, made))
         return True
 
     # Taking in
@@ -322,7 +329,7 @@ class Dispatcher:
         begun = time.monotonic()
         try:
             final = publish_result(
-                self._ledger.jobs, entry, result.data, self._config.conflict_policy
+                self._ledger.jobs, self._folders, entry, result.data, self._config.conflict_policy
             )
         except ImageError as error:
             self._failed(job, entry, Failure(str(error)))
@@ -336,8 +343,9 @@ class Dispatcher:
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
         sha256 = self._ledger.jobs.get(entry.id).sha256
-        output = FileRecord(path=as_text(final), sha256=sha256, size=result.size)
-        self._record(records.done(job, result, output, _publish_extras(final, result.extras)))
+        output = FileRecord.of(final, sha256=sha256, size=result.size)
+        extras = self._publish_extras(final, result.extras)
+        self._record(records.done(job, result, output, extras))
 
     def _not_published(
         self, job: Job, entry: Entry, error: CannotCreateError | OutputError
@@ -384,36 +392,48 @@ class Dispatcher:
         if not (may_pass and self._policy.retries):
             self._record(records.failed(job, failure))
 
+    # What goes with a result
 
-def _is_seen(path: Path, seen: str | None) -> bool:
+    def _extras_of(self, final: Path, encoding: OutputSettings) -> dict[str, bytes]:
+        """Return what goes with a result that was made before, as far as it is there and wanted."""
+        # It may be of an earlier outbox.
+        folders = replace(self._folders, roots=(*self._folders.roots, final.parent))
+        suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
+        if encoding.snapshots:
+            steps = extra_path(final, ".steps")
+            with contextlib.suppress(OSError):
+                suffixes += [f"{steps.suffix}/{name}" for name in folders.names(steps)]
+        found = {}
+        for suffix in suffixes:
+            path = extra_path(final, suffix)
+            with contextlib.suppress(OSError), folders.reader(path) as file:
+                found[suffix] = file.read()
+        return found
+
+    def _publish_extras(
+        self, final: Path, extras: Mapping[str, bytes], mode: int = 0o666
+    ) -> list[str]:
+        """Publish what goes with a result; what cannot be is logged, for the result is there."""
+        done = []
+        for suffix, data in extras.items():
+            path = extra_path(final, suffix)
+            try:
+                publish(path, data, self._folders, mode)
+                done.append(as_text(path))
+            except (CannotCreateError, OutputError) as error:
+                log.warning("%s; the result itself is there", error)
+        return done
+
+
+def _mode(folders: Folders, original: Path) -> int:
+    """Return the most permissions of a copy of what goes with a result."""
+    with contextlib.suppress(OSError):
+        return folders.status(original).st_mode & 0o666
+    return 0o600
+
+
+def _is_seen(found: SourceFile) -> bool:
     try:
-        return signature(path.stat()) == seen
+        return identity(reading.status(found.path, found.root)) == found.identity
     except OSError:
         return False
-
-
-def _extras_of(final: Path, encoding: OutputSettings) -> dict[str, bytes]:
-    """Return what goes with a result that was made before, as far as it is there and wanted."""
-    suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
-    if encoding.snapshots:
-        steps = extra_path(final, ".steps")
-        suffixes += sorted(f"{steps.suffix}/{path.name}" for path in steps.glob("*"))
-    found = {}
-    for suffix in suffixes:
-        with contextlib.suppress(OSError):
-            found[suffix] = extra_path(final, suffix).read_bytes()
-    return found
-
-
-def _publish_extras(final: Path, extras: Mapping[str, bytes]) -> list[str]:
-    """Publish what goes with a result; what cannot be is logged, for the result is there."""
-    done = []
-    for suffix, data in extras.items():
-        path = extra_path(final, suffix)
-        try:
-            ensure_folder(path.parent)
-            publish(path, data)
-            done.append(as_text(path))
-        except (CannotCreateError, OutputError) as error:
-            log.warning("%s; the result itself is there", error)
-    return done

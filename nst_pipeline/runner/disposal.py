@@ -1,14 +1,18 @@
 """What becomes of a source after its last job: moved, deleted, given up or left, as configured."""
 
+import contextlib
 import logging
 import os
 import shlex
+import stat
 import time
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import OutputError
-from nst_pipeline.files import shown, signature
+from nst_pipeline.files import identity, shown
+from nst_pipeline.folders import Folders
+from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import shares_companions
 from nst_pipeline.inbox.scanner import Scanner, SourceFile
 from nst_pipeline.jobs.file_table import Move
@@ -30,10 +34,16 @@ class Disposal:
     """Disposes of the sources of a plan, each as soon as it has no job left to do."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, plan: Plan, scanner: Scanner, policy: Policy
+        self,
+        config: Config,
+        ledger: Ledger,
+        folders: Folders,
+        plan: Plan,
+        scanner: Scanner,
+        policy: Policy,
     ) -> None:
         """Dispose of nothing yet."""
-        self._config, self._ledger, self._plan = config, ledger, plan
+        self._config, self._ledger, self._folders, self._plan = config, ledger, folders, plan
         self._scanner, self._policy = scanner, policy
         self._open: dict[Path, list[Job]] = {}
         for job in (*plan.todo, *(held.job for held in plan.held)):
@@ -149,11 +159,11 @@ class Disposal:
 
     def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
         """Move a source to the failed folder, if that is wanted and possible."""
-        if self._config.on_failure != "move" or not os.path.isfile(found.path):  # noqa: PTH113
+        if self._config.on_failure != "move" or not self._is_file(found.path):
             log.info("left %s in the inbox", shown(found.path))
             return False
         target = self._config.failed / found.folder / found.path.name
-        move = Move(found.path, target, found.signature or "", "fail", report)
+        move = Move(found.path, target, found.identity or "", "fail", report)
         place = self._move(move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
             names = shown(found.path), shown(place), shown(report_path(place).name)
@@ -166,14 +176,14 @@ class Disposal:
 
     def _put_away(self, found: SourceFile) -> None:
         """Move or delete a source whose jobs are done."""
-        if os.path.islink(found.path):  # noqa: PTH114
+        if self._folders.is_link(found.path):
             self._finish([found])
         elif self._config.on_success == "delete":
-            move = deletion(found.path, found.signature or "")
+            move = deletion(self._folders, found.path, found.identity or "")
             self._move(move, self._companion_moves(found, None))
         else:
             target = self._config.processed / found.folder / found.path.name
-            move = Move(found.path, target, found.signature or "", "move")
+            move = Move(found.path, target, found.identity or "", "move")
             self._move(move, self._companion_moves(found, self._config.processed))
         if _is_unchanged(found):
             self._finish([found])  # it cannot be moved, which was told
@@ -189,17 +199,15 @@ class Disposal:
             reason: why the source failed; empty: it did not.
         """
         files = [
-            one
-            for one in found.companions
-            if one.signature and not os.path.islink(one.path)  # noqa: PTH114
+            one for one in found.companions if one.identity and not self._folders.is_link(one.path)
         ]
         if not files or shares_companions(found.path):
             return []
         moves = []
         for one in files:
-            path, seen = one.path, one.signature or ""
+            path, seen = one.path, one.identity or ""
             if folder is None:
-                moves.append(deletion(path, seen))
+                moves.append(deletion(self._folders, path, seen))
                 continue
             target = folder / found.folder / path.name
             why = f"goes with {shown(found.path.name)}: {reason}"
@@ -209,10 +217,15 @@ class Disposal:
 
     def _move(self, move: Move, companions: list[Move]) -> Path | None:
         try:
-            return dispose(self._ledger, move, companions)
+            return dispose(self._ledger, self._folders, move, companions)
         except OutputError as error:
             log.error("%s", error)
             return None
+
+    def _is_file(self, path: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return stat.S_ISREG(self._folders.status(path).st_mode)
+        return False
 
     def _finish(self, files: list[SourceFile]) -> None:
         """Leave files where they are, and out of all plans until they change."""
@@ -227,7 +240,7 @@ class Disposal:
 
 def _is_unchanged(found: SourceFile) -> bool:
     try:
-        return signature(found.path.stat()) == found.signature
+        return identity(reading.status(found.path, found.root)) == found.identity
     except OSError:
         return False
 

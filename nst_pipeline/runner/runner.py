@@ -15,7 +15,8 @@ from typing import Self
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import DeviceLostError, PipelineError
-from nst_pipeline.files import ensure_folder, remove_temporaries, shown
+from nst_pipeline.files import ensure_folder, shown
+from nst_pipeline.folders import Folders
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
@@ -159,7 +160,8 @@ class _Run:
     ) -> None:
         self._runner, self._ledger, self._config = runner, ledger, config
         self._observer, self._scanner, self._policy = observer, scanner, policy
-        self._dispatcher = Dispatcher(config, ledger, observer, policy, scanner)
+        self._folders = folders_of(config, ledger)
+        self._dispatcher = Dispatcher(config, ledger, self._folders, observer, policy, scanner)
         self._recorder: Recorder | None = None
 
     def do_all(self, force: bool, are_sources_ours: bool) -> Recorder:
@@ -241,7 +243,9 @@ class _Run:
         return plan
 
     def _disposal(self, plan: Plan) -> Disposal:
-        return Disposal(self._config, self._ledger, plan, self._scanner, self._policy)
+        return Disposal(
+            self._config, self._ledger, self._folders, plan, self._scanner, self._policy
+        )
 
     def _recorder_of(self, plan: Plan) -> Recorder:
         if self._recorder is None:
@@ -251,6 +255,7 @@ class _Run:
                 plan.weights,
                 settings,
                 self._ledger.runs,
+                self._folders,
                 self._runner.machine(),
             )
         return self._recorder
@@ -278,6 +283,11 @@ class _Run:
         self._observer.finished(record)
 
 
+def folders_of(config: Config, ledger: Ledger) -> Folders:
+    """Return the pipeline's folders."""
+    return Folders(config.roots, ledger.owner())
+
+
 def recover(config: Config, ledger: Ledger) -> None:
     """Bring to order what a killed process left; costs nothing where the last one ended well.
 
@@ -288,14 +298,16 @@ def recover(config: Config, ledger: Ledger) -> None:
     interrupted = ledger.jobs.in_state(JobState.RUNNING, JobState.COMMITTING)
     if ledger.fact("clean") != "no" and not interrupted and not ledger.files.intended():
         return
-    limit = config.watch.max_attempts
-    publishing.recover(ledger.jobs, config.conflict_policy, limit, log.warning)
-    moves.recover(ledger)
-    for folder in (config.state, config.outbox, config.processed, config.failed):
-        if removed := remove_temporaries(folder):
+    limit, folders = config.watch.max_attempts, folders_of(config, ledger)
+    publishing.recover(ledger.jobs, folders, config.conflict_policy, limit, log.warning)
+    moves.recover(ledger, folders)
+    private = Folders((config.state,))
+    shared = [(folders, place) for place in (config.outbox, config.processed, config.failed)]
+    for own, folder in ((private, config.state), *shared):
+        if removed := own.remove_temporaries(folder):
             log.warning("%s: removed %d unfinished files", shown(folder), removed)
     waiting = {entry.key for entry in ledger.jobs.in_state(JobState.QUEUED, JobState.RUNNING)}
     checkpoints.forget_all_but(config.state, waiting)
-    for path in rebuild(ledger.runs):
+    for path in rebuild(ledger.runs, folders):
         log.warning("%s: completed from the ledger", shown(path))
     ledger.set_fact("clean", "yes")

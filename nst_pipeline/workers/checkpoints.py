@@ -20,7 +20,7 @@ def _path(state: Path, keys: Sequence[str]) -> Path:
 def keep(state: Path, keys: Sequence[str], data: bytes) -> None:
     """Keep a checkpoint; one that cannot be written costs time only, and is told."""
     try:
-        publish(_path(state, keys), data)
+        publish(_path(state, keys), data, mode=0o600)  # it shows what its picture may not
     except PipelineError as error:
         log.warning("%s; the work goes on without a checkpoint", error)
 

@@ -189,14 +189,14 @@ class EngineThread:
         return self._transfers[key]
 
 
-def read_planned(path: Path, sha256: str, limits: Limits) -> Decoded:
-    """Decode a file that was planned with this digest.
+def read_planned(path: Path, sha256: str, limits: Limits, root: Path | None = None) -> Decoded:
+    """Decode a file that was planned with this digest; ``root``: as `reading.read` takes it.
 
     Raises:
         BeingWrittenError: it is another one by now.
         ImageError: it cannot be read.
     """
-    data = reading.read(path, limits.max_bytes)
+    data = reading.read(path, limits.max_bytes, root=root)
     if bytes_digest(data) != sha256:
         raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     return decode(data, shown(path), limits.max_pixels)

@@ -119,7 +119,7 @@ class LocalExecutor:
     ) -> dict[str, Any]:
         """Return what the engine takes of a content's companions; note what else is in them."""
         companions = {
-            kind: (path, read_planned(path, sha256, self._limits))
+            kind: (path, read_planned(path, sha256, self._limits, content.found.root))
             for kind, (path, sha256) in content.companions.items()
         }
         notes |= {path: companion.note for path, companion in companions.values()}

@@ -1,5 +1,6 @@
 """What people ask of the queue, beside a daemon at work."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -141,3 +142,17 @@ def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
     assert "2 are cancelled; `nst-pipeline retry`" in program(home, "run").stdout
     listed = program(home, "run", "--dry-run").stdout
     assert listed.count("hold ") == 3 and "cancelled; `nst-pipeline retry` puts it back" in listed
+
+
+def test_of_two_names_that_look_alike_the_one_that_was_given_is_meant(home: Path) -> None:
+    raw, text = os.fsdecode(b"\xff.png"), "\\xff.png"
+    for number, name in enumerate((raw, text)):
+        draw(home / "inbox" / name, number)
+    with Ledger(ledger_path(home / "state")):
+        pass
+    assert program(home, "cancel", raw).returncode == 0
+    assert states(home)[raw] == "cancelled" and states(home).get(text) != "cancelled"
+    assert program(home, "cancel", text).returncode == 0
+    assert states(home) == {raw: "cancelled", text: "cancelled"}
+    assert program(home, "retry", text).returncode == 0
+    assert states(home) == {raw: "cancelled", text: "queued"}

@@ -7,7 +7,7 @@ import pytest
 from support import draw
 
 from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError
-from nst_pipeline.files import signature
+from nst_pipeline.files import identity
 from nst_pipeline.inbox.reading import read
 
 BIG = 10**9
@@ -64,7 +64,7 @@ def test_a_file_with_a_writer_is_not_read(tmp_path: Path) -> None:
 
 def test_another_file_than_was_listed_is_not_read(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 1)
-    listed = signature((tmp_path / "a.png").stat())
+    listed = identity((tmp_path / "a.png").stat())
     assert read(tmp_path / "a.png", BIG, listed)
     draw(tmp_path / "b.png", 2)
     (tmp_path / "b.png").rename(tmp_path / "a.png")

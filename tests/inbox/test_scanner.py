@@ -10,6 +10,7 @@ from support import draw, wait_until
 
 from nst_pipeline.errors import InboxGoneError, UsageError
 from nst_pipeline.files import signature
+from nst_pipeline.folders import Entry
 from nst_pipeline.inbox import scanner
 from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, find
 
@@ -40,6 +41,10 @@ def until_stable(look: Scanner) -> Scan:
     return scans[-1]
 
 
+def folder_is(descriptor: int, path: Path) -> bool:
+    return os.path.samestat(os.stat(descriptor), path.stat())
+
+
 # Listing
 
 
@@ -55,7 +60,12 @@ def test_paths_are_taken_in_the_order_in_which_they_are_named(tmp_path: Path) ->
     touch(tmp_path, "b.png", "sub/a.png", "sub/c.png", "x.part")
     found = find([tmp_path / "x.part", tmp_path / "sub", tmp_path / "b.png"], ("*.part",))
     assert names(found) == ["x.part", "a.png", "c.png", "b.png"]
-    assert [item.root for item in found] == [tmp_path, tmp_path / "sub", tmp_path / "sub", tmp_path]
+    assert [str(item.root.relative_to(tmp_path)) for item in found] == [
+        "x.part",
+        "sub",
+        "sub",
+        "b.png",
+    ]
 
 
 def test_excluded_folders_and_files_are_passed_over(tmp_path: Path) -> None:
@@ -144,15 +154,16 @@ def test_what_goes_while_the_inbox_is_searched_is_left_out_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "a.png", "b/c.png", "d.png", "e.png")
-    scandir = os.scandir
+    entries = scanner.entries
 
-    def interrupted(folder: Path) -> Any:
-        if folder == tmp_path / "b":
-            shutil.rmtree(folder)
+    def interrupted(folder: int) -> list[Entry]:
+        found = entries(folder)
+        if folder_is(folder, tmp_path):
+            shutil.rmtree(tmp_path / "b")
             (tmp_path / "d.png").unlink()
-        return scandir(folder)
+        return found
 
-    monkeypatch.setattr(os, "scandir", interrupted)
+    monkeypatch.setattr(scanner, "entries", interrupted)
     assert names(make(tmp_path, is_inbox=True).scan().stable) == ["a.png", "e.png"]
     assert not caplog.records
 

@@ -202,3 +202,21 @@ def test_an_output_never_takes_the_place_of_a_companion() -> None:
     settings = OutputSettings(name="{content}.mask")
     with pytest.raises(ConfigError, match=r"a\.mask\.png: would overwrite an input"):
         list(pair(contents, [style("ink")], IN, settings, WEIGHTS, "auto"))
+
+
+@pytest.mark.parametrize("name", ["..jpg", "...jpg", "....jpg", " .jpg"])
+@pytest.mark.parametrize("template", ["{content}/{style}", "{content:.0}/{content}/{style}"])
+def test_no_part_of_an_outputs_path_leads_to_another_folder(name: str, template: str) -> None:
+    (made,) = outputs([content(name)], [style("ink")], name=template)
+    *folders, last = made.split("/")
+    assert last == "ink.png" and len(folders) == template.count("/")
+    assert not {"", ".", ".."} & set(folders)
+
+
+def test_folders_that_keep_two_results_apart_stay_in_the_outbox_however_they_were_named() -> None:
+    roots = (Path("/work/../../../in"), Path("/work/x/../../in2"))
+    contents = [
+        Content(SourceFile(root / "a.jpg", PurePath(), root), str(n))
+        for n, root in enumerate(roots)
+    ]
+    assert outputs(contents, [style("ink")]) == ["in/a-ink.png", "in2/a-ink.png"]

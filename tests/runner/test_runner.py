@@ -1,7 +1,9 @@
 """The runner with an executor that paints nothing, so that only its own behaviour shows."""
 
 import json
+import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from support import (
     FakeExecutor,
     SilentObserver,
+    command,
     configure,
     draw,
     make_home,
@@ -28,6 +31,7 @@ from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError, InboxGoneError
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
@@ -265,10 +269,10 @@ def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
 ) -> None:
     write = publishing.write_temporary
 
-    def full(path: Path, data: bytes) -> Path:
+    def full(path: Path, *rest: Any) -> Path:
         if path.name == "boat-oil.png":
             raise DiskFullError(f"{path}: No space left on device")
-        return write(path, data)
+        return write(path, *rest)
 
     monkeypatch.setattr(publishing, "write_temporary", full)
     with pytest.raises(DiskFullError):
@@ -445,3 +449,44 @@ def test_an_outbox_among_the_pictures_is_told_and_not_searched(home: Path) -> No
     assert painted_names(home) == ["a.png"]
     assert done.stderr.count("other: the outbox, passed over") == 1
     assert done.stderr.count("out: the outbox of an earlier run, passed over") == 1
+
+
+def test_recovery_leaves_the_unfinished_files_of_another_pipeline_in_a_shared_outbox(
+    home: Path,
+) -> None:
+    owners = {}
+    for name in ("one", "two"):
+        shared = {"outbox": "../shared", "processed": "../shared/done"}
+        make_home(home / name, watch={"settle_seconds": 0}, **shared)
+        draw(home / name / "inbox/a.png", 1)
+        assert program(home / name, "run").returncode == 0
+        with Ledger(ledger_path(home / name / "state")) as ledger:
+            owners[name] = Folders((), ledger.owner())
+            assert ledger.owner() == owners[name].owner
+    left = {}
+    for name, folders in owners.items():
+        left[name] = [folders.temporary(home / place / "a.png") for place in ("shared", "shared/d")]
+        for path in left[name]:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    draw(home / "one/inbox/b.png", 2)
+    (home / "one/orders").mkdir(exist_ok=True)
+    (home / "one/orders/b.png").write_text("die")
+    assert program(home / "one", "run").returncode == -signal.SIGKILL
+    (home / "one/orders/b.png").unlink()
+    assert program(home / "one", "run").returncode == 0
+    assert not any(path.exists() for path in left["one"])
+    assert all(path.exists() for path in left["two"])
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o002])
+def test_all_that_is_published_follows_the_umask(home: Path, umask: int) -> None:
+    making = {"snapshots": 1, "making": "gif"}
+    configure(home, watch={"settle_seconds": 0}, output=making)
+    (home / "inbox").mkdir(exist_ok=True)
+    draw(home / "inbox/a.png", 1)
+    (home / "inbox/a.png").chmod(0o600)
+    subprocess.run(command("run"), cwd=home, check=True, umask=umask, capture_output=True)
+    files = [path for path in (home / "outbox").rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}

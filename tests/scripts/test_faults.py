@@ -16,7 +16,11 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("policies", "calls", "sample"),
-    [("move", "rename,renameat2,link", 1), ("delete", "fdatasync", 8), ("delete", "unlink", 5)],
+    [
+        ("move", "renameat,renameat2,linkat", 1),
+        ("delete", "fdatasync", 8),
+        ("delete", "unlinkat", 2),
+    ],
 )
 def test_a_run_that_is_killed_at_a_call_loses_nothing(
     policies: str, calls: str, sample: int
