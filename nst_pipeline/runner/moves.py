@@ -23,6 +23,7 @@ from nst_pipeline.files import (
     TEMPORARY_PREFIX,
     as_text,
     cannot_write,
+    cause,
     fitted_name,
     make_folder,
     numbered,
@@ -78,7 +79,7 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
 
 
 def _cannot_move(move: Move, error: OSError) -> OutputError:
-    return OutputError(f"{shown(move.source)}: cannot be moved away: {error.strerror}")
+    return OutputError(f"{shown(move.source)}: cannot be moved away: {cause(move.source, error)}")
 
 
 def _prepared(move: Move) -> Move:
