@@ -3,6 +3,7 @@
 import fcntl
 import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,6 +94,22 @@ def test_retry_puts_failed_files_back(home: Path) -> None:
         assert program(home, "retry", "--all-failed").returncode == 0
         watch.until_outputs("a-s.png", "b-s.png")
     assert not list((home / "failed").iterdir())
+
+
+def test_the_command_of_a_report_puts_back_a_file_of_any_name(home: Path) -> None:
+    names = ("-x.png", "$(touch forged) 'b.png", "c\nd.png")
+    for number, name in enumerate(names):
+        draw(home / "inbox" / name, number)
+        (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: all((home / f"failed/{name}.error.json").exists() for name in names))
+        watch.until_idle()
+        for name in names:
+            (home / "orders" / name).unlink()
+            asked = json.loads((home / f"failed/{name}.error.json").read_text())["retry"]
+            done = program(home, *shlex.split(asked)[1:])
+            assert done.returncode == 0, done.stderr
+        watch.until_outputs(*(f"{Path(name).stem}-s.png" for name in names))
 
 
 def test_a_pause_lasts_until_resume_also_over_a_restart(home: Path) -> None:
