@@ -101,11 +101,11 @@ def render(
         CannotCreateError: a unit cannot hold one of the paths.
     """
     config_path = config_path.absolute()
-    written = _covering([*folders(config), config.processed, config.failed])
+    written = _covering(_with_real([*folders(config), config.processed, config.failed]))
     if config.metrics.textfile is not None:
         written.append(config.metrics.textfile.parent)
     programs = [Path(command.split(" ")[0])] if command else _programs()
-    paths = [*written, *programs, *_files(config, config_path)]
+    paths = _with_real([*written, *programs, *_files(config, config_path)])
     watch = config.watch
     values = {
         "IDENTITY": "" if user else IDENTITY.rstrip("\n"),
@@ -115,7 +115,7 @@ def render(
         "USERFLAG": "--user " if user else "",
         "EXEC": command or f"{_program(sys.executable)} -m nst_pipeline",
         "CONFIG": _argument(config_path),
-        "FOLDERS": " ".join(map(_quoted, (config.inbox, config.outbox))),
+        "FOLDERS": " ".join(map(_quoted, _with_real([config.inbox, config.outbox]))),
         "PATHS": " ".join(f"-{_quoted(path)}" for path in written),
         "STOP": f"{watch.stop_seconds + STOP_MARGIN_SECONDS:.0f}s",
         "WATCHDOG": f"{WATCHDOG_SECONDS}s",
@@ -192,10 +192,14 @@ def _files(config: Config, config_path: Path) -> list[Path]:
     return [config_path, *images, *weights]
 
 
+def _with_real(paths: list[Path]) -> list[Path]:
+    """Return some paths, and those that they lead to by links, each once."""
+    return list(dict.fromkeys((*paths, *(Path(os.path.realpath(path)) for path in paths))))
+
+
 def _are_below(folders: Iterable[Path], paths: Iterable[Path]) -> bool:
-    """Tell whether a path, or what it is a link to, lies in one of some folders."""
-    places = {place for path in paths for place in (path, Path(os.path.realpath(path)))}
-    return any(place.is_relative_to(folder) for place in places for folder in folders)
+    """Tell whether a path lies in one of some folders."""
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
 
 
 def _covering(folders: list[Path]) -> list[Path]:

@@ -221,10 +221,14 @@ def test_the_unit_hides_nothing_that_the_service_needs(
             changes["styles"] = {"s": f"{folder}/style.png"}
         else:
             link = Path("/dev/shm") / folder.name  # noqa: S108 - hidden by nothing
-            link.symlink_to(folder)
-            changes["inbox"] = f"{link}/inbox"
+            link.symlink_to(folder / "inbox")
+            changes["inbox"] = str(link)
     try:
-        assert setting_of(setting, unit())
+        text = unit()
+        assert setting_of(setting, text)
+        if what == "link":
+            assert f" -{folder}" in re.findall("ReadWritePaths=(.*)", text)[0]
+            assert str(folder / "inbox") in re.findall("RequiresMountsFor=(.*)", text)[0]
     finally:
         if what in ("styles", "link"):
             shutil.rmtree(folder)
