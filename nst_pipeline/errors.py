@@ -10,6 +10,7 @@ PipelineError
 ├── CannotCreateError   73  an output folder or file cannot be made
 ├── OutputError         74  an output cannot be written (disk full, input/output error)
 │   └── DiskFullError       for want of space
+├── StateGoneError      74  the state folder was deleted while it was worked with
 ├── ConfigError         78  pipeline.yaml is wrong; holds every problem found
 │   └── InboxGoneError      the inbox is not there
 ├── ShapeError          70  a tensor of another shape than the engine's contract
@@ -78,6 +79,12 @@ class OutputError(PipelineError):
 
 class DiskFullError(OutputError):
     """An output cannot be written for want of space."""
+
+
+class StateGoneError(PipelineError):
+    """The state folder, and with it the lock, was taken away from who works with it."""
+
+    exit_code = 74
 
 
 class DeviceLostError(PipelineError):

@@ -4,7 +4,10 @@ import contextlib
 import errno
 import hashlib
 import os
+import pwd
 import re
+import resource
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -132,14 +135,43 @@ def ensure_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise _error_class(error)(
-            f"{shown(folder)}: no files can be created here: {error.strerror}; "
+            f"{shown(folder)}: no files can be created here: {cause(folder, error)}; "
             "check its permissions and free space"
         ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> CannotCreateError | OutputError:
     """Return the error to raise when writing ``path`` failed with ``error``."""
-    return _error_class(error)(f"{shown(path)}: cannot be written: {error.strerror}")
+    return _error_class(error)(f"{shown(path)}: cannot be written: {cause(path, error)}")
+
+
+def cause(path: Path, error: OSError) -> str:
+    """Return why a path cannot be written, made or removed: with whose it is, if that is why."""
+    text = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"{text} ({limit} are allowed; `ulimit -n` and LimitNOFILE= raise that)"
+    there = [place for place in (path, *path.parents) if os.path.lexists(place)]
+    places = there[: 2 if path in there else 1]
+    barred = next((place for place in places if not os.access(place, os.W_OK)), None)
+    if error.errno not in (errno.EACCES, errno.EPERM) or barred is None:
+        return text
+    mode = f"(mode {stat.S_IMODE(barred.stat().st_mode):04o})"
+    theirs, ours = owner(barred), _user(os.geteuid())
+    end = "" if theirs == ours else f", and this process runs as {ours}: `chown` gives it away"
+    return f"{text}: {shown(barred)} belongs to {theirs} {mode}{end}"
+
+
+def owner(path: Path) -> str:
+    """Return the name, else the number, of whom a file belongs to."""
+    return _user(path.stat().st_uid)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _error_class(error: OSError) -> type[CannotCreateError] | type[OutputError]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def ledger(config: Config) -> Iterator[Ledger]:
     """Return the ledger of ``config``."""
     with Ledger(ledger_path(config.state)) as ledger:
         yield ledger
+
+
+@pytest.fixture
+def anybodys_folder() -> Iterator[Path]:
+    """Return a folder that every user can enter, and only its owner write to."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture

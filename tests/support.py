@@ -299,6 +299,34 @@ def program(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def as_nobody(act: Callable[[], object]) -> str:
+    """Do something as the user `nobody`, in a process of its own; return the error it ended with.
+
+    Only root can; the test is skipped otherwise.
+    """
+    import pytest  # here, because the program needs none
+
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            act()
+        except BaseException as error:  # noqa: BLE001 - it is what the caller wants to see
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read) as said:  # noqa: PTH123 - a descriptor
+        return said.read()
+
+
+NOBODY = 65534
+
+
 class Watch:
     """`nst-pipeline watch` as a process; use it as a context manager."""
 

@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+from support import NOBODY, as_nobody
 
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
@@ -117,6 +118,18 @@ def test_a_place_where_nothing_can_be_created_is_reported(tmp_path: Path) -> Non
         ensure_folder(tmp_path / "file" / "folder")
     with pytest.raises(CannotCreateError):
         publish(tmp_path / "file" / "x", b"")
+
+
+def test_a_place_of_another_user_is_told_to_be_so(anybodys_folder: Path) -> None:
+    theirs = anybodys_folder / "theirs"
+    publish(theirs, b"x")
+    said = as_nobody(lambda: publish(theirs, b"y"))
+    assert f"{theirs}: cannot be written: Permission denied: {theirs} belongs to root" in said
+    said = as_nobody(lambda: ensure_folder(anybodys_folder / "new/deep"))
+    assert f"{anybodys_folder} belongs to root (mode 0755), and this process runs as nobody" in said
+    (own := anybodys_folder / "own").mkdir(0o500)
+    os.chown(own, NOBODY, NOBODY)
+    assert f"{own} belongs to nobody (mode 0500);" in as_nobody(lambda: ensure_folder(own))
 
 
 def test_any_path_can_be_shown() -> None:

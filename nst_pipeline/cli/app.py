@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints, and sets the exit code."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
+from nst_pipeline.cli.echo import say
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
 from nst_pipeline.files import as_text, shown
 
@@ -43,8 +45,7 @@ def main() -> None:
     try:
         app()
     except PipelineError as error:
-        for line in str(error).split("\n"):
-            typer.echo(shown(line), err=True)
+        say(str(error), err=True)
         sys.exit(error.exit_code)
     except SystemExit as stop:
         sys.exit(64 if stop.code == 2 else stop.code)
@@ -52,7 +53,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"nst-pipeline {__version__}")
+        say(f"nst-pipeline {__version__}")
         raise typer.Exit
 
 
@@ -138,9 +139,14 @@ def _run(
     from nst_pipeline.runner.runner import Runner
     from nst_pipeline.workers.local import LocalExecutor
 
-    check = end_on_signals()
+    end = end_on_signals()
+
+    def check() -> None:
+        end()
+        lock.check()
+
     with (
-        Lock(config.state, "run", wait),
+        Lock(config.state, "run", wait) as lock,
         Display(console, check) as display,
         Runner(config, LocalExecutor, display) as runner,
     ):
@@ -184,14 +190,14 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
         )
         return
     for action, content, style, outcome in rows:
-        typer.echo(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
+        say(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
     for broken in plan.broken:  # in all styles alike
-        typer.echo(f"fail   {shown(broken.reason)}")
+        say(f"fail   {shown(broken.reason)}")
     if passed_over := str(plan.passed_over):
-        typer.echo(f"passed {passed_over}")
+        say(f"passed {passed_over}")
     copy = f"copy {len(copied)}, " if copied else ""
     held = f"hold {len(plan.held)}, " if plan.held else ""
-    typer.echo(
+    say(
         f"would paint {len(plan.todo) - len(copied)}, {copy}skip {len(plan.done)}, "
         f"{held}fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
         f"{plan.weights.note}"
@@ -224,37 +230,37 @@ def check(config_path: ConfigOption = None) -> None:
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
-    typer.echo(f"settings   {shown(path)}: fine")
+    say(f"settings   {shown(path)}: fine")
     exit_code = 0
     try:
         device = resolve_device(config.device)
         dtype = resolve_precision(config.precision, device)
-        typer.echo(f"device     {describe_device(device)}")
-        typer.echo(f"precision  {describe_precision(dtype)} ({config.precision})")
+        say(f"device     {describe_device(device)}")
+        say(f"precision  {describe_precision(dtype)} ({config.precision})")
     except PipelineError as error:
-        typer.echo(f"device     {error}")
+        say(f"device     {error}")
         exit_code = error.exit_code
     for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
-        typer.echo(f"{name:10} {shown(getattr(config, name))}: {state}")
+        say(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
     try:
         plan, copied = _plan(config)
-        typer.echo(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
-        typer.echo(f"           SHA-256 {plan.weights.sha256}")
-        typer.echo(f"styles     {', '.join(style.name for style in plan.styles)}")
+        say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
+        say(f"           SHA-256 {plan.weights.sha256}")
+        say(f"styles     {', '.join(style.name for style in plan.styles)}")
         copy = f"{len(copied)} to copy, " if copied else ""
-        typer.echo(
+        say(
             f"jobs       {len(plan.todo) - len(copied)} to paint, {copy}"
             f"{len(plan.done)} done already, "
             f"{len(plan.broken) * len(plan.styles)} cannot be painted"
         )
         for broken in plan.broken:
-            typer.echo(f"           {shown(broken.reason)}")
+            say(f"           {shown(broken.reason)}")
         if passed_over := str(plan.passed_over):
-            typer.echo(f"passed     {passed_over}")
+            say(f"passed     {passed_over}")
     except PipelineError as error:
-        typer.echo(f"problem    {_aligned(error)}")
+        say(f"problem    {_aligned(error)}")
         exit_code = exit_code or error.exit_code
     if exit_code:
         raise typer.Exit(exit_code)
@@ -298,9 +304,9 @@ def init(
         ) from error
     except OSError as error:
         raise CannotCreateError(f"{shown(error.filename)}: {error.strerror}") from error
-    typer.echo(f"wrote {shown(path)} and its folders; next:")
-    typer.echo(f"  put pictures into {shown(folder / 'inbox')}")
-    typer.echo(f"  nst-pipeline run -c {shown(path)}")
+    say(f"wrote {shown(path)} and its folders; next:")
+    say(f"  put pictures into {shown(folder / 'inbox')}")
+    say(f"  nst-pipeline run -c {shlex.quote(shown(path))}")
 
 
 preview.register(app)
@@ -318,13 +324,13 @@ def show_weights(context: typer.Context) -> None:
         for path in published.paths():
             part = "" if path == published.path else ", the convolutions alone"
             line = _with_size(published.id, path) + part
-            typer.echo(line)
+            say(line)
         if not published.paths():
-            typer.echo(f"{published.id:9} {shown(published.path)}: not there; {published.hint}")
+            say(f"{published.id:9} {shown(published.path)}: not there; {published.hint}")
     line = _with_size("compact", COMPACT_PATH)
-    typer.echo(line)
+    say(line)
     used = resolve("auto")
-    typer.echo(f"auto      means {shown(used.id)}, {shown(used.path)}")
+    say(f"auto      means {shown(used.id)}, {shown(used.path)}")
 
 
 def _with_size(network: str, path: Path) -> str:
@@ -353,11 +359,11 @@ def fetch_weights(
     published = PUBLISHED[network]
     path = fetch(published, url, convolutions_only)
     line = _with_size(network, path)
-    typer.echo(line)
+    say(line)
     if convolutions_only and published.path.is_file():
-        typer.echo(f"          {shown(published.path)} is not needed for them any more")
+        say(f"          {shown(published.path)} is not needed for them any more")
     elif path == published.path:
-        typer.echo(
+        say(
             f"          of which {published.megabytes[1]} MB are used; "
             f"`{published.command} --convolutions-only` keeps these in a file of their own"
         )

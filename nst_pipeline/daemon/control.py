@@ -1,22 +1,20 @@
 """What people ask of the queue: retry, cancel, pause, resume. Safe beside a daemon at work."""
 
-import contextlib
 import errno
-import os
-import signal
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.daemon.wake_up import wake
 from nst_pipeline.errors import UsageError
 from nst_pipeline.files import cannot_write, shown
 from nst_pipeline.folders import Folders, make_folder
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.planning import make_plan, make_scanner
-from nst_pipeline.jobs.state import JobState
+from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
 from nst_pipeline.runner.moves import copy, report_path
 from nst_pipeline.runner.runner import folders_of
 
@@ -40,7 +38,7 @@ def retry(config: Config, names: list[str]) -> list[Path]:
         failed = ledger.jobs.sources(JobState.FAILED)
         if names:
             others = ledger.jobs.sources(JobState.CANCELLED, JobState.QUEUED)
-            chosen = _choose(names, [*places, *failed, *others], config)
+            chosen = _choose(names, config, [*places, *failed, *others])
         else:
             chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
@@ -64,22 +62,35 @@ def _companions(chosen: list[Path], failures: Iterable[Path]) -> list[Path]:
     return [path for path, it in known if it and (path.parent, it[0]) in pictures]
 
 
-def cancel(config: Config, names: list[str]) -> list[Path]:
-    """Take the jobs of some files out of the queue, also those at work; return the files.
+@dataclass(frozen=True)
+class Cancellation:
+    """What became of a file that was to be cancelled.
+
+    Attributes:
+        source: the file.
+        cancelled: the styles that it is not painted in.
+        late: those that it was painted in already.
+    """
+
+    source: Path
+    cancelled: list[str]
+    late: list[str]
+
+
+def cancel(config: Config, names: list[str]) -> list[Cancellation]:
+    """Take the jobs of some files out of the queue, also those at work; return what was decided.
 
     Raises:
-        UsageError: no such file is in the queue.
+        UsageError: no such file is in the queue, or was.
     """
     with _ledger(config) as ledger:
         _queue_new(names, ledger, config)
-        known = ledger.jobs.sources(JobState.QUEUED, JobState.RUNNING)
-        chosen = _choose(names, known, config)
-        late = [source for source in chosen if not ledger.jobs.cancel(source)]
+        known = ledger.jobs.sources(*IN_QUEUE), ledger.jobs.sources(*FINISHED)
+        chosen = _choose(names, config, *known)
+        decided = [Cancellation(source, *ledger.jobs.cancel(source)) for source in chosen]
         _note_change(ledger)
     wake(config.state)
-    if late:
-        raise UsageError("\n".join(f"{shown(path)}: too late, it is done" for path in late))
-    return chosen
+    return decided
 
 
 def _queue_new(names: list[str], ledger: Ledger, config: Config) -> None:
@@ -123,14 +134,6 @@ def resume(config: Config) -> None:
     wake(config.state)
 
 
-def wake(state: Path) -> None:
-    """Have a daemon look at once; one of another user looks at its next scan."""
-    who = holder(state)
-    if who is not None and who.command == "watch" and who.pid:
-        with contextlib.suppress(OSError):
-            os.kill(who.pid, signal.SIGUSR1)
-
-
 def _ledger(config: Config) -> Ledger:
     path = ledger_path(config.state)
     if not path.is_file():
@@ -143,33 +146,38 @@ def _note_change(ledger: Ledger) -> None:
     ledger.set_fact("changed_by_hand", str(time.time_ns()))
 
 
-def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
-    """Return the known files that the names mean.
+def _choose(names: list[str], config: Config, *known: list[Path]) -> list[Path]:
+    """Return the known files that the names mean: of the first of the lists that holds such.
 
     Raises:
         UsageError: a name means none of them, or several.
     """
-    known = list(dict.fromkeys(known))
     chosen, problems = [], []
     for name in names:
-        places = (Path(name).absolute(), config.inbox / name)
-        texts = {shown(place) for place in places}  # a name may be copied from what was printed
-        found = (
-            [path for path in known if path in places]
-            or [path for path in known if shown(path) in texts]
-            or [path for path in known if shown(path.name) == shown(name)]
-        )
+        found = next(filter(None, (_meant(name, config, files) for files in known)), [])
         if len(found) == 1:
             chosen.append(found[0])
         elif found:
             several = ", ".join(shown(path) for path in found)
             problems.append(f"{shown(name)}: several files: {several}; give more of the path")
         else:
-            some = ", ".join(shown(path.name) for path in known[:5]) or "none"
+            some = ", ".join(shown(path.name) for path in known[0][:5]) or "none"
             problems.append(f"{shown(name)}: no such file there; known: {some}")
     if problems:
         raise UsageError("\n".join(problems))
     return chosen
+
+
+def _meant(name: str, config: Config, files: list[Path]) -> list[Path]:
+    """Return those of some files that a name means: a path, or at the end of one."""
+    files = list(dict.fromkeys(files))
+    places = (Path(name).absolute(), config.inbox / name)
+    texts = {shown(place) for place in places}  # a name may be copied from what was printed
+    return (
+        [path for path in files if path in places]
+        or [path for path in files if shown(path) in texts]
+        or [path for path in files if shown(path.name) == shown(name)]
+    )
 
 
 def _move_back(folders: Folders, place: Path, source: Path) -> None:

@@ -11,13 +11,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    start_http_server,
+    make_wsgi_app,
     write_to_textfile,
 )
 
 from nst_pipeline.config.pipeline import MetricsSettings
+from nst_pipeline.daemon.server import serve
 from nst_pipeline.errors import UnavailableError
-from nst_pipeline.files import shown
+from nst_pipeline.files import cause, shown
 from nst_pipeline.jobs.outcome import Machine
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Metrics:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_to_textfile(str(self._path), self._registry)
         except OSError as error:
-            log.warning("metrics.textfile: %s: %s", shown(self._path), error.strerror)
+            log.warning("metrics.textfile: %s: %s", shown(self._path), cause(self._path, error))
 
     def close(self) -> None:
         """Write the last figures, and stop serving."""
@@ -107,15 +108,8 @@ class Metrics:
     def _serve(self, address: str) -> Callable[[], None]:
         host, _, port = address.rpartition(":")
         try:
-            server, thread = start_http_server(int(port), host.strip("[]"), self._registry)
+            return serve(host.strip("[]"), int(port), make_wsgi_app(self._registry))
         except OSError as error:
             raise UnavailableError(
                 f"metrics.http: {address}: {error.strerror}; choose another address"
             ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return stop

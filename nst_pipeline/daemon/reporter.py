@@ -85,7 +85,7 @@ class Reporter(Observer):
 
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
-        self._notifier.alive()
+        self.alive()
         self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
         counts = plan.passed_over.counts()
@@ -117,9 +117,10 @@ class Reporter(Observer):
         if self._metrics:
             self._metrics.stage(stage, seconds)
 
-    def close(self) -> None:
-        """Report the end."""
-        self._file.remove()
+    def close(self, is_ours: bool = True) -> None:
+        """Report the end; unless the state folder is still ours, another may report in it."""
+        if is_ours:
+            self._file.remove()
         if self._metrics:
             self._metrics.up(False)
             self._metrics.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.schema import transaction
 from nst_pipeline.jobs.state import (
+    AT_WORK,
     COLUMNS,
     FINISHED,
     IN_QUEUE,
@@ -190,13 +191,17 @@ class JobTable:
         """Record that the source of finished jobs was moved away or deleted."""
         self._go(self._ids(source, JobState.DONE), JobState.DISPOSED)
 
-    def requeue(self, job: int, reason: str = "", trace: str = "", wait_seconds: float = 0) -> None:
-        """Put a job at work back to try it again; one without a reason is as if never tried."""
-        self._go(
+    def requeue(self, job: int, reason: str = "", trace: str = "", wait_seconds: float = 0) -> bool:
+        """Put a job at work back to try it again; one without a reason is as if never tried.
+
+        Returns:
+            False: it is not at work any more, such as when somebody cancelled it.
+        """
+        return self._go(
             [job], JobState.QUEUED,
             "temporary = NULL, next_try = ?, reason = ?, trace = ?, "
             "attempts = max(0, attempts - ?)",
-            time.time() + wait_seconds, reason, trace, 0 if reason else 1,
+            time.time() + wait_seconds, reason, trace, 0 if reason else 1, only=AT_WORK,
         )  # fmt: skip
 
     def postpone(self, job: int, reason: str, wait_seconds: float) -> None:
@@ -206,9 +211,13 @@ class JobTable:
             (time.time() + wait_seconds, reason, job),
         )
 
-    def fail(self, job: int, reason: str, trace: str = "", poison: bool = False) -> None:
-        """Give a job up; ``poison``: it ended the process."""
-        self._go(
+    def fail(self, job: int, reason: str, trace: str = "", poison: bool = False) -> bool:
+        """Give a job up; ``poison``: it ended the process.
+
+        Returns:
+            False: somebody cancelled it meanwhile.
+        """
+        return self._go(
             [job], JobState.FAILED,
             "reason = ?, trace = ?, poison = ?, temporary = NULL, finished = ?",
             reason, trace, poison, time.time(),
@@ -218,12 +227,26 @@ class JobTable:
         """Take jobs out of the queue that are none any more."""
         self._go(jobs, JobState.GONE)
 
-    def cancel(self, source: Path) -> bool:
-        """Take a file's jobs out of the queue, also those at work; tell whether there were any."""
+    def cancel(self, source: Path) -> tuple[list[str], list[str]]:
+        """Take a file's jobs out of the queue, also those at work, in one transaction.
+
+        Returns:
+            The styles of the jobs that were cancelled, and those for which it was too late: whose
+            result is there or about to be. Those of older bytes of the file count only if there
+            was nothing to cancel.
+        """
         with transaction(self._database):
-            jobs = self._ids(source, JobState.QUEUED, JobState.RUNNING)
-            self._go(jobs, JobState.CANCELLED)
-        return bool(jobs)
+            entries = self._entries("source = ?", os.fsencode(source))
+            jobs = [one for one in entries if one.state in before(JobState.CANCELLED)]
+            self._go([job.id for job in jobs], JobState.CANCELLED)
+        styles, contents = [job.style for job in jobs], {job.content for job in jobs}
+        late = {
+            one.style
+            for one in entries
+            if one.state in (JobState.COMMITTING, *FINISHED)
+            and (one.content in contents or not contents)
+        }
+        return styles, sorted(late.difference(styles))
 
     def retry(self, source: Path) -> None:
         """Queue a file's failed and cancelled jobs as if they were new, and wait for none."""
@@ -237,7 +260,14 @@ class JobTable:
                 (os.fsencode(source),),
             )
 
-    def _go(self, jobs: Iterable[int], state: JobState, change: str = "", *values: object) -> bool:
+    def _go(
+        self,
+        jobs: Iterable[int],
+        state: JobState,
+        change: str = "",
+        *values: object,
+        only: tuple[JobState, ...] = tuple(JobState),
+    ) -> bool:
         """Take jobs to a state, as far as `TRANSITIONS` has a way there; return whether all went.
 
         Args:
@@ -245,8 +275,9 @@ class JobTable:
             state: where they go.
             change: SQL of what else is set.
             *values: of the parameters in ``change``.
+            only: from these states, and no others from which there is a way.
         """
-        jobs, ways = list(jobs), before(state)
+        jobs, ways = list(jobs), [one for one in before(state) if one in only]
         if not jobs:
             return True
         with transaction(self._database):

@@ -263,8 +263,8 @@ class Dispatcher:
 
     def _changed(self, job: Job, entry: Entry, failure: Failure) -> None:
         """Put a job back whose files are others by now: the next plan has another in its place."""
-        self._ledger.jobs.requeue(entry.id, wait_seconds=self._config.watch.settle_seconds)
-        if not self._policy.retries:
+        wait = self._config.watch.settle_seconds
+        if self._ledger.jobs.requeue(entry.id, wait_seconds=wait) and not self._policy.retries:
             self._record(records.failed(job, failure))
 
     def _not_ready(self, jobs: list[tuple[Job, Entry]], error: ImageError) -> None:
@@ -386,10 +386,10 @@ class Dispatcher:
             wait = watch.grace_seconds - self._scanner.age_seconds(job.content.found)
             may_pass = wait > 0
         if may_pass:
-            self._ledger.jobs.requeue(entry.id, failure.reason, failure.trace, wait)
+            went = self._ledger.jobs.requeue(entry.id, failure.reason, failure.trace, wait)
         else:
-            self._ledger.jobs.fail(entry.id, failure.reason, failure.trace)
-        if not (may_pass and self._policy.retries):
+            went = self._ledger.jobs.fail(entry.id, failure.reason, failure.trace)
+        if went and not (may_pass and self._policy.retries):
             self._record(records.failed(job, failure))
 
     # What goes with a result

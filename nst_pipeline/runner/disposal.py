@@ -246,4 +246,6 @@ def _is_unchanged(found: SourceFile) -> bool:
 
 
 def _retry_command(found: SourceFile) -> str:
-    return f"nst-pipeline retry {shlex.quote(shown(found.folder / found.path.name))}"
+    name = shown(found.folder / found.path.name)
+    # No name passes for an option, nor for more than one word of the shell's.
+    return f"nst-pipeline retry {shlex.quote(f'./{name}' if name.startswith('-') else name)}"

@@ -22,6 +22,7 @@ from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
     as_text,
     cannot_write,
+    cause,
     fitted_name,
     identity,
     numbered,
@@ -79,7 +80,7 @@ def dispose(
 
 
 def _cannot_move(move: Move, error: Exception) -> OutputError:
-    why = error.strerror if isinstance(error, OSError) else error
+    why = cause(move.source, error) if isinstance(error, OSError) else error
     return OutputError(f"{shown(move.source)}: cannot be moved away: {why}")
 
 

@@ -14,6 +14,7 @@ import pytest
 from support import (
     Watch,
     attempts,
+    command,
     configure,
     draw,
     make_home,
@@ -430,6 +431,51 @@ def test_a_second_instance_says_who_holds_the_folder_and_exits_75_or_waits(home:
             assert watch.stop() == 0
             draw(home / "inbox/b.png", 2)
             second.until_outputs("a-s.png", "b-s.png")
+
+
+@pytest.mark.parametrize("what", ["idle", "painting", "paused"])
+def test_a_daemon_whose_state_folder_is_deleted_stops_and_says_why(home: Path, what: str) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow" if what == "painting" else "")
+    with Watch(home) as watch:
+        if what == "painting":
+            watch.until_painting()
+        else:
+            watch.until_outputs("a-s.png")
+        if what == "paused":
+            assert program(home, "pause").returncode == 0
+        watch.until_state(what)
+        shutil.rmtree(home / "state")
+        assert watch.process.wait(60) == 74
+        assert "state/lock: was deleted or renamed" in watch.log.read_text()
+    assert (home / "inbox/a.png").exists() and not (home / "state/status.json").exists()
+
+
+def test_who_starts_in_a_state_folder_made_anew_is_soon_alone(home: Path) -> None:
+    with Watch(home) as first:
+        first.until_idle()
+        shutil.rmtree(home / "state")
+        with Watch(home) as second:
+            assert first.process.wait(60) == 74
+            second.until_idle()
+            assert second.status()["pid"] == second.process.pid
+            draw(home / "inbox/a.png", 1)
+            second.until_outputs("a-s.png")
+            assert program(home, "pause").returncode == 0
+            second.until_state("paused")  # it listens still
+            assert second.stop() == 0
+
+
+def test_a_run_whose_state_folder_is_deleted_stops_too(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow")
+    run = subprocess.Popen(command("run"), cwd=home, stderr=subprocess.PIPE, text=True)
+    with run:
+        wait_until(lambda: states(home).get("a.png") == "running")
+        shutil.rmtree(home / "state")
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 74 and "state/lock: was deleted or renamed" in said
+    assert (home / "inbox/a.png").exists() and not outputs(home)
 
 
 # Kills

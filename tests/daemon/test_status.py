@@ -12,6 +12,11 @@ from support import (
     wait_until,
 )
 
+from nst_pipeline.config.pipeline import load
+from nst_pipeline.daemon.notifier import Notifier
+from nst_pipeline.daemon.reporter import Reporter
+from nst_pipeline.daemon.status import STATUS_NAME
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -30,6 +35,16 @@ def test_status_tells_the_job_at_work_and_that_nobody_works(home: Path) -> None:
         assert plain["alive"] and plain["queue"] == 1 and plain["current"]["loss"] == 2.0
     done = program(home, "status")
     assert "not running" in done.stdout
+
+
+def test_who_lost_the_state_folder_leaves_the_report_of_who_has_it_now(home: Path) -> None:
+    config = load(home / "pipeline.yaml")
+    config.state.mkdir()
+    for is_ours in (False, True):
+        reporter = Reporter(config, Notifier())
+        reporter.state("idle")
+        reporter.close(is_ours)
+        assert (config.state / STATUS_NAME).exists() != is_ours
 
 
 def test_status_counts_what_is_passed_over(home: Path) -> None:

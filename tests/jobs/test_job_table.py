@@ -52,7 +52,7 @@ def take_to(state: JobState, ledger: Ledger, config: Config) -> int:
 def move(state: JobState, ledger: Ledger, job: int, source: Path) -> None:
     jobs = ledger.jobs
     actions = {
-        S.QUEUED: lambda: jobs.requeue(job, "again"),
+        S.QUEUED: lambda: jobs._go([job], S.QUEUED),
         S.RUNNING: lambda: jobs.start(job),
         S.COMMITTING: lambda: jobs.begin_commit(job, Path("/o/a"), Path("/o/.t"), "0" * 64),
         S.DONE: lambda: jobs.finish(job),
@@ -91,6 +91,34 @@ def test_planning_a_job_again_queues_it_unless_it_is_at_work_or_cancelled(
     job = take_to(state, ledger, config)
     ledger.jobs.add(jobs)
     assert ledger.jobs.state(job) == again
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_only_a_job_at_work_is_put_back(config: Config, ledger: Ledger, state: JobState) -> None:
+    job = take_to(state, ledger, config)
+    is_at_work = state in (S.RUNNING, S.COMMITTING)
+    # Whoever has it at work may hear late that it was cancelled, and must not undo that.
+    assert ledger.jobs.requeue(job, "again") == is_at_work
+    assert ledger.jobs.state(job) == (S.QUEUED if is_at_work else state)
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_cancel_tells_what_it_decided(config: Config, ledger: Ledger, state: JobState) -> None:
+    job = take_to(state, ledger, config)
+    is_late = state in (S.COMMITTING, S.DONE, S.DISPOSED)
+    decided = ledger.jobs.cancel(ledger.jobs.get(job).source)
+    is_cancelled = state in (S.QUEUED, S.RUNNING)
+    assert decided == (["s"] * is_cancelled, ["s"] * is_late)
+    assert ledger.jobs.state(job) == (S.CANCELLED if is_cancelled else state)
+
+
+def test_of_the_jobs_of_older_bytes_nobody_who_cancels_hears(
+    config: Config, ledger: Ledger
+) -> None:
+    job = take_to(S.DONE, ledger, config)
+    draw(config.inbox / "a.png", 2)
+    plan_of(config, ledger)
+    assert ledger.jobs.cancel(ledger.jobs.get(job).source) == (["s"], [])
 
 
 def test_force_queues_even_a_cancelled_job(config: Config, ledger: Ledger) -> None:

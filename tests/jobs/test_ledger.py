@@ -1,11 +1,14 @@
 """The ledger's file."""
 
 import os
+import resource
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import (
+    as_nobody,
     observed_run,
 )
 
@@ -57,6 +60,43 @@ def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: 
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     database.close()
+
+
+def test_a_process_without_descriptors_does_not_blame_the_ledger(config: Config) -> None:
+    observed_run(config)
+    opened: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 50, hard)
+    )
+    try:
+        with suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(CannotCreateError) as raised:
+            Ledger(ledger_path(config.state))
+        with pytest.raises(CannotCreateError, match="Too many open files"):
+            Ledger.to_read(ledger_path(config.state))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Too many open files" in str(raised.value) and "ulimit -n" in str(raised.value)
+    assert "damaged" not in str(raised.value)
+
+
+def test_a_ledger_of_another_user_is_told_to_be_so(anybodys_folder: Path) -> None:
+    path = anybodys_folder / "ledger.sqlite"
+
+    def write() -> None:
+        with Ledger(path) as ledger:
+            ledger.set_fact("clean", "no")
+
+    write()
+    said = as_nobody(write)
+    assert "belongs to root" in said and "runs as nobody" in said and "damaged" not in said
+    path.chmod(0o666)
+    assert f"{anybodys_folder} belongs to root (mode 0755)" in as_nobody(write)
 
 
 def test_a_name_is_not_taken_for_another_that_is_written_alike(ledger: Ledger) -> None:
