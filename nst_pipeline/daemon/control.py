@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.errors import UsageError
+from nst_pipeline.digests import digest, file_digest
+from nst_pipeline.errors import PipelineError, UsageError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
+    as_text,
     cannot_write,
+    is_gone,
     make_folder,
     rename_new,
     shown,
@@ -29,17 +32,22 @@ from nst_pipeline.runner.moves import report_path
 PAUSED_NAME = "paused"
 
 
-def retry(config: Config, names: list[str]) -> list[Path]:
-    """Put failed and cancelled files back into the inbox and the queue; return them.
+def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineError]]:
+    """Put failed and cancelled files back into the inbox and the queue.
 
     Args:
         config: the settings.
         names: of files, as paths, relative to the inbox, or alone; none: all that failed.
 
+    Returns:
+        The files that are back, and why others are not: their place in the inbox is taken, they
+        cannot be moved, or they are gone (of which is told only by name).
+
     Raises:
-        UsageError: no such file, or its place in the inbox is taken.
-        OutputError: it cannot be moved.
+        UsageError: no such file.
     """
+    done: list[Path] = []
+    problems: list[PipelineError] = []
     with _ledger(config) as ledger:
         places = {one.source: one.place for one in ledger.files.failed()}
         failed = ledger.jobs.sources(JobState.FAILED)
@@ -50,16 +58,48 @@ def retry(config: Config, names: list[str]) -> list[Path]:
             chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
         chosen = list(dict.fromkeys([*_companions(chosen, places), *chosen]))
+        left: set[tuple[Path, str]] = set()
         for source in chosen:
-            # The jobs first: should we be killed, the file is still listed as failed.
-            ledger.jobs.retry(source)
-            if (place := places.get(source)) is not None and place != source:
-                _move_back(place, source)
-            ledger.files.forgive(source)
-            ledger.files.forget(source)
+            try:
+                if _retry(source, places.get(source, source), ledger, left):
+                    done.append(source)
+                elif names:
+                    problems.append(UsageError(f"{shown(source)}: is gone; put it there again"))
+            except PipelineError as error:
+                problems.append(error)
+                if found := role(source.name):
+                    left.add((source.parent, found[0]))
         _note_change(ledger)
     wake(config.state)
-    return chosen
+    return done, problems
+
+
+def _retry(source: Path, place: Path, ledger: Ledger, left: set[tuple[Path, str]]) -> bool:
+    """Put a file back into the inbox and the queue; return whether it is there.
+
+    Args:
+        source: where it belongs.
+        place: where it is.
+        ledger: holds its jobs.
+        left: folders and stems of the pictures that a companion cannot come back to.
+
+    Raises:
+        UsageError: its place in the inbox is taken, or a companion's is.
+        CannotCreateError, OutputError: it cannot be moved.
+    """
+    if is_gone(source) and is_gone(place):
+        return False
+    if (source.parent, source.stem) in left:
+        raise UsageError(f"{shown(source)}: stays where its mask or start is, which cannot go back")
+    if place != source and _is_taken(source, place):
+        raise _taken(source)
+    # The jobs first: should we be killed, the file is still listed as failed.
+    ledger.jobs.retry(source)
+    if place != source:
+        _move_back(place, source)
+    ledger.files.forgive(source)
+    ledger.files.forget(source)
+    return True
 
 
 def _companions(chosen: list[Path], failures: Iterable[Path]) -> list[Path]:
@@ -98,7 +138,7 @@ def _queue_new(names: list[str], ledger: Ledger, config: Config) -> None:
 
 def is_paused(state: Path) -> bool:
     """Tell whether somebody asked for a pause."""
-    return (state / PAUSED_NAME).exists()
+    return os.path.exists(state / PAUSED_NAME)  # noqa: PTH110 - Path.exists raises
 
 
 def pause(config: Config) -> None:
@@ -175,28 +215,57 @@ def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
     return chosen
 
 
-def _move_back(place: Path, source: Path) -> None:
-    if not os.path.lexists(place):
-        return  # somebody put it back, or threw it away
+def _taken(source: Path) -> UsageError:
+    return UsageError(f"{shown(source)}: another file has its name by now; rename one of them")
+
+
+def _is_taken(source: Path, place: Path) -> bool:
+    """Tell whether another file stands where one belongs, and not one of the same bytes."""
+    if not os.path.lexists(source) or not os.path.lexists(place):
+        return False
     try:
-        make_folder(source.parent)
-        try:
-            rename_new(place, source)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy_back(place, source)
+        return file_digest(source) != file_digest(place)
+    except OSError:
+        return True
+
+
+def _move_back(place: Path, source: Path) -> None:
+    """Move a file back, or go on with what a kill left of that.
+
+    Raises:
+        UsageError: another file has its name.
+        CannotCreateError, OutputError: it cannot be moved.
+    """
+    try:
+        if os.path.lexists(place):  # else somebody put it back, or we did
+            make_folder(source.parent)
+            _rename_back(place, source)
         report_path(place).unlink(missing_ok=True)
     except FileExistsError:
-        raise UsageError(
-            f"{shown(source)}: another file has its name by now; rename one of them"
-        ) from None
+        raise _taken(source) from None
     except OSError as error:
         raise cannot_write(source, error) from error
 
 
+def _rename_back(place: Path, source: Path) -> None:
+    if os.path.lexists(source) and not _is_taken(source, place):
+        _remove(place)  # a copy is there already: a kill came before this
+        return
+    try:
+        rename_new(place, source)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_back(place, source)
+
+
 def _copy_back(place: Path, source: Path) -> None:
-    temporary = source.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-back")
+    """Move a file from another file system: a durable copy first, and only then it goes."""
+    prefix = f"{TEMPORARY_PREFIX}back-{digest(as_text(source))[:16]}-"
+    for old in source.parent.glob(f"{prefix}*"):
+        if not _is_alive(int(old.name.removeprefix(prefix))):
+            old.unlink(missing_ok=True)
+    temporary = source.with_name(f"{prefix}{os.getpid()}")
     try:
         shutil.copy2(place, temporary)
         with temporary.open("rb") as file:
@@ -204,5 +273,19 @@ def _copy_back(place: Path, source: Path) -> None:
         rename_new(temporary, source)
     finally:
         temporary.unlink(missing_ok=True)
+    _remove(place)
+
+
+def _remove(place: Path) -> None:
     place.unlink()
     sync_folder(place.parent)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -7,9 +7,10 @@ import signal
 import stat
 from pathlib import Path
 
-from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError
+from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError, UnreadableError
 from nst_pipeline.files import shown, signature
 
+DEAD_ENDS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 BEING_WRITTEN = "still being written; run again when it is complete"
 
 
@@ -23,17 +24,15 @@ def read(path: Path, max_bytes: int, expected: str | None = None) -> bytes:
 
     Raises:
         BeingWrittenError: being written, or another file than was listed.
-        NotReadyError: empty or unreadable.
+        NotReadyError: empty, or a link to nowhere.
+        UnreadableError: the system does not let it be read now, whatever is in it.
         ImageError: not a regular file, or too large.
     """
     try:
         # O_NONBLOCK: a FIFO without a writer must not hang the run.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        # Not Path.exists and its like, which raise what they do not expect, such as no permission.
-        is_dead = os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
-        reason = "a link to nowhere" if is_dead else error.strerror
-        raise NotReadyError(f"{shown(path)}: {reason}") from error
+        raise _not_opened(path, error) from error
     try:
         before = os.fstat(descriptor)
         _check_kind(before, path, max_bytes)
@@ -42,12 +41,22 @@ def read(path: Path, max_bytes: int, expected: str | None = None) -> bytes:
         data = _read_all(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:
-        raise NotReadyError(f"{shown(path)}: {error.strerror}") from error
+        raise UnreadableError(f"{shown(path)}: {error.strerror}") from error
     finally:
         os.close(descriptor)
     if len(data) != before.st_size or signature(after) != signature(before):
         raise BeingWrittenError(f"{shown(path)}: {BEING_WRITTEN}")
     return data
+
+
+def _not_opened(path: Path, error: OSError) -> ImageError:
+    """Return the error to raise for a file that cannot be opened."""
+    if error.errno == errno.ENXIO:
+        return ImageError(f"{shown(path)}: a socket or device, not an image file")
+    # Not Path.exists and its like, which raise what they do not expect, such as no permission.
+    if error.errno in DEAD_ENDS and os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+        return NotReadyError(f"{shown(path)}: a link to nowhere")
+    return UnreadableError(f"{shown(path)}: {error.strerror}")
 
 
 def _is_being_written(descriptor: int) -> bool:

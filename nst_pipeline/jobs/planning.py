@@ -19,16 +19,19 @@ from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
+    PipelineError,
+    UnreadableError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.images.decoding import decode, identify
 from nst_pipeline.inbox.companions import by_kind
+from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
@@ -69,10 +72,17 @@ WATCH = Policy(remembers=True, chunk=CHUNK, retries=True, looks=True)
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that no job can be made of, and why."""
+    """A file that no job can be made of, and why.
+
+    Attributes:
+        found: the file.
+        reason: why, for people.
+        is_final: whether it is to be given up whatever its age.
+    """
 
     found: SourceFile
     reason: str
+    is_final: bool = False
 
 
 class Done(NamedTuple):
@@ -205,6 +215,7 @@ def make_plan(
     policy: Policy = RUN,
     force: bool = False,
     scan: Scan | None = None,
+    patience: Patience | None = None,
 ) -> Plan:
     """Find the contents and decide what must be painted.
 
@@ -218,11 +229,14 @@ def make_plan(
         policy: of `run` or `watch`.
         force: paint also what is done already.
         scan: what the scanner found; by default it looks now, after it was told what is finished.
+        patience: knows which files are to wait; what cannot be read is put off. By default, none
+            waits, and it is as broken as any other.
 
     Raises:
         InboxGoneError: a folder to search is not there.
         ConfigError: a style that is no image, or outputs that would clash.
         UnavailableError: no weights as asked.
+        UnreadableError: a style that cannot be read now.
         UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
@@ -234,7 +248,9 @@ def make_plan(
         _recall(ledger, scanner, plan.digest)
     scan = _without_results(scan or scanner.scan(), config, ledger, scanner.roots)
     plan.arriving.extend(scan.unstable)
-    contents, more = _contents(plan, config, ledger, scan, policy)
+    if patience:
+        patience.forget_all_but({found.path for found in (*scan.stable, *scan.unstable)})
+    contents, more = _contents(plan, config, ledger, scan, policy, patience)
     candidates = pair(
         contents, styles, config.outbox, config.output, network, config.precision, scan.finished
     )
@@ -294,11 +310,16 @@ def _chunks(items: list[T]) -> Iterator[list[T]]:
 
 
 def _contents(
-    plan: Plan, config: Config, ledger: Ledger, scan: Scan, policy: Policy
+    plan: Plan,
+    config: Config,
+    ledger: Ledger,
+    scan: Scan,
+    policy: Policy,
+    patience: Patience | None,
 ) -> tuple[list[Content], int]:
     """Return the contents of a plan, and how many files are left for the next.
 
-    What cannot be one is put into the plan's ``broken`` or ``arriving``.
+    What cannot be one is put into the plan's ``broken`` or ``arriving``, or has to wait.
     """
     contents: list[Content] = []
     new, looked_at = 0, 0
@@ -312,21 +333,54 @@ def _contents(
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
+            if patience and not patience.take_up(found):
+                continue
             try:
-                contents.append(_content(found, plan, config, ledger, known))
+                terms = plan.terms if patience is None else None
+                contents.append(_content(found, plan, config, ledger, known, terms))
                 new += found.path not in queued
-            except BeingWrittenError as error:
-                if policy.retries:
-                    plan.arriving.append(found)
-                else:
-                    plan.broken.append(Broken(found, str(error)))
-            except ImageError as error:
-                plan.broken.append(Broken(found, str(error)))
+            except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
+                _put_aside(found, error, plan, patience, config.watch.max_attempts)
     return contents, 0
 
 
+def _put_aside(
+    found: SourceFile,
+    error: Exception,
+    plan: Plan,
+    patience: Patience | None,
+    max_attempts: int,
+) -> None:
+    """Note what is to become of a file that is no content.
+
+    Raises:
+        PipelineError, DatabaseError: ``error`` is not the file's.
+    """
+    if isinstance(error, (PipelineError, DatabaseError)) and not isinstance(error, ImageError):
+        raise error
+    is_foreseen = isinstance(error, ImageError)
+    reason = str(error) if is_foreseen else f"{shown(found.path)}: {type(error).__name__}: {error}"
+    if patience is None:
+        plan.broken.append(Broken(found, reason))
+    elif isinstance(error, BeingWrittenError):
+        plan.arriving.append(found)
+    elif is_foreseen and not isinstance(error, UnreadableError):
+        plan.broken.append(Broken(found, reason))
+    elif isinstance(error, ImageError | OSError):
+        patience.put_off(found, reason)
+    elif patience.tries(found, "error") + 1 < max_attempts:
+        patience.put_off(found, reason, "error")
+    else:
+        plan.broken.append(Broken(found, reason, is_final=True))
+
+
 def _content(
-    found: SourceFile, plan: Plan, config: Config, ledger: Ledger, known: Known
+    found: SourceFile,
+    plan: Plan,
+    config: Config,
+    ledger: Ledger,
+    known: Known,
+    terms: str | None,
 ) -> Content:
     """Return a file as a content, with its companions.
 
@@ -340,11 +394,11 @@ def _content(
         plan.read_ahead.keep(path, data)
         return bytes_digest(data)
 
-    sha256 = ledger.files.digest(found.path, compute, found.signature, known, plan.terms)
+    sha256 = ledger.files.digest(found.path, compute, found.signature, known, terms)
     if not by:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _digest(one.path, config, ledger, identify, plan.terms, one.signature))
+        kind: (one.path, _digest(one.path, config, ledger, identify, terms, one.signature))
         for kind, one in by.items()
     }
     return Content(found, sha256, companions)
@@ -443,6 +497,8 @@ def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> lis
         for path in settings.paths():
             try:
                 digests[path] = _digest(path, config, ledger, decode, terms)
+            except (UnreadableError, BeingWrittenError) as error:
+                raise UnreadableError(f"styles.{name}: {error}") from error
             except ImageError as error:
                 problems.append(f"styles.{name}: {error}")
         if problems:
@@ -462,7 +518,12 @@ Look = Callable[[bytes, str, int], object]
 
 
 def _digest(
-    path: Path, config: Config, ledger: Ledger, look: Look, terms: str, seen: str | None = None
+    path: Path,
+    config: Config,
+    ledger: Ledger,
+    look: Look,
+    terms: str | None,
+    seen: str | None = None,
 ) -> str:
     """Return an image file's SHA-256, looked at the first time."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nst_pipeline.digests import file_digest
-from nst_pipeline.errors import OutputError
+from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
     TEMPORARY_PREFIX,
     as_text,
@@ -68,6 +68,8 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
             place = moved if one is moves[0] else place
         except OSError as error:
             failed = failed or _cannot_move(one, error)
+        except (CannotCreateError, OutputError) as error:  # its report cannot be written
+            failed = failed or OutputError(str(error))
         if os.path.lexists(move.source):
             for each in moves:
                 _forget(ledger, each)  # they stay together
@@ -128,6 +130,11 @@ def recover(ledger: Ledger) -> None:
             if not os.path.lexists(move.source):
                 raise cannot_write(move.target, error) from error
             log.error("%s; it stays where it is", _cannot_move(move, error))
+            _forget(ledger, move)
+        except (CannotCreateError, OutputError) as error:  # its report cannot be written
+            if not os.path.lexists(move.source):
+                raise
+            log.error("%s; it stays where it is", error)
             _forget(ledger, move)
 
 

@@ -16,6 +16,7 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import DeviceLostError, PipelineError
 from nst_pipeline.files import ensure_folder, remove_temporaries, shown
+from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
@@ -61,6 +62,7 @@ class Runner:
         """
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
+        self._patience = Patience(config.watch.retry_seconds)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -122,7 +124,7 @@ class Runner:
         """Put in order what a killed process left; leave nothing in flight, whatever happens."""
         with Ledger(ledger_path(self._config.state)) as ledger:
             recover(self._config, ledger)
-            run = _Run(self, ledger, self._config, self._observer, scanner, policy)
+            run = _Run(self, ledger, self._config, self._observer, scanner, policy, self._patience)
             try:
                 yield run
             except BaseException as error:
@@ -156,10 +158,12 @@ class _Run:
         observer: Observer,
         scanner: Scanner,
         policy: Policy,
+        patience: Patience,
     ) -> None:
         self._runner, self._ledger, self._config = runner, ledger, config
         self._observer, self._scanner, self._policy = observer, scanner, policy
-        self._dispatcher = Dispatcher(config, ledger, observer, policy, scanner)
+        self._patience = patience
+        self._dispatcher = Dispatcher(config, ledger, observer, policy, scanner, patience)
         self._recorder: Recorder | None = None
 
     def do_all(self, force: bool, are_sources_ours: bool) -> Recorder:
@@ -189,9 +193,10 @@ class _Run:
         if plan.todo or given_up:
             self._begin(plan)
         for broken in given_up:
-            disposal.give_up_broken(broken)
-            self._record_broken(broken, plan)
+            if disposal.give_up_broken(broken):
+                self._record_broken(broken, plan)
         self._dispatcher.carry_out(plan, self._runner.executor_for, self._recorder, disposal)
+        self._observer.waits(self._patience.waiting())
         if self._observer.should_stop():
             return False
         if self._recorder and self._recorder.count >= BATCH_JOBS:
@@ -231,7 +236,10 @@ class _Run:
 
     def _plan(self, force: bool = False, scan: Scan | None = None) -> Plan:
         """Make a plan, and queue its jobs."""
-        plan = make_plan(self._config, self._ledger, self._scanner, self._policy, force, scan)
+        patience = self._patience if self._policy.retries else None
+        plan = make_plan(
+            self._config, self._ledger, self._scanner, self._policy, force, scan, patience
+        )
         self._ledger.jobs.drop(plan.stale)
         self._ledger.jobs.add(plan.todo, force)
         self._observer.looked(plan)
@@ -239,7 +247,9 @@ class _Run:
         return plan
 
     def _disposal(self, plan: Plan) -> Disposal:
-        return Disposal(self._config, self._ledger, plan, self._scanner, self._policy)
+        return Disposal(
+            self._config, self._ledger, plan, self._scanner, self._policy, self._patience
+        )
 
     def _recorder_of(self, plan: Plan) -> Recorder:
         if self._recorder is None:
