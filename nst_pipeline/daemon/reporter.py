@@ -41,7 +41,7 @@ class Reporter(Observer):
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping = "", False
-        self._is_anything_waiting = False
+        self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
         self.is_ready = False
@@ -104,14 +104,16 @@ class Reporter(Observer):
 
     def waits(self, files: list[Waiting]) -> None:
         """Report what waits, and what for."""
+        for one in files:
+            if one.kind != "refused" and one.reason not in self._told:
+                log.warning("%s; tried again in %.0f s", shown(one.reason), one.seconds)
+        self._told = {one.reason for one in files}
         now = time.time()
         waiting = [
             {"path": as_text(one.path), "reason": one.reason, "next_try": now + one.seconds}
             for one in files
         ]
-        if waiting or self._is_anything_waiting:
-            self._file.set(waiting=waiting)
-        self._is_anything_waiting = bool(waiting)
+        self._file.set(waiting=waiting)
 
     def noted(self, machine: Machine) -> None:
         """Report what is painted on."""

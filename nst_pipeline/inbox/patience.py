@@ -11,22 +11,24 @@ LONGEST_SECONDS = 300.0
 """The longest wait, unless the first is longer: what stands in the way goes without a sign."""
 
 
+Kind = Literal["system", "refused", "error"]
+"""Why a file waits: the machine refused something, the file was refused, or an error came of it."""
+
+
 class Waiting(NamedTuple):
     """A file that something is to be done for later.
 
     Attributes:
         path: the file.
         reason: what it waits for, for people.
+        kind: of the reason.
         seconds: until then, at least 0.
     """
 
     path: Path
     reason: str
+    kind: Kind
     seconds: float
-
-
-Kind = Literal["system", "refused", "error"]
-"""Why a file waits: the machine refused something, the file was refused, or an error came of it."""
 
 
 @dataclass
@@ -100,7 +102,7 @@ class Patience:
         """Return what waits, the first to be due first."""
         now = time.monotonic()
         waits = (
-            Waiting(path, wait.reason, max(0.0, wait.due - now))
+            Waiting(path, wait.reason, wait.kind, max(0.0, wait.due - now))
             for path, wait in self._waits.items()
             if wait.due is not None
         )

@@ -232,7 +232,6 @@ class Dispatcher:
         except ImageError as error:
             self._not_ready(content, queued, error)
             return None
-        self._patience.forget(content.path)
         is_ahead = bool(self._in_flight)
         started = []
         for job, entry in queued:
@@ -348,6 +347,7 @@ class Dispatcher:
             return
         if final is None:
             return
+        self._patience.forget(job.content.path)
         self._observer.timed("paint", result.seconds)
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
@@ -442,13 +442,14 @@ class Dispatcher:
 
         The files of a job may be others by now: that plan has another job in its place.
         """
-        wait = self._config.watch.settle_seconds
+        wait, path = self._config.watch.settle_seconds, job.content.path
+        reason = f"{shown(path)}: {why.reason}" if why.trace else why.reason
         if not self._policy.retries:
             self._record(records.failed(job, why))
         elif why.kind == "system":
-            wait = self._patience.put_off(job.content.found, why.reason)
+            wait = self._patience.put_off(job.content.found, reason)
         self._is_outdated = self._policy.retries
-        self._ledger.jobs.requeue(entry.id, why.reason, why.trace, wait, is_attempt=False)
+        self._ledger.jobs.requeue(entry.id, reason, why.trace, wait, is_attempt=False)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -114,13 +115,18 @@ class EngineThread:
 
     def _paint(self, work: TaskInWork, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
-        from nst_pipeline.workers.callbacks import JobCallbacks
-
         assert work.content
         try:
+            from nst_pipeline.workers.callbacks import JobCallbacks
+
             transfer = self._transfer(jobs[0].style.recipe)
         except OutOfMemoryError as error:
             yield from ((job, failure(error)) for job in jobs)
+            return
+        except (UnavailableError, DeviceLostError):
+            raise
+        except Exception as error:  # noqa: BLE001 - that there is no engine is no job's fault
+            yield from ((job, replace(failure(error), kind="system")) for job in jobs)
             return
         styles: dict[Path, EngineStyle] = {}
         for job in jobs:

@@ -266,7 +266,7 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
         wait_until((home / "failed/sub/bad.jpg").exists)
         watch.until_outputs("good-s.png")
         watch.until_idle()
-        assert watch.status()["failed"] == 1
+        wait_until(lambda: watch.status()["failed"] == 1)
     report = json.loads((home / "failed/sub/bad.jpg.error.json").read_text())
     assert "known format" in report["reason"]
     assert report["retry"] == "nst-pipeline retry sub/bad.jpg"

@@ -186,6 +186,7 @@ def test_a_long_name_that_is_given_up_goes_to_failed_with_its_reason(
     with Watch(home) as watch:
         wait_until((home / "failed" / name).exists)
         watch.until_idle()
+        wait_until(lambda: watch.status()["failures"])  # noted just after the file has moved
         assert watch.status()["failures"][0]["source"].endswith(name)
     (report,) = (home / "failed").glob("*.error.json")
     reason = {"fail": "told to fail", "die": "2 times", "no picture": "known format"}[why]
