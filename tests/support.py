@@ -48,7 +48,8 @@ class FakeExecutor:
     What it is to do with a content stands in ``orders/NAME`` beside the inbox: ``fail``, ``input``
     (is no picture), ``pass`` (may pass), ``cut`` (the result is cut short), ``die`` (SIGKILL),
     ``lost`` (the device is), ``raise`` (what nobody foresaw), or ``slow`` (steps until the order is
-    taken away). What it painted stands in ``painted.log``.
+    taken away). What it painted stands in ``painted.log``. The program takes ``crash``, too: the
+    process is killed when it looks at the file.
 
     Attributes:
         fates: a failure or an error for the contents of a stem.
@@ -360,7 +361,19 @@ class Watch:
 def main() -> None:
     """Run nst-pipeline with the executor that paints nothing."""
     from nst_pipeline import cli
+    from nst_pipeline.jobs import planning
     from nst_pipeline.workers import local
+
+    identify = planning.identify
+
+    def crash(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+        path = Path(name)
+        order = path.parent.parent / "orders" / path.name
+        if order.exists() and order.read_text() == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return identify(data, name, max_pixels)
+
+    planning.identify = crash
 
     local.LocalExecutor = FakeExecutor(limit=1)  # type: ignore[misc, assignment]
     cli.main()

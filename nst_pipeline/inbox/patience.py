@@ -1,10 +1,13 @@
 """Patience: what could not be done for a file, and when it is tried again."""
 
+import contextlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from nst_pipeline.files import shown
 from nst_pipeline.inbox.scanner import SourceFile
 
 LONGEST_SECONDS = 300.0
@@ -43,10 +46,18 @@ class _Wait:
 class Patience:
     """Puts files off, each for twice as long as the last time; one that changed waits no more."""
 
-    def __init__(self, first_seconds: float) -> None:
-        """Put nothing off yet; the first wait is of ``first_seconds``."""
-        self._first = first_seconds
+    def __init__(self, first_seconds: float, memory: Path | None = None) -> None:
+        """Put off what is known to have ended a process, and nothing else yet.
+
+        Args:
+            first_seconds: the first wait.
+            memory: a file that outlives the process, and need not outlive the machine: it holds
+                which file is looked at, and those that errors came of.
+        """
+        self._first, self._memory = first_seconds, memory
         self._waits: dict[Path, _Wait] = {}
+        self._remembered = "[null, []]"
+        self._recall()
 
     def put_off(
         self,
@@ -73,11 +84,57 @@ class Patience:
         self._waits[found.path] = _Wait(found.signatures, kind, tries, due, reason)
         return seconds
 
+    def begin_look(self, found: SourceFile) -> None:
+        """Note that a file is about to be looked at: should that end the process, it waits."""
+        self._remember([str(found.path), found.signatures])
+
+    def end_look(self) -> None:
+        """Note that nothing is looked at."""
+        self._remember(None)
+
+    def _remember(self, looked_at: list[str] | None) -> None:
+        if self._memory is None:
+            return
+        errors = [
+            [str(path), wait.signatures, wait.tries, wait.reason]
+            for path, wait in self._waits.items()
+            if wait.kind == "error"
+        ]
+        if (text := json.dumps([looked_at, errors])) == self._remembered:
+            return
+        with contextlib.suppress(OSError):  # then a file may end one process more
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            self._memory.write_text(text)
+            self._remembered = text
+
+    def _recall(self) -> None:
+        """Put off what the process before had trouble with."""
+        try:
+            looked_at, errors = json.loads(self._memory.read_text()) if self._memory else (None, [])
+        except (OSError, ValueError):
+            return
+        now = time.monotonic()
+        for path, signatures, tries, reason in errors:
+            due = now + self._first
+            self._waits[Path(path)] = _Wait(signatures, "error", tries, due, reason)
+        if looked_at:
+            path, signatures = Path(looked_at[0]), looked_at[1]
+            known = self._waits.get(path)
+            tries = known.tries + 1 if known and known.signatures == signatures else 1
+            reason = f"{shown(path)}: the process ended while it was looked at"
+            self._waits[path] = _Wait(signatures, "error", tries, now + self._first, reason)
+            self.end_look()
+
     def tries(self, found: SourceFile, kind: Kind) -> int:
         """Return how often in a row a file was put off for such a reason, as it is now."""
         wait = self._waits.get(found.path)
         is_same = wait is not None and (wait.signatures, wait.kind) == (found.signatures, kind)
         return wait.tries if wait and is_same else 0
+
+    def reason(self, found: SourceFile) -> str:
+        """Return what a file waited for the last time; empty: it never did."""
+        wait = self._waits.get(found.path)
+        return wait.reason if wait else ""
 
     def take_up(self, found: SourceFile) -> bool:
         """Return whether a file's time has come; if it has, the file waits no more."""

@@ -250,7 +250,11 @@ def make_plan(
     plan.arriving.extend(scan.unstable)
     if patience:
         patience.forget_all_but({found.path for found in (*scan.stable, *scan.unstable)})
-    contents, more = _contents(plan, config, ledger, scan, policy, patience)
+    try:
+        contents, more = _contents(plan, config, ledger, scan, policy, patience)
+    finally:
+        if patience:
+            patience.end_look()
     candidates = pair(
         contents, styles, config.outbox, config.output, network, config.precision, scan.finished
     )
@@ -333,7 +337,7 @@ def _contents(
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
-            if patience and not patience.take_up(found):
+            if patience and not _take_up(found, plan, patience, known, config.watch.max_attempts):
                 continue
             try:
                 terms = plan.terms if patience is None else None
@@ -342,6 +346,22 @@ def _contents(
             except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
                 _put_aside(found, error, plan, patience, config.watch.max_attempts)
     return contents, 0
+
+
+def _take_up(
+    found: SourceFile, plan: Plan, patience: Patience, known: Known, max_attempts: int
+) -> bool:
+    """Tell whether a file is to be looked at now; not if that ended too many processes."""
+    if not patience.take_up(found):
+        return False
+    if (tries := patience.tries(found, "error")) >= max_attempts:
+        reason = f"{patience.reason(found)}, {tries} times (killed, crashed or out of memory)"
+        plan.broken.append(Broken(found, reason, is_final=True))
+        return False
+    row = known.get(os.fsencode(found.path))
+    if row is None or row.signature != found.signature or found.companions:
+        patience.begin_look(found)
+    return True
 
 
 def _put_aside(

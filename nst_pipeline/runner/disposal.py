@@ -108,6 +108,7 @@ class Disposal:
         report = failure_report(found.path, reason, 0, [], _retry_command(found))
         if self._is_to_move(found):
             return self._move_to_failed(found, reason, report)
+        self._patience.forget(found.path)
         self._ledger.files.reject(found.path, found.signature or "", reason)
         self._leave_failed(found, reason)
         return True

@@ -43,6 +43,7 @@ from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
 log = logging.getLogger(__name__)
 
+LOOKS_NAME = "looks.json"
 PATIENCE = 5
 """How many times ``settle_seconds`` a run waits for files that still change."""
 BATCH_JOBS = 1000
@@ -62,7 +63,7 @@ class Runner:
         """
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
-        self._patience = Patience(config.watch.retry_seconds)
+        self._patience = Patience(config.watch.retry_seconds, config.state / LOOKS_NAME)
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -449,6 +449,26 @@ def test_a_refusal_that_is_not_repeated_was_none(home: Path) -> None:
     assert not (home / "failed").exists()
 
 
+def test_a_picture_that_ends_the_process_when_it_is_looked_at_is_given_up(
+    home: Path,
+) -> None:
+    configure(home, on_failure="keep", watch={"settle_seconds": 0, "retry_seconds": 4})
+    for number in range(3):
+        draw(home / f"inbox/{number}.png", number)
+    (home / "orders/1.png").write_text("crash")
+    for _ in range(3):
+        with Watch(home) as watch:
+            assert watch.process.wait(60) == -signal.SIGKILL
+    assert len(outputs(home)) == 2  # it waits, and the others come first
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        assert "looked at, 3 times" in watch.status()["failures"][0]["reason"]
+        (home / "orders/1.png").unlink()
+        assert program(home, "retry", "1.png").returncode == 0
+        watch.until_outputs("0-s.png", "1-s.png", "2-s.png")
+
+
 def test_whatever_a_picture_does_to_the_program_the_others_are_painted(home: Path) -> None:
     for number in range(4):
         draw(home / f"inbox/{number}.png", number)
