@@ -11,7 +11,7 @@ import typer
 from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
-from nst_pipeline.errors import CannotCreateError, PipelineError
+from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
 from nst_pipeline.files import as_text, shown
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(
     iterations: Annotated[int | None, typer.Option(min=1, max=100_000, help="Steps.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="auto, imagenet, compact, or a weights file.")
+        str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the jobs and what would happen to each.")
@@ -298,23 +298,54 @@ daemon.register(app)
 @weights_app.callback(invoke_without_command=True)
 def show_weights(context: typer.Context) -> None:
     """Show which weights are on disk."""
-    from nst_pipeline.config.weights import COMPACT_PATH, FETCH_HINT, imagenet_path, resolve
+    from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, resolve
 
     if context.invoked_subcommand:
         return
-    there = imagenet_path().is_file()
-    typer.echo(
-        f"imagenet  {shown(imagenet_path())}: {'there' if there else f'not there; {FETCH_HINT}'}"
-    )
-    typer.echo(f"compact   {shown(COMPACT_PATH)}: there")
-    typer.echo(f"auto      means {shown(resolve('auto').id)}")
+    for published in PUBLISHED.values():
+        for path in published.paths():
+            part = "" if path == published.path else ", the convolutions alone"
+            line = _with_size(published.id, path) + part
+            typer.echo(line)
+        if not published.paths():
+            typer.echo(f"{published.id:9} {shown(published.path)}: not there; {published.hint}")
+    line = _with_size("compact", COMPACT_PATH)
+    typer.echo(line)
+    used = resolve("auto")
+    typer.echo(f"auto      means {shown(used.id)}, {shown(used.path)}")
+
+
+def _with_size(network: str, path: Path) -> str:
+    megabytes = path.stat().st_size / 1e6
+    return f"{network:9} {shown(path)}: {megabytes:.1f} MB"
 
 
 @weights_app.command("fetch")
 def fetch_weights(
+    network: Annotated[str, typer.Argument(help="imagenet (VGG-19) or vgg16.")] = "imagenet",
     url: Annotated[str | None, typer.Option(help="A mirror of the file.")] = None,
+    convolutions_only: Annotated[
+        bool,
+        typer.Option(
+            "--convolutions-only",
+            help="Keep only what is used: 80 MB of VGG-19's 575, 59 of VGG-16's 553.",
+        ),
+    ] = False,
 ) -> None:
-    """Download the ImageNet weights of VGG-19, checking their digest."""
-    from nst_pipeline.cli.overrides import fetch_imagenet
+    """Download weights trained on ImageNet, checking their digest."""
+    from nst_pipeline.cli.overrides import fetch
+    from nst_pipeline.config.weights import PUBLISHED
 
-    typer.echo(f"imagenet  {shown(fetch_imagenet(url))}")
+    if network not in PUBLISHED:
+        raise UsageError(f"weights fetch {shown(network)}: give {' or '.join(PUBLISHED)}")
+    published = PUBLISHED[network]
+    path = fetch(published, url, convolutions_only)
+    line = _with_size(network, path)
+    typer.echo(line)
+    if convolutions_only and published.path.is_file():
+        typer.echo(f"          {shown(published.path)} is not needed for them any more")
+    elif path == published.path:
+        typer.echo(
+            f"          of which {published.megabytes[1]} MB are used; "
+            f"`{published.command} --convolutions-only` keeps these in a file of their own"
+        )

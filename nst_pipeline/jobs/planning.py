@@ -234,7 +234,8 @@ def make_plan(
 
     Raises:
         InboxGoneError: a folder to search is not there.
-        ConfigError: a style that is no image, or outputs that would clash.
+        ConfigError: a style that is no image, a recipe with a layer that the network lacks, or
+            outputs that would clash.
         UnavailableError: no weights as asked.
         UnreadableError: a style that cannot be read now.
         UsageError: a path to paint does not exist.
@@ -511,7 +512,7 @@ def _digest_of_plan(
 
 
 def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
-    styles, problems = [], []
+    styles, problems = [], config.layer_problems(network)
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
         for path in settings.paths():

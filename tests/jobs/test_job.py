@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from nst_pipeline.config.networks import LAYER_NAMES
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
@@ -11,7 +12,7 @@ from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.jobs.job import Content, Job, PlannedStyle, pair
 
-WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
+WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "", LAYER_NAMES)
 IN, OUT = Path("/in"), Path("/out")
 
 
