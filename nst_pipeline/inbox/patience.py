@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from nst_pipeline.errors import BeingWrittenError, ImageError, PipelineError, UnreadableError
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.scanner import SourceFile
 
@@ -32,6 +33,23 @@ class Waiting(NamedTuple):
     reason: str
     kind: Kind
     seconds: float
+
+
+class LostError(ImageError):
+    """A file that is to be given up, whatever its age."""
+
+
+class Judged(NamedTuple):
+    """What is to become of a file that is no content now.
+
+    Attributes:
+        fate: it may be one soon (``arriving``), was put off (``waits``), is none (``broken``), or
+            is to be given up whatever its age (``lost``).
+        reason: why, for people.
+    """
+
+    fate: Literal["arriving", "waits", "broken", "lost"]
+    reason: str
 
 
 @dataclass
@@ -131,10 +149,15 @@ class Patience:
         is_same = wait is not None and (wait.signatures, wait.kind) == (found.signatures, kind)
         return wait.tries if wait and is_same else 0
 
-    def reason(self, found: SourceFile) -> str:
-        """Return what a file waited for the last time; empty: it never did."""
-        wait = self._waits.get(found.path)
-        return wait.reason if wait else ""
+    def check(self, found: SourceFile, max_attempts: int) -> None:
+        """Refuse a file that errors came of too often, or that ended the process.
+
+        Raises:
+            LostError: it is one.
+        """
+        if (tries := self.tries(found, "error")) >= max_attempts:
+            reason = self._waits[found.path].reason
+            raise LostError(f"{reason}, {tries} times (killed, crashed or out of memory)")
 
     def take_up(self, found: SourceFile) -> bool:
         """Return whether a file's time has come; if it has, the file waits no more."""
@@ -164,3 +187,38 @@ class Patience:
             if wait.due is not None
         )
         return sorted(waits, key=lambda wait: wait.seconds)
+
+
+def judge(
+    found: SourceFile, error: Exception, patience: Patience | None, max_attempts: int
+) -> Judged:
+    """Return what is to become of a file after an error; it is put off if that may pass.
+
+    Args:
+        found: the file.
+        error: what came of looking at it.
+        patience: puts it off; None: nobody waits, and it is broken.
+        max_attempts: how often an error that nobody foresaw may come of it.
+
+    Raises:
+        PipelineError: ``error``, which is not the file's.
+    """
+    if isinstance(error, PipelineError) and not isinstance(error, ImageError):
+        raise error
+    is_foreseen = isinstance(error, ImageError)
+    reason = str(error) if is_foreseen else f"{shown(found.path)}: {type(error).__name__}: {error}"
+    if patience is None:
+        return Judged("broken", reason)
+    if isinstance(error, BeingWrittenError):
+        return Judged("arriving", reason)
+    if isinstance(error, LostError):
+        return Judged("lost", reason)
+    if is_foreseen and not isinstance(error, UnreadableError):
+        return Judged("broken", reason)
+    if isinstance(error, ImageError | OSError):
+        patience.put_off(found, reason)
+        return Judged("waits", reason)
+    if patience.tries(found, "error") + 1 < max_attempts:
+        patience.put_off(found, reason, "error")
+        return Judged("waits", reason)
+    return Judged("lost", reason)

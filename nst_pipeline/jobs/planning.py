@@ -19,14 +19,13 @@ from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
-    PipelineError,
     UnreadableError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.images.decoding import decode, identify
 from nst_pipeline.inbox.companions import by_kind
-from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.inbox.patience import Patience, judge
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
@@ -338,61 +337,31 @@ def _contents(
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
-            if patience and not _take_up(found, plan, patience, known, config.watch.max_attempts):
+            if patience and not patience.take_up(found):
                 continue
             try:
+                if patience:
+                    patience.check(found, config.watch.max_attempts)
+                    if _is_new(found, known):
+                        patience.begin_look(found)
                 terms = plan.terms if patience is None else None
                 contents.append(_content(found, plan, config, ledger, known, terms))
                 new += found.path not in queued
+            except DatabaseError:
+                raise
             except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
-                _put_aside(found, error, plan, patience, config.watch.max_attempts)
+                judged = judge(found, error, patience, config.watch.max_attempts)
+                if judged.fate == "arriving":
+                    plan.arriving.append(found)
+                elif judged.fate != "waits":
+                    plan.broken.append(Broken(found, judged.reason, judged.fate == "lost"))
     return contents, 0
 
 
-def _take_up(
-    found: SourceFile, plan: Plan, patience: Patience, known: Known, max_attempts: int
-) -> bool:
-    """Tell whether a file is to be looked at now; not if that ended too many processes."""
-    if not patience.take_up(found):
-        return False
-    if (tries := patience.tries(found, "error")) >= max_attempts:
-        reason = f"{patience.reason(found)}, {tries} times (killed, crashed or out of memory)"
-        plan.broken.append(Broken(found, reason, is_final=True))
-        return False
+def _is_new(found: SourceFile, known: Known) -> bool:
+    """Tell whether a file may have to be read."""
     row = known.get(os.fsencode(found.path))
-    if row is None or row.signature != found.signature or found.companions:
-        patience.begin_look(found)
-    return True
-
-
-def _put_aside(
-    found: SourceFile,
-    error: Exception,
-    plan: Plan,
-    patience: Patience | None,
-    max_attempts: int,
-) -> None:
-    """Note what is to become of a file that is no content.
-
-    Raises:
-        PipelineError, DatabaseError: ``error`` is not the file's.
-    """
-    if isinstance(error, (PipelineError, DatabaseError)) and not isinstance(error, ImageError):
-        raise error
-    is_foreseen = isinstance(error, ImageError)
-    reason = str(error) if is_foreseen else f"{shown(found.path)}: {type(error).__name__}: {error}"
-    if patience is None:
-        plan.broken.append(Broken(found, reason))
-    elif isinstance(error, BeingWrittenError):
-        plan.arriving.append(found)
-    elif is_foreseen and not isinstance(error, UnreadableError):
-        plan.broken.append(Broken(found, reason))
-    elif isinstance(error, ImageError | OSError):
-        patience.put_off(found, reason)
-    elif patience.tries(found, "error") + 1 < max_attempts:
-        patience.put_off(found, reason, "error")
-    else:
-        plan.broken.append(Broken(found, reason, is_final=True))
+    return row is None or row.signature != found.signature or bool(found.companions)
 
 
 def _content(
