@@ -424,10 +424,10 @@ def test_files_that_are_no_pictures_yet_keep_no_others_from_being_painted(
 
 
 def test_a_folder_that_may_not_be_searched_any_more_stops_nothing(home: Path) -> None:
-    (home / "inbox/sub").mkdir()
-    draw(home / "inbox/sub/a.png", 1)
     draw(home / "inbox/b.png", 2)
     (home / "orders/b.png").write_text("slow")
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
     with Watch(home, before=UNPRIVILEGED) as watch:
         watch.until_painting()
         (home / "inbox/sub").chmod(0)
@@ -435,3 +435,5 @@ def test_a_folder_that_may_not_be_searched_any_more_stops_nothing(home: Path) ->
         watch.until_outputs("b-s.png")
         watch.until_idle()
         (home / "inbox/sub").chmod(0o755)
+        watch.until_outputs("b-s.png", "sub/a-s.png")
+    assert not (home / "failed").exists()
