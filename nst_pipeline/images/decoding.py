@@ -146,7 +146,8 @@ def _refusing(data: bytes, name: str) -> Iterator[None]:
         except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
             if isinstance(error, OSError) and error.errno is not None:  # not of bytes in memory
                 raise UnreadableError(f"{name}: cannot be decoded now: {error.strerror}") from error
-            kind, words = type(error).__name__, str(error)
+            kind, said = type(error).__name__, error.args[:1] or ("",)
+            words = said[0].decode(errors="replace") if isinstance(said[0], bytes) else str(error)
             if not isinstance(error, OSError | SyntaxError | ValueError) or not words:
                 words = f"{kind}: {words}".removesuffix(": ")  # alone, they say little
             raise ImageError(

@@ -15,8 +15,9 @@ LONGEST_SECONDS = 300.0
 """The longest wait, unless the first is longer: what stands in the way goes without a sign."""
 
 
-Kind = Literal["system", "refused", "error"]
-"""Why a file waits: the machine refused something, the file was refused, or an error came of it."""
+Kind = Literal["system", "refused", "error", "disposal"]
+"""Why a file waits: the system did not let it be read, it was refused itself, an error came of it,
+or it could not be moved to where it goes."""
 
 
 class Waiting(NamedTuple):

@@ -10,7 +10,7 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import shown, signature
 from nst_pipeline.inbox.companions import shares_companions
-from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.inbox.patience import Kind, Patience
 from nst_pipeline.inbox.scanner import Scanner, SourceFile
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.job import Content, Job
@@ -54,6 +54,10 @@ class Disposal:
             for content in contents.values()
             if content.found.signature and content.path not in self._open
         ]
+        left = {one.source for one in self._ledger.files.failed()}
+        for found in done:
+            if found.path in left:
+                self._ledger.files.forgive_left(found.path)
         if self._config.on_success == "keep":
             self._finish(done)
             return
@@ -95,23 +99,30 @@ class Disposal:
         final = []
         for broken in self._plan.broken:
             left = self._grace_seconds(broken.found)
-            if broken.is_final or (left <= 0 and self._patience.tries(broken.found, "refused")):
+            kinds: tuple[Kind, ...] = ("refused", "disposal")
+            is_certain = any(self._patience.tries(broken.found, kind) for kind in kinds)
+            if broken.is_final or (left <= 0 and is_certain):
                 final.append(broken)
             else:
                 wait = left if left > 0 else None
                 self._patience.put_off(broken.found, broken.reason, "refused", wait)
         return final
 
-    def give_up_broken(self, broken: Broken) -> bool:
-        """Move away a file that no job could be made of; return whether it is out of the way."""
+    def leave_broken(self) -> None:
+        """Note what no job could be made of, and leave it to the next run."""
+        if self._plan.broken:
+            self._ledger.files.fail_left({b.found.path: b.reason for b in self._plan.broken})
+
+    def give_up_broken(self, broken: Broken) -> None:
+        """Move away a file that no job could be made of."""
         found, reason = broken.found, broken.reason
         report = failure_report(found.path, reason, 0, [], _retry_command(found))
         if self._is_to_move(found):
-            return self._move_to_failed(found, reason, report)
+            self._move_to_failed(found, reason, report)
+            return
         self._patience.forget(found.path)
         self._ledger.files.reject(found.path, found.signature or "", reason)
         self._leave_failed(found, reason)
-        return True
 
     def next_due(self) -> float | None:
         """Return in how many seconds something that waits is due; forget what went away."""
@@ -141,9 +152,10 @@ class Disposal:
     # Where sources go
 
     def _give_up(self, content: Content, failed: list[Entry]) -> None:
-        if not self._policy.retries:
-            return  # it was told, and the next run tries again
         reason = failed[0].reason
+        if not self._policy.retries:  # the next run tries again
+            self._ledger.files.fail(content.path, content.path, reason)
+            return
         jobs = [
             {"style": e.style, "reason": e.reason, "trace": e.trace, "attempts": e.attempts}
             for e in failed
@@ -160,18 +172,17 @@ class Disposal:
     def _is_to_move(self, found: SourceFile) -> bool:
         return self._config.on_failure == "move" and os.path.isfile(found.path)  # noqa: PTH113
 
-    def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
-        """Move a source to the failed folder; False: that is impossible now, and tried again."""
+    def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> None:
+        """Move a source to the failed folder; what is impossible now is tried again."""
         target = self._config.failed / found.folder / found.path.name
         move = Move(found.path, target, found.signature or "", "fail", report)
         place = self._move(found, move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
-            names = shown(place), shown(report_path(place).name)
-            log.error("%s; moved to %s (see %s)", shown(reason), *names)
-        return place is not None
+            names = shown(found.path), shown(place), shown(report_path(place).name)
+            log.info("moved %s to %s (see %s)", *names)
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:
-        log.error("%s; left in the inbox", shown(reason))
+        log.info("left %s in the inbox", shown(found.path))
         self._ledger.files.fail(found.path, found.path, reason)
         self._finish([found])
 
@@ -223,10 +234,10 @@ class Disposal:
             place = dispose(self._ledger, move, companions)
         except (CannotCreateError, OutputError) as error:
             reason = str(error)
-            if not self._patience.tries(found, "system"):
+            if not self._patience.tries(found, "disposal"):
                 log.error("%s", reason)
         if _is_unchanged(found):
-            self._patience.put_off(found, reason)
+            self._patience.put_off(found, reason, "disposal")
         else:
             self._patience.forget(found.path)
         return place

@@ -183,6 +183,8 @@ class _Run:
             reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
             self._record(records.failed(held.job, Failure(reason)))
         disposal = self._disposal(plan) if are_sources_ours else None
+        if disposal:
+            disposal.leave_broken()
         self._dispatcher.carry_out(plan, self._runner.executor_for, recorder, disposal, force)
         return recorder
 
@@ -191,11 +193,13 @@ class _Run:
         plan = self._plan()
         disposal = self._disposal(plan)
         given_up = disposal.broken_for_good()
-        if plan.todo or given_up:
+        told = [b for b in given_up if not self._patience.tries(b.found, "disposal")]
+        if plan.todo or told:
             self._begin(plan)
         for broken in given_up:
-            if disposal.give_up_broken(broken):
+            if broken in told:
                 self._record_broken(broken, plan)
+            disposal.give_up_broken(broken)
         self._dispatcher.carry_out(plan, self._runner.executor_for, self._recorder, disposal)
         self._observer.waits(self._patience.waiting())
         if self._observer.should_stop():
