@@ -3,8 +3,9 @@
 PipelineError
 ├── UsageError          64  the command line asks for something that makes no sense
 ├── ImageError          65  an input is not an image that can be painted
-│   └── NotReadyError       and may be one later: unreadable, empty, cut short
-│       └── BeingWrittenError   a process writes to it
+│   └── NotReadyError       and may be one later: empty, cut short
+│       ├── BeingWrittenError   a process writes to it
+│       └── UnreadableError 66  the system does not let us read it now; that says nothing of it
 ├── UnavailableError    69  no weights or no device as asked
 ├── OutOfMemoryError    69  memory does not suffice for what was asked
 ├── CannotCreateError   73  an output folder or file cannot be made
@@ -45,6 +46,12 @@ class NotReadyError(ImageError):
 
 class BeingWrittenError(NotReadyError):
     """An input is not complete yet: somebody writes to it."""
+
+
+class UnreadableError(NotReadyError):
+    """A file cannot be read now, for a reason of the system's and not of its own."""
+
+    exit_code = 66
 
 
 class UnavailableError(PipelineError):

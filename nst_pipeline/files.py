@@ -220,9 +220,19 @@ def is_numbered(path: Path, plain: Path) -> bool:
     return path == plain or (number is not None and path == numbered(plain, int(number[1])))
 
 
+def is_gone(path: Path) -> bool:
+    """Tell whether there is no such file; False where the system does not say."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
+
+
 def free_bytes(folder: Path) -> int:
     """Return the free bytes of the file system of ``folder`` (or of its nearest parent)."""
-    while not folder.exists() and folder != folder.parent:
+    # Not Path.exists, which raises for a folder whose parent may not be searched.
+    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110
         folder = folder.parent
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize

@@ -175,9 +175,14 @@ class Folders:
         with self.opened(folder) as descriptor:
             return [entry.name for entry in entries(descriptor)]
 
-    def temporary(self, path: Path) -> Path:
-        """Return a hidden name beside a file, for one that is not finished; no other has it."""
-        return path.with_name(f"{self._mark()}{secrets.token_hex(6)}")
+    def temporary(self, path: Path, name: str = "") -> Path:
+        """Return a hidden name beside a file, for one that is not finished; no other has it.
+
+        Args:
+            path: the file.
+            name: what tells it from others of the owner's; by default that is random.
+        """
+        return path.with_name(f"{self._mark()}{name or secrets.token_hex(6)}")
 
     def remove_temporaries(self, folder: Path) -> int:
         """Delete what a kill left of the owner's unfinished files below a folder; return how many.

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +36,10 @@ from nst_pipeline.workers.protocol import MakeExecutor, Progress, Task
 
 LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
 PATIENCE_SECONDS = 30.0
+UNPRIVILEGED = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+)
+"""What a program is run under so that permissions hold for it, also where root tests it."""
 
 
 class FakeExecutor:
@@ -43,8 +47,9 @@ class FakeExecutor:
 
     What it is to do with a content stands in ``orders/NAME`` beside the inbox: ``fail``, ``input``
     (is no picture), ``pass`` (may pass), ``cut`` (the result is cut short), ``die`` (SIGKILL),
-    ``lost`` (the device is), or ``slow`` (steps until the order is taken away). What it painted
-    stands in ``painted.log``.
+    ``lost`` (the device is), ``raise`` (what nobody foresaw), or ``slow`` (steps until the order is
+    taken away). What it painted stands in ``painted.log``. The program takes ``crash``, too: the
+    process is killed when it looks at the file.
 
     Attributes:
         fates: a failure or an error for the contents of a stem.
@@ -108,6 +113,8 @@ class FakeExecutor:
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "lost":
             raise DeviceLostError("device: fake: lost")
+        if what == "raise":
+            raise MemoryError
         kinds: dict[str, Any] = {"fail": "job", "input": "input", "pass": "passing"}
         if what in kinds:
             return Failure(f"{name}: told to {what}", kind=kinds[what])
@@ -330,15 +337,18 @@ NOBODY = 65534
 class Watch:
     """`nst-pipeline watch` as a process; use it as a context manager."""
 
-    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, before: Sequence[str] = (), **environment: str
+    ) -> None:
         self.home, self._arguments, self._environment = home, arguments, environment
+        self._before = before
         self.log = home / "watch.log"
 
     def __enter__(self) -> Self:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                command("watch", *self._arguments), cwd=self.home, stdout=log, stderr=log,
-                env={**os.environ, **self._environment},
+                [*self._before, *command("watch", *self._arguments)], cwd=self.home, stdout=log,
+                stderr=log, env={**os.environ, **self._environment},
             )  # fmt: skip
         return self
 
@@ -379,7 +389,19 @@ class Watch:
 def main() -> None:
     """Run nst-pipeline with the executor that paints nothing."""
     from nst_pipeline import cli
+    from nst_pipeline.jobs import planning
     from nst_pipeline.workers import local
+
+    identify = planning.identify
+
+    def crash(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+        path = Path(name)
+        order = path.parent.parent / "orders" / path.name
+        if order.exists() and order.read_text() == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return identify(data, name, max_pixels)
+
+    planning.identify = crash
 
     local.LocalExecutor = FakeExecutor(limit=1)  # type: ignore[misc, assignment]
     cli.main()

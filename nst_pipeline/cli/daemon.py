@@ -106,10 +106,12 @@ def retry(
 
     if bool(names) == all_failed:
         raise UsageError("retry: name files, or give --all-failed")
-    chosen = control.retry(load(config_path or Path(CONFIG_NAME)), names or [])
-    for path in chosen:
+    done, problems = control.retry(load(config_path or Path(CONFIG_NAME)), names or [])
+    for path in done:
         say(f"queued again  {shown(path)}")
-    if not chosen:
+    if problems:
+        raise type(problems[0])("\n".join(map(str, problems)))
+    if not done:
         say("nothing has failed")
 
 

@@ -1,6 +1,7 @@
 """What people ask of the queue: retry, cancel, pause, resume. Safe beside a daemon at work."""
 
 import errno
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.wake_up import wake
-from nst_pipeline.errors import UsageError
-from nst_pipeline.files import cannot_write, shown
+from nst_pipeline.digests import digest, stream_digest
+from nst_pipeline.errors import PipelineError, UsageError
+from nst_pipeline.files import as_text, cannot_write, is_gone, shown
 from nst_pipeline.folders import Folders, make_folder
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
@@ -21,17 +23,22 @@ from nst_pipeline.runner.runner import folders_of
 PAUSED_NAME = "paused"
 
 
-def retry(config: Config, names: list[str]) -> list[Path]:
-    """Put failed and cancelled files back into the inbox and the queue; return them.
+def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineError]]:
+    """Put failed and cancelled files back into the inbox and the queue.
 
     Args:
         config: the settings.
         names: of files, as paths, relative to the inbox, or alone; none: all that failed.
 
+    Returns:
+        The files that are back, and why others are not: their place in the inbox is taken, they
+        cannot be moved, or they are gone (of which is told only by name).
+
     Raises:
-        UsageError: no such file, or its place in the inbox is taken.
-        OutputError: it cannot be moved.
+        UsageError: no such file.
     """
+    done: list[Path] = []
+    problems: list[PipelineError] = []
     with _ledger(config) as ledger:
         folders = folders_of(config, ledger)
         places = {one.source: one.place for one in ledger.files.failed()}
@@ -43,16 +50,55 @@ def retry(config: Config, names: list[str]) -> list[Path]:
             chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
         chosen = list(dict.fromkeys([*_companions(chosen, places), *chosen]))
+        left: set[tuple[Path, str]] = set()
         for source in chosen:
-            # The jobs first: should we be killed, the file is still listed as failed.
-            ledger.jobs.retry(source)
-            if (place := places.get(source)) is not None and place != source:
-                _move_back(folders, place, source)
-            ledger.files.forgive(source)
-            ledger.files.forget(source)
+            try:
+                if _retry(folders, source, places.get(source, source), ledger, left):
+                    done.append(source)
+                elif names:
+                    problems.append(UsageError(f"{shown(source)}: is gone; put it there again"))
+            except PipelineError as error:
+                problems.append(error)
+                if found := role(source.name):
+                    left.add((source.parent, found[0]))
         _note_change(ledger)
     wake(config.state)
-    return chosen
+    return done, problems
+
+
+def _retry(
+    folders: Folders,
+    source: Path,
+    place: Path,
+    ledger: Ledger,
+    left: set[tuple[Path, str]],
+) -> bool:
+    """Put a file back into the inbox and the queue; return whether it is there.
+
+    Args:
+        folders: to reach it in.
+        source: where it belongs.
+        place: where it is.
+        ledger: holds its jobs.
+        left: folders and stems of the pictures that a companion cannot come back to.
+
+    Raises:
+        UsageError: its place in the inbox is taken, or a companion's is.
+        CannotCreateError, OutputError: it cannot be moved.
+    """
+    if is_gone(source) and is_gone(place):
+        return False
+    if (source.parent, source.stem) in left:
+        raise UsageError(f"{shown(source)}: stays where its mask or start is, which cannot go back")
+    if place != source and _is_taken(folders, source, place):
+        raise _taken(source)
+    # The jobs first: should we be killed, the file is still listed as failed.
+    ledger.jobs.retry(source)
+    if place != source:
+        _move_back(folders, place, source)
+    ledger.files.forgive(source)
+    ledger.files.forget(source)
+    return True
 
 
 def _companions(chosen: list[Path], failures: Iterable[Path]) -> list[Path]:
@@ -104,7 +150,7 @@ def _queue_new(names: list[str], ledger: Ledger, config: Config) -> None:
 
 def is_paused(state: Path) -> bool:
     """Tell whether somebody asked for a pause."""
-    return (state / PAUSED_NAME).exists()
+    return os.path.exists(state / PAUSED_NAME)  # noqa: PTH110 - Path.exists raises
 
 
 def pause(config: Config) -> None:
@@ -180,32 +226,77 @@ def _meant(name: str, config: Config, files: list[Path]) -> list[Path]:
     )
 
 
-def _move_back(folders: Folders, place: Path, source: Path) -> None:
+def _taken(source: Path) -> UsageError:
+    return UsageError(f"{shown(source)}: another file has its name by now; rename one of them")
+
+
+def _is_taken(folders: Folders, source: Path, place: Path) -> bool:
+    """Tell whether another file stands where one belongs, and not one of the same bytes."""
     try:
-        if not folders.exists(place):
-            return  # somebody put it back, or threw it away
-        folders.make(source.parent)
-        try:
-            folders.rename_new(place, source)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy_back(folders, place, source)
+        if not folders.exists(source) or not folders.exists(place):
+            return False
+        with folders.reader(source) as one, folders.reader(place) as other:
+            return stream_digest(one) != stream_digest(other)
+    except OSError:
+        return True
+
+
+def _move_back(folders: Folders, place: Path, source: Path) -> None:
+    """Move a file back, or go on with what a kill left of that.
+
+    Raises:
+        UsageError: another file has its name.
+        CannotCreateError, OutputError: it cannot be moved.
+    """
+    try:
+        if folders.exists(place):  # else somebody put it back, or we did
+            folders.make(source.parent)
+            _rename_back(folders, place, source)
         folders.unlink(report_path(place), missing_ok=True)
     except FileExistsError:
-        raise UsageError(
-            f"{shown(source)}: another file has its name by now; rename one of them"
-        ) from None
+        raise _taken(source) from None
     except OSError as error:
         raise cannot_write(source, error) from error
 
 
+def _rename_back(folders: Folders, place: Path, source: Path) -> None:
+    if folders.exists(source) and not _is_taken(folders, source, place):
+        _remove(folders, place)  # a copy is there already: a kill came before this
+        return
+    try:
+        folders.rename_new(place, source)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_back(folders, place, source)
+
+
 def _copy_back(folders: Folders, place: Path, source: Path) -> None:
-    temporary = folders.temporary(source)
+    """Move a file from another file system: a durable copy first, and only then it goes."""
+    mark = f"back-{digest(as_text(source))[:16]}-"
+    prefix = folders.temporary(source, mark).name
+    for name in folders.names(source.parent):
+        if name.startswith(prefix) and not _is_alive(int(name.removeprefix(prefix))):
+            folders.unlink(source.with_name(name), missing_ok=True)
+    temporary = folders.temporary(source, f"{mark}{os.getpid()}")
     try:
         copy(folders, place, temporary)
         folders.rename_new(temporary, source)
     finally:
         folders.unlink(temporary, missing_ok=True)
+    _remove(folders, place)
+
+
+def _remove(folders: Folders, place: Path) -> None:
     folders.unlink(place)
     folders.sync(place.parent)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

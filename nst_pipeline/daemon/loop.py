@@ -22,6 +22,7 @@ from nst_pipeline.errors import (
     InboxGoneError,
     PipelineError,
     StateGoneError,
+    UnreadableError,
 )
 from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.inbox.file_watcher import FileWatcher
@@ -218,22 +219,27 @@ class _Daemon:
             return
         if self._signals.reload:
             self._reload()
-        if obstacle := self._obstacle():
-            self._observer.state(*obstacle, level=logging.WARNING)
-            self._observer.ready()
-            self._wait(OBSTACLE_SECONDS)
-            return
         try:
+            if obstacle := self._obstacle():
+                self._observer.state(*obstacle, level=logging.WARNING)
+                self._observer.ready()
+                self._wait(OBSTACLE_SECONDS)
+                return
             self._look()
             self._trouble_seconds = 0.0
         except (InboxGoneError, DiskFullError) as error:
             if self._obstacle() is None:  # over already, or less room than a result takes
                 self._wait_out(error)
+        except UnreadableError as error:
+            self._observer.ready()
+            self._wait_out(error)
         except (DeviceLostError, StateGoneError):
             raise
-        except PipelineError as error:
+        except Exception as error:
             if not self._observer.is_ready:
                 raise
+            if not isinstance(error, PipelineError):
+                log.error("of nobody's job, and not foreseen", exc_info=error)
             self._wait_out(error)
 
     def _look(self) -> None:
@@ -274,14 +280,17 @@ class _Daemon:
                 return
             self._wait(left)
 
-    def _wait_out(self, error: PipelineError) -> None:
+    def _wait_out(self, error: Exception) -> None:
         """Report trouble that is not a job's, and wait before the next try, ever longer."""
         low, high = TROUBLE_SECONDS
         self._trouble_seconds = min(high, max(low, 2 * self._trouble_seconds))
         if isinstance(error, DiskFullError):  # room comes without a sign
             self._trouble_seconds = min(OBSTACLE_SECONDS, self._trouble_seconds)
-        self._observer.error(str(error))
-        self._observer.state("waiting", f"{error}; tried again in {self._trouble_seconds:.0f} s")
+        what = (
+            str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        )
+        self._observer.error(what)
+        self._observer.state("waiting", f"{what}; tried again in {self._trouble_seconds:.0f} s")
         self._rest(self._trouble_seconds)
 
     def _obstacle(self) -> tuple[str, str] | None:

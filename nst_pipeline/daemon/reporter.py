@@ -8,7 +8,8 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.logs import about
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
-from nst_pipeline.files import shown
+from nst_pipeline.files import as_text, shown
+from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
@@ -40,6 +41,7 @@ class Reporter(Observer):
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping = "", False
+        self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
         self.is_ready = False
@@ -99,6 +101,19 @@ class Reporter(Observer):
         """Report the length of the queue, with what no plan has come to yet."""
         self._queue = jobs + self._backlog
         self._count()
+
+    def waits(self, files: list[Waiting]) -> None:
+        """Report what waits, and what for."""
+        for one in files:
+            if one.kind != "refused" and one.reason not in self._told:
+                log.warning("%s; tried again in %.0f s", shown(one.reason), one.seconds)
+        self._told = {one.reason for one in files}
+        now = time.time()
+        waiting = [
+            {"path": as_text(one.path), "reason": one.reason, "next_try": now + one.seconds}
+            for one in files
+        ]
+        self._file.set(waiting=waiting)
 
     def noted(self, machine: Machine) -> None:
         """Report what is painted on."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
-from nst_pipeline.files import as_text, free_bytes, shown
+from nst_pipeline.files import as_text, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
@@ -39,6 +39,8 @@ class Status:
         paused: whether a pause was asked for.
         queue: jobs queued or at work.
         arriving: files that still change.
+        waiting: files that something is to be done for later, each with its path, what it waits
+            for, and when it is tried again.
         passed_over: numbers of files that are not painted: ``by_name`` for being none or ignored,
             ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         current: the job at work, with its iteration and its loss.
@@ -47,7 +49,7 @@ class Status:
         cancelled: jobs cancelled.
         jobs_last_hour: jobs done in the last hour.
         last_error: the last reason for trouble, and when.
-        failures: the files given up, each with its reason and its place.
+        failures: the files given up that are still there, each with its reason and its place.
         device: what is painted on.
         memory_bytes: what is used of its memory.
         cache: style targets: hits, misses, bytes in memory, bytes on disk.
@@ -64,6 +66,7 @@ class Status:
     paused: bool = False
     queue: int = 0
     arriving: int = 0
+    waiting: list[dict[str, Any]] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
     current: dict[str, Any] | None = None
     done: int = 0
@@ -147,6 +150,7 @@ def read_status(config: Config) -> Status:
         paused=is_paused(config.state),
         queue=known.pop("queue") + live.get("backlog", 0),
         arriving=live.get("arriving", 0),
+        waiting=_waiting(known.pop("waiting"), live.get("waiting", [])),
         passed_over=live.get("passed_over", {}),
         current=live.get("current"),
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
@@ -163,14 +167,19 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     """Return the fields of `Status` that the ledger knows."""
     ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {"queue": 0, "failures": []}
+        return {"queue": 0, "failures": [], "waiting": []}
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
+        waiting = [
+            {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try}
+            for one in ledger.jobs.waiting()
+        ]
         failures = [
             {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
              "time": one.time}
             for one in ledger.files.failed()
+            if not is_gone(one.place)
         ]  # fmt: skip
     return {
         "queue": sum(counts.get(state, 0) for state in IN_QUEUE),
@@ -179,7 +188,14 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "cancelled": counts.get(JobState.CANCELLED, 0),
         "jobs_last_hour": recent,
         "failures": failures,
+        "waiting": waiting,
     }
+
+
+def _waiting(*sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each file once that waits, the first to be tried again first; the last source wins."""
+    by_path = {one["path"]: one for some in sources for one in some}
+    return sorted(by_path.values(), key=lambda one: one["next_try"])
 
 
 def lines(status: Status) -> Iterator[str]:
@@ -200,6 +216,11 @@ def lines(status: Status) -> Iterator[str]:
     yield f"queue      {status.queue} jobs, {status.arriving} files still arriving"
     if status.passed_over:
         yield f"passed     {PassedOver(**status.passed_over, notes=[])}"
+    for one in status.waiting[:5]:
+        wait = max(0.0, one["next_try"] - time.time())
+        yield f"waits      {shown(one['reason'])}; tried again in {wait:.0f} s"
+    if len(status.waiting) > 5:
+        yield f"           and {len(status.waiting) - 5} more"
     yield (
         f"jobs       {status.done} done, {status.failed} files failed, {status.cancelled} "
         f"cancelled; {status.jobs_last_hour} done in the last hour"

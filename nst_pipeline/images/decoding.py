@@ -22,7 +22,7 @@ from PIL import (
     features,
 )
 
-from nst_pipeline.errors import ImageError, NotReadyError
+from nst_pipeline.errors import ImageError, NotReadyError, UnreadableError
 from nst_pipeline.images import colour, containers, metadata, png, raw, tiff
 from nst_pipeline.images.containers import Container
 from nst_pipeline.images.metadata import Metadata, Reading
@@ -144,6 +144,8 @@ def _refusing(data: bytes, name: str) -> Iterator[None]:
                 f"{name}: memory does not suffice to decode it; free some"
             ) from error
         except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
+            if isinstance(error, OSError) and error.errno is not None:  # not of bytes in memory
+                raise UnreadableError(f"{name}: cannot be decoded now: {error.strerror}") from error
             kind, said = type(error).__name__, error.args[:1] or ("",)
             words = said[0].decode(errors="replace") if isinstance(said[0], bytes) else str(error)
             if not isinstance(error, OSError | SyntaxError | ValueError) or not words:

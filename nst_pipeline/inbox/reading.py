@@ -11,10 +11,11 @@ import signal
 import stat
 from pathlib import Path
 
-from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError
+from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError, UnreadableError
 from nst_pipeline.files import identity, shown, signature
 from nst_pipeline.folders import READING, Folders, LinkError
 
+DEAD_ENDS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 BEING_WRITTEN = "still being written; run again when it is complete"
 
 
@@ -31,16 +32,14 @@ def read(
 
     Raises:
         BeingWrittenError: being written, or another file than was listed.
-        NotReadyError: empty or unreadable.
+        NotReadyError: empty, or a link to nowhere.
+        UnreadableError: the system does not let it be read now, whatever is in it.
         ImageError: not a regular file, or too large.
     """
     try:
         descriptor = _open(path, root)
     except OSError as error:
-        # Not Path.exists and its like, which raise what they do not expect, such as no permission.
-        is_dead = os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
-        reason = "a link to nowhere" if is_dead else error.strerror
-        raise NotReadyError(f"{shown(path)}: {reason}") from error
+        raise _not_opened(path, error) from error
     try:
         before = os.fstat(descriptor)
         _check_kind(before, path, max_bytes)
@@ -49,7 +48,7 @@ def read(
         data = _read_all(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:
-        raise NotReadyError(f"{shown(path)}: {error.strerror}") from error
+        raise UnreadableError(f"{shown(path)}: {error.strerror}") from error
     finally:
         os.close(descriptor)
     if len(data) != before.st_size or signature(after) != signature(before):
@@ -87,6 +86,18 @@ def _followed(path: Path, root: Path) -> tuple[Folders, Path]:
     if not place.is_relative_to(real):
         raise LinkError(path)
     return Folders((real,)), place
+
+
+def _not_opened(path: Path, error: OSError) -> ImageError:
+    """Return the error to raise for a file that cannot be opened."""
+    if error.errno == errno.ENXIO:
+        return ImageError(f"{shown(path)}: a socket or device, not an image file")
+    # Not Path.exists and its like, which raise what they do not expect, such as no permission.
+    if error.errno in DEAD_ENDS and os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+        return NotReadyError(f"{shown(path)}: a link to nowhere")
+    if isinstance(error, LinkError):
+        return NotReadyError(f"{shown(path)}: {error.strerror}")
+    return UnreadableError(f"{shown(path)}: {error.strerror}")
 
 
 def _is_being_written(descriptor: int) -> bool:

@@ -97,7 +97,7 @@ class FileTable:
         compute: Callable[[Path], str],
         seen: str | None = None,
         known: Known | None = None,
-        terms: str = "",
+        terms: str | None = "",
     ) -> str:
         """Return the SHA-256 of a file, computed only if the file changed since the last time.
 
@@ -109,7 +109,8 @@ class FileTable:
             compute: computes it, of a file of the signature ``seen`` alone.
             seen: the signature that the file was seen with; by default the one that it has now.
             known: what `known` gave, where many files are asked for.
-            terms: digest of all but the file that decides whether it is a picture.
+            terms: digest of all but the file that decides whether it is a picture; None: that it
+                is none is neither remembered nor believed.
         """
         try:
             seen = seen or signature(path.stat())
@@ -119,7 +120,7 @@ class FileTable:
         if row is not None and row.signature == seen:
             if row.problem is None:
                 return row.sha256
-            if row.terms == terms:
+            if terms is not None and row.terms == terms:
                 raise ImageError(row.problem)
         sha256, problem = "", None
         try:
@@ -128,8 +129,9 @@ class FileTable:
             raise
         except ImageError as error:
             problem = error
-        if time.time_ns() - changed_ns(seen) > RACY_NS:
-            self._remember(path, seen, sha256, str(problem) if problem else None, terms)
+        is_told = problem is None or terms is not None
+        if is_told and time.time_ns() - changed_ns(seen) > RACY_NS:
+            self._remember(path, seen, sha256, str(problem) if problem else None, terms or "")
         if problem:
             raise problem
         return sha256

@@ -111,6 +111,11 @@ class JobTable:
         ).fetchone()
         return int(count)
 
+    def waiting(self) -> list[Entry]:
+        """Return the jobs that wait for another attempt, the first to be due first."""
+        found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", time.time())
+        return sorted(found, key=lambda one: one.next_try)
+
     def next_try(self) -> float | None:
         """Return when the next job that waits for another attempt is due, or None."""
         (when,) = self._database.execute(
@@ -191,8 +196,22 @@ class JobTable:
         """Record that the source of finished jobs was moved away or deleted."""
         self._go(self._ids(source, JobState.DONE), JobState.DISPOSED)
 
-    def requeue(self, job: int, reason: str = "", trace: str = "", wait_seconds: float = 0) -> bool:
-        """Put a job at work back to try it again; one without a reason is as if never tried.
+    def requeue(
+        self,
+        job: int,
+        reason: str = "",
+        trace: str = "",
+        wait_seconds: float = 0,
+        is_attempt: bool = True,
+    ) -> bool:
+        """Put a job at work back to try it again.
+
+        Args:
+            job: its number.
+            reason: why it is not done, for people.
+            trace: of Python, likewise.
+            wait_seconds: how long it is to wait.
+            is_attempt: whether what was begun counts; not if that ended for no reason of the job's.
 
         Returns:
             False: it is not at work any more, such as when somebody cancelled it.
@@ -201,7 +220,7 @@ class JobTable:
             [job], JobState.QUEUED,
             "temporary = NULL, next_try = ?, reason = ?, trace = ?, "
             "attempts = max(0, attempts - ?)",
-            time.time() + wait_seconds, reason, trace, 0 if reason else 1, only=AT_WORK,
+            time.time() + wait_seconds, reason, trace, 0 if is_attempt else 1, only=AT_WORK,
         )  # fmt: skip
 
     def postpone(self, job: int, reason: str, wait_seconds: float) -> None:

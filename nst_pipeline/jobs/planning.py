@@ -19,16 +19,18 @@ from nst_pipeline.errors import (
     BeingWrittenError,
     ConfigError,
     ImageError,
+    UnreadableError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.images.decoding import decode, identify
 from nst_pipeline.inbox.companions import Companion, by_kind
+from nst_pipeline.inbox.patience import Patience, judge
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
@@ -69,10 +71,17 @@ WATCH = Policy(remembers=True, chunk=CHUNK, retries=True, looks=True)
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that no job can be made of, and why."""
+    """A file that no job can be made of, and why.
+
+    Attributes:
+        found: the file.
+        reason: why, for people.
+        is_final: whether it is to be given up whatever its age.
+    """
 
     found: SourceFile
     reason: str
+    is_final: bool = False
 
 
 class Done(NamedTuple):
@@ -203,6 +212,7 @@ def make_plan(
     policy: Policy = RUN,
     force: bool = False,
     scan: Scan | None = None,
+    patience: Patience | None = None,
 ) -> Plan:
     """Find the contents and decide what must be painted.
 
@@ -216,12 +226,15 @@ def make_plan(
         policy: of `run` or `watch`.
         force: paint also what is done already.
         scan: what the scanner found; by default it looks now, after it was told what is finished.
+        patience: knows which files are to wait; what cannot be read is put off. By default, none
+            waits, and it is as broken as any other.
 
     Raises:
         InboxGoneError: a folder to search is not there.
         ConfigError: a style that is no image, a recipe with a layer that the network lacks, or
             outputs that would clash.
         UnavailableError: no weights as asked.
+        UnreadableError: a style that cannot be read now.
         UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
@@ -233,7 +246,13 @@ def make_plan(
         _recall(ledger, scanner, plan.digest)
     scan = _without_results(scan or scanner.scan(), config, ledger, scanner.roots)
     plan.arriving.extend(scan.unstable)
-    contents, more = _contents(plan, config, ledger, scan, policy)
+    if patience:
+        patience.forget_all_but({found.path for found in (*scan.stable, *scan.unstable)})
+    try:
+        contents, more = _contents(plan, config, ledger, scan, policy, patience)
+    finally:
+        if patience:
+            patience.end_look()
     candidates = pair(
         contents, styles, config.outbox, config.output, network, config.precision, scan.finished
     )
@@ -293,11 +312,16 @@ def _chunks(items: list[T]) -> Iterator[list[T]]:
 
 
 def _contents(
-    plan: Plan, config: Config, ledger: Ledger, scan: Scan, policy: Policy
+    plan: Plan,
+    config: Config,
+    ledger: Ledger,
+    scan: Scan,
+    policy: Policy,
+    patience: Patience | None,
 ) -> tuple[list[Content], int]:
     """Return the contents of a plan, and how many files are left for the next.
 
-    What cannot be one is put into the plan's ``broken`` or ``arriving``.
+    What cannot be one is put into the plan's ``broken`` or ``arriving``, or has to wait.
     """
     contents: list[Content] = []
     new, looked_at = 0, 0
@@ -311,21 +335,40 @@ def _contents(
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
+            if patience and not patience.take_up(found):
+                continue
             try:
-                contents.append(_content(found, plan, config, ledger, known))
+                if patience:
+                    patience.check(found, config.watch.max_attempts)
+                    if _is_new(found, known):
+                        patience.begin_look(found)
+                terms = plan.terms if patience is None else None
+                contents.append(_content(found, plan, config, ledger, known, terms))
                 new += found.path not in queued
-            except BeingWrittenError as error:
-                if policy.retries:
+            except DatabaseError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
+                judged = judge(found, error, patience, config.watch.max_attempts)
+                if judged.fate == "arriving":
                     plan.arriving.append(found)
-                else:
-                    plan.broken.append(Broken(found, str(error)))
-            except ImageError as error:
-                plan.broken.append(Broken(found, str(error)))
+                elif judged.fate != "waits":
+                    plan.broken.append(Broken(found, judged.reason, judged.fate == "lost"))
     return contents, 0
 
 
+def _is_new(found: SourceFile, known: Known) -> bool:
+    """Tell whether a file may have to be read."""
+    row = known.get(os.fsencode(found.path))
+    return row is None or row.signature != found.signature or bool(found.companions)
+
+
 def _content(
-    found: SourceFile, plan: Plan, config: Config, ledger: Ledger, known: Known
+    found: SourceFile,
+    plan: Plan,
+    config: Config,
+    ledger: Ledger,
+    known: Known,
+    terms: str | None,
 ) -> Content:
     """Return a file as a content, with its companions.
 
@@ -339,11 +382,11 @@ def _content(
         plan.read_ahead.keep(path, data)
         return bytes_digest(data)
 
-    sha256 = ledger.files.digest(found.path, compute, found.signature, known, plan.terms)
+    sha256 = ledger.files.digest(found.path, compute, found.signature, known, terms)
     if not by:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _companion_digest(one, found.root, config, ledger, plan.terms))
+        kind: (one.path, _companion_digest(one, found.root, config, ledger, terms))
         for kind, one in by.items()
     }
     return Content(found, sha256, companions)
@@ -451,6 +494,8 @@ def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> lis
         for path in settings.paths():
             try:
                 digests[path] = _style_digest(path, config, ledger, terms)
+            except (UnreadableError, BeingWrittenError) as error:
+                raise UnreadableError(f"styles.{name}: {error}") from error
             except ImageError as error:
                 problems.append(f"styles.{name}: {error}")
         if problems:
@@ -469,7 +514,7 @@ Look = Callable[[bytes, str, int], object]
 """Refuses what is no image, by its bytes, its name and the pixels allowed."""
 
 
-def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str) -> str:
+def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str | None) -> str:
     """Return a style image's SHA-256, looked at the first time."""
 
     def compute(path: Path) -> str:
@@ -479,7 +524,7 @@ def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str) -> str
 
 
 def _companion_digest(
-    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str
+    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str | None
 ) -> str:
     """Return a companion's SHA-256, looked at the first time."""
 

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.errors import OutputError
+from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import identity, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import shares_companions
+from nst_pipeline.inbox.patience import Kind, Patience
 from nst_pipeline.inbox.scanner import Scanner, SourceFile
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.job import Content, Job
@@ -41,10 +42,11 @@ class Disposal:
         plan: Plan,
         scanner: Scanner,
         policy: Policy,
+        patience: Patience,
     ) -> None:
         """Dispose of nothing yet."""
         self._config, self._ledger, self._folders, self._plan = config, ledger, folders, plan
-        self._scanner, self._policy = scanner, policy
+        self._scanner, self._policy, self._patience = scanner, policy, patience
         self._open: dict[Path, list[Job]] = {}
         for job in (*plan.todo, *(held.job for held in plan.held)):
             self._open.setdefault(job.content.path, []).append(job)
@@ -98,8 +100,18 @@ class Disposal:
     # What waits
 
     def broken_for_good(self) -> list[Broken]:
-        """Return the files that had their time to become pictures."""
-        return [b for b in self._plan.broken if self._grace_seconds(b.found) <= 0]
+        """Return the files that were refused twice, at last after the grace; the others wait."""
+        final = []
+        for broken in self._plan.broken:
+            left = self._grace_seconds(broken.found)
+            kinds: tuple[Kind, ...] = ("refused", "disposal")
+            is_certain = any(self._patience.tries(broken.found, kind) for kind in kinds)
+            if broken.is_final or (left <= 0 and is_certain):
+                final.append(broken)
+            else:
+                wait = left if left > 0 else None
+                self._patience.put_off(broken.found, broken.reason, "refused", wait)
+        return final
 
     def leave_broken(self) -> None:
         """Note what no job could be made of, and leave it to the next run."""
@@ -110,18 +122,21 @@ class Disposal:
         """Move away a file that no job could be made of."""
         found, reason = broken.found, broken.reason
         report = failure_report(found.path, reason, 0, [], _retry_command(found))
-        if not self._move_to_failed(found, reason, report):
-            self._ledger.files.reject(found.path, found.signature or "", reason)
-            self._leave_failed(found, reason)
+        if self._is_to_move(found):
+            self._move_to_failed(found, reason, report)
+            return
+        self._patience.forget(found.path)
+        self._ledger.files.reject(found.path, found.signature or "", reason)
+        self._leave_failed(found, reason)
 
     def next_due(self) -> float | None:
         """Return in how many seconds something that waits is due; forget what went away."""
-        waits = [self._grace_seconds(b.found) for b in self._plan.broken]
+        waits = [waiting.seconds for waiting in self._patience.waiting()]
         settle = self._config.watch.settle_seconds
         ages = [self._scanner.age_seconds(found) for found in self._plan.arriving]
         # Older ones are those that somebody holds open for writing.
         waits += [settle - age if age < settle else max(settle, WRITER_SECONDS) for age in ages]
-        if self._config.inbox.is_dir():
+        if os.path.isdir(self._config.inbox):  # noqa: PTH112
             self._drop_vanished()
         if (due := self._ledger.jobs.next_try()) is not None:
             waits.append(due - time.time())
@@ -154,23 +169,25 @@ class Disposal:
         report = failure_report(
             content.path, reason, attempts, jobs, _retry_command(content.found), content.sha256
         )
-        if not self._move_to_failed(content.found, reason, report):
+        if self._is_to_move(content.found):
+            self._move_to_failed(content.found, reason, report)
+        else:
             self._leave_failed(content.found, reason)
 
-    def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
-        """Move a source to the failed folder, if that is wanted and possible."""
-        if self._config.on_failure != "move" or not self._is_file(found.path):
-            log.info("left %s in the inbox", shown(found.path))
-            return False
+    def _is_to_move(self, found: SourceFile) -> bool:
+        return self._config.on_failure == "move" and self._is_file(found.path)
+
+    def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> None:
+        """Move a source to the failed folder; what is impossible now is tried again."""
         target = self._config.failed / found.folder / found.path.name
         move = Move(found.path, target, found.identity or "", "fail", report)
-        place = self._move(move, self._companion_moves(found, self._config.failed, reason))
+        place = self._move(found, move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
             names = shown(found.path), shown(place), shown(report_path(place).name)
             log.info("moved %s to %s (see %s)", *names)
-        return place is not None
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:
+        log.info("left %s in the inbox", shown(found.path))
         self._ledger.files.fail(found.path, found.path, reason)
         self._finish([found])
 
@@ -180,13 +197,11 @@ class Disposal:
             self._finish([found])
         elif self._config.on_success == "delete":
             move = deletion(self._folders, found.path, found.identity or "")
-            self._move(move, self._companion_moves(found, None))
+            self._move(found, move, self._companion_moves(found, None))
         else:
             target = self._config.processed / found.folder / found.path.name
             move = Move(found.path, target, found.identity or "", "move")
-            self._move(move, self._companion_moves(found, self._config.processed))
-        if _is_unchanged(found):
-            self._finish([found])  # it cannot be moved, which was told
+            self._move(found, move, self._companion_moves(found, self._config.processed))
 
     def _companion_moves(
         self, found: SourceFile, folder: Path | None, reason: str = ""
@@ -215,12 +230,20 @@ class Disposal:
             moves.append(Move(path, target, seen, "fail" if reason else "move", report))
         return moves
 
-    def _move(self, move: Move, companions: list[Move]) -> Path | None:
+    def _move(self, found: SourceFile, move: Move, companions: list[Move]) -> Path | None:
+        """Carry out the moves of a source; one that stays, as it was, is tried again later."""
+        place, reason = None, f"{shown(found.path)}: cannot be moved away"
         try:
-            return dispose(self._ledger, self._folders, move, companions)
-        except OutputError as error:
-            log.error("%s", error)
-            return None
+            place = dispose(self._ledger, self._folders, move, companions)
+        except (CannotCreateError, OutputError) as error:
+            reason = str(error)
+            if not self._patience.tries(found, "disposal"):
+                log.error("%s", reason)
+        if _is_unchanged(found):
+            self._patience.put_off(found, reason, "disposal")
+        else:
+            self._patience.forget(found.path)
+        return place
 
     def _is_file(self, path: Path) -> bool:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 import time
 
 from nst_pipeline.files import shown
+from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
@@ -40,6 +41,9 @@ class Observer:
 
     def due(self, seconds: float) -> None:
         """Something that waits now is to be looked at in so many seconds."""
+
+    def waits(self, files: list[Waiting]) -> None:
+        """All that can be done is done; these files wait for something, no others do."""
 
     # Asked
 

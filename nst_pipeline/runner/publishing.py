@@ -115,24 +115,31 @@ def recover(
 ) -> None:
     """Bring every job that a kill interrupted to where it can go on.
 
-    A job that was committing is done if its final file is whole, goes on if its temporary file
-    is, and is queued otherwise. One that was being painted is queued, or given up if it was
-    painted ``max_attempts`` times and ended the process each time.
+    A job that was committing is done if its final file is whole, and goes on if its temporary file
+    is. Otherwise it is queued, as is one that was being painted, or given up if it was begun
+    ``max_attempts`` times and the process ended each time.
 
     Raises:
         OutputError: a file could not be renamed.
     """
     for entry in jobs.in_state(JobState.COMMITTING):
-        _resume(jobs, folders, entry, on_conflict, report)
+        if not _resume(jobs, folders, entry, on_conflict, report):
+            _begin_again(jobs, entry, "its result was lost with the process", max_attempts, report)
     for entry in jobs.in_state(JobState.RUNNING):
-        where = f"{shown(entry.source)} in {entry.style}"
-        reason = f"{where}: the process ended while it was painted, {_times(entry.attempts)}"
-        if entry.attempts >= max_attempts:
-            jobs.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
-            report(f"{reason}; given up")
-        else:
-            jobs.requeue(entry.id, reason)
-            report(f"{reason}; queued again")
+        what = "the process ended while it was painted"
+        _begin_again(jobs, entry, what, max_attempts, report)
+
+
+def _begin_again(
+    jobs: JobTable, entry: Entry, what: str, max_attempts: int, report: Callable[[str], None]
+) -> None:
+    reason = f"{shown(entry.source)} in {entry.style}: {what}, {_times(entry.attempts)}"
+    if entry.attempts >= max_attempts:
+        jobs.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
+        report(f"{reason}; given up")
+    else:
+        jobs.requeue(entry.id, reason)
+        report(f"{reason}; queued again")
 
 
 def _resume(
@@ -141,27 +148,26 @@ def _resume(
     entry: Entry,
     on_conflict: OnConflict,
     report: Callable[[str], None],
-) -> None:
+) -> bool:
+    """Publish what a job made, if it is there; return whether it is."""
     where = f"{shown(entry.source)} in {entry.style}"
     if is_intact(folders, entry) and entry.final is not None:
         with contextlib.suppress(OSError):
             folders.sync(entry.final.parent)
         jobs.finish(entry.id)
         report(f"{where}: its result was published before the process ended")
-        return
+        return True
     temporary, final = entry.temporary, entry.final
-    if temporary and final:
+    if temporary and final and _has_digest(folders, temporary, entry.sha256):
         with _removed(folders, temporary), contextlib.suppress(OSError):
-            if _has_digest(folders, temporary, entry.sha256):
-                if on_conflict == "replace":
-                    folders.replace(temporary, final)
-                else:
-                    folders.rename_new(temporary, final)
-                jobs.finish(entry.id)
-                report(f"{where}: its result was finished before the process ended; published now")
-                return
-    jobs.requeue(entry.id)
-    report(f"{where}: its result was lost with the process; queued again")
+            if on_conflict == "replace":
+                folders.replace(temporary, final)
+            else:
+                folders.rename_new(temporary, final)
+            jobs.finish(entry.id)
+            report(f"{where}: its result was finished before the process ended; published now")
+            return True
+    return False
 
 
 def _has_digest(folders: Folders, path: Path, sha256: str | None) -> bool:

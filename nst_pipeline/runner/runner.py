@@ -17,6 +17,7 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import DeviceLostError, PipelineError
 from nst_pipeline.files import ensure_folder, shown
 from nst_pipeline.folders import Folders
+from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
@@ -43,6 +44,7 @@ from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
 log = logging.getLogger(__name__)
 
+LOOKS_NAME = "looks.json"
 PATIENCE = 5
 """How many times ``settle_seconds`` a run waits for files that still change."""
 BATCH_JOBS = 1000
@@ -62,6 +64,7 @@ class Runner:
         """
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
+        self._patience = Patience(config.watch.retry_seconds, config.state / LOOKS_NAME)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -123,7 +126,7 @@ class Runner:
         """Put in order what a killed process left; leave nothing in flight, whatever happens."""
         with Ledger(ledger_path(self._config.state)) as ledger:
             recover(self._config, ledger)
-            run = _Run(self, ledger, self._config, self._observer, scanner, policy)
+            run = _Run(self, ledger, self._config, self._observer, scanner, policy, self._patience)
             try:
                 yield run
             except BaseException as error:
@@ -157,11 +160,14 @@ class _Run:
         observer: Observer,
         scanner: Scanner,
         policy: Policy,
+        patience: Patience,
     ) -> None:
         self._runner, self._ledger, self._config = runner, ledger, config
         self._observer, self._scanner, self._policy = observer, scanner, policy
-        self._folders = folders_of(config, ledger)
-        self._dispatcher = Dispatcher(config, ledger, self._folders, observer, policy, scanner)
+        self._folders, self._patience = folders_of(config, ledger), patience
+        self._dispatcher = Dispatcher(
+            config, ledger, self._folders, observer, policy, scanner, patience
+        )
         self._recorder: Recorder | None = None
 
     def do_all(self, force: bool, are_sources_ours: bool) -> Recorder:
@@ -190,12 +196,15 @@ class _Run:
         plan = self._plan()
         disposal = self._disposal(plan)
         given_up = disposal.broken_for_good()
-        if plan.todo or given_up:
+        told = [b for b in given_up if not self._patience.tries(b.found, "disposal")]
+        if plan.todo or told:
             self._begin(plan)
         for broken in given_up:
-            self._record_broken(broken, plan)
+            if broken in told:
+                self._record_broken(broken, plan)
             disposal.give_up_broken(broken)
         self._dispatcher.carry_out(plan, self._runner.executor_for, self._recorder, disposal)
+        self._observer.waits(self._patience.waiting())
         if self._observer.should_stop():
             return False
         if self._recorder and self._recorder.count >= BATCH_JOBS:
@@ -235,7 +244,10 @@ class _Run:
 
     def _plan(self, force: bool = False, scan: Scan | None = None) -> Plan:
         """Make a plan, and queue its jobs."""
-        plan = make_plan(self._config, self._ledger, self._scanner, self._policy, force, scan)
+        patience = self._patience if self._policy.retries else None
+        plan = make_plan(
+            self._config, self._ledger, self._scanner, self._policy, force, scan, patience
+        )
         self._ledger.jobs.drop(plan.stale)
         self._ledger.jobs.add(plan.todo, force)
         self._observer.looked(plan)
@@ -244,8 +256,9 @@ class _Run:
 
     def _disposal(self, plan: Plan) -> Disposal:
         return Disposal(
-            self._config, self._ledger, self._folders, plan, self._scanner, self._policy
-        )
+            self._config, self._ledger, self._folders, plan, self._scanner, self._policy,
+            self._patience,
+        )  # fmt: skip
 
     def _recorder_of(self, plan: Plan) -> Recorder:
         if self._recorder is None:

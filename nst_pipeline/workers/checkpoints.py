@@ -35,7 +35,8 @@ def find(state: Path, keys: Sequence[str]) -> bytes | None:
 def forget(state: Path, key: str) -> None:
     """Delete the checkpoints of a job."""
     for path in (state / "checkpoints").glob(f"{key}-*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of no use to anybody, and removed at the next start
+            path.unlink()
 
 
 def forget_all_but(state: Path, keys: set[str]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -16,17 +16,16 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (
     BeingWrittenError,
-    ImageError,
-    NotReadyError,
+    DeviceLostError,
     OutOfMemoryError,
-    PipelineError,
+    UnavailableError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import visible
 from nst_pipeline.jobs.job import Job, StyleImage
-from nst_pipeline.jobs.outcome import Failure, Machine
+from nst_pipeline.jobs.outcome import Failure, Machine, failure
 from nst_pipeline.workers.handover import Halted, JobDone, TaskDone, TaskInWork
 
 if TYPE_CHECKING:
@@ -58,20 +57,21 @@ class EngineThread:
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
-        # As a daemon, for a process that is ended twice does not wait for it.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread()
         self.machine: Machine | None = None
 
     def begin(self, work: TaskInWork) -> None:
         """Paint ``work`` after what was begun before."""
-        self._queue.put(work)
         if not self._thread.is_alive():
+            # As a daemon, for a process that is ended twice does not wait for it.
+            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
+        self._queue.put(work)
 
     def close(self) -> None:
         """End the thread, as soon as what it was given is over or halted."""
-        self._queue.put(None)
         if self._thread.is_alive():
+            self._queue.put(None)
             self._thread.join()
 
     # In the thread
@@ -88,7 +88,7 @@ class EngineThread:
                 return
 
     def _paint_all(self, work: TaskInWork) -> None:
-        """Paint a task, the jobs of one recipe together.
+        """Paint a task, the jobs of one recipe together; what nobody foresaw fails the rest.
 
         Raises:
             UnavailableError: no such device or weights.
@@ -107,22 +107,32 @@ class EngineThread:
         except Halted:
             for job in left.values():
                 work.events.put(JobDone(job, None))
+        except (UnavailableError, DeviceLostError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad task must not stop the others
+            for job in left.values():
+                work.events.put(JobDone(job, failure(error)))
 
     def _paint(self, work: TaskInWork, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
-        from nst_pipeline.workers.callbacks import JobCallbacks
-
         assert work.content
         try:
+            from nst_pipeline.workers.callbacks import JobCallbacks
+
             transfer = self._transfer(jobs[0].style.recipe)
         except OutOfMemoryError as error:
             yield from ((job, failure(error)) for job in jobs)
+            return
+        except (UnavailableError, DeviceLostError):
+            raise
+        except Exception as error:  # noqa: BLE001 - that there is no engine is no job's fault
+            yield from ((job, replace(failure(error), kind="system")) for job in jobs)
             return
         styles: dict[Path, EngineStyle] = {}
         for job in jobs:
             try:
                 styles[job.output] = self._style(tuple(job.style.sources.items()))
-            except ImageError as error:
+            except Exception as error:  # noqa: BLE001 - a style takes along its own jobs alone
                 yield job, failure(error)
         work.notes |= self._notes
         given = [job for job in jobs if job.output in styles]
@@ -200,17 +210,6 @@ def read_planned(path: Path, sha256: str, limits: Limits, root: Path | None = No
     if bytes_digest(data) != sha256:
         raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     return decode(data, shown(path), limits.max_pixels)
-
-
-def failure(error: Exception) -> Failure:
-    """Return what an error means for a job; only what we did not foresee has a trace."""
-    if isinstance(error, BeingWrittenError):
-        return Failure(str(error), kind="changed")
-    if isinstance(error, OutOfMemoryError | NotReadyError):
-        return Failure(str(error), kind="passing")  # others may free some
-    if isinstance(error, PipelineError):
-        return Failure(str(error), kind="job")
-    return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
 def _machine(transfer: StyleTransfer) -> Machine:

@@ -21,8 +21,8 @@ from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox.companions import engine_arguments, missing_companion
 from nst_pipeline.jobs.job import Content, Job
-from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
-from nst_pipeline.workers.engine_thread import EngineThread, failure, read_planned
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome, failure
+from nst_pipeline.workers.engine_thread import EngineThread, read_planned
 from nst_pipeline.workers.handover import LOOK_SECONDS, JobDone, JobStep, TaskDone, TaskInWork
 from nst_pipeline.workers.protocol import Progress, Task
 
@@ -59,6 +59,8 @@ class LocalExecutor:
             broken = failure(error)
         except ImageError as error:
             broken = Failure(str(error), kind="input")
+        except Exception as error:  # noqa: BLE001 - one bad content must not stop the others
+            broken = failure(error)
         for job in task.jobs:
             if wrong := broken or _missing_companion(job):
                 work.events.put(JobDone(job, wrong))

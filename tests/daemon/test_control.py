@@ -5,9 +5,11 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 from support import (
     Watch,
+    command,
     configure,
     draw,
     make_home,
@@ -28,6 +31,7 @@ from support import (
 
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.daemon import control
+from nst_pipeline.daemon.status import read_status
 from nst_pipeline.errors import UsageError
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import LOCK_NAME
@@ -111,6 +115,91 @@ def test_the_command_of_a_report_puts_back_a_file_of_any_name(home: Path) -> Non
             done = program(home, *shlex.split(asked)[1:])
             assert done.returncode == 0, done.stderr
         watch.until_outputs(*(f"{Path(name).stem}-s.png" for name in names))
+
+
+def give_up(home: Path, *names: str) -> None:
+    """Have some pictures fail for good."""
+    for name in names:
+        draw(home / "inbox" / name, ord(name[0]))
+        (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == len(names))
+        watch.until_idle()
+        assert watch.stop() == 0
+    for name in names:
+        (home / "orders" / name).unlink(missing_ok=True)
+
+
+def test_retry_goes_on_past_a_name_that_is_taken(home: Path) -> None:
+    give_up(home, "a.png", "b.png", "c.png")
+    draw(home / "inbox/a.png", 99)
+    done = program(home, "retry", "--all-failed")
+    assert done.returncode == 64 and "a.png: another file has its name" in done.stderr
+    assert done.stdout.count("queued again") == 2
+    assert (home / "failed/a.png").exists() and (home / "failed/a.png.error.json").exists()
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png", "b-s.png", "c-s.png")  # the other a.png
+        assert watch.status()["failed"] == 1
+
+
+def test_a_picture_does_not_come_back_without_its_mask(home: Path) -> None:
+    draw(home / "inbox/a.mask.png", 5)
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 2)
+        assert watch.stop() == 0
+    draw(home / "inbox/a.mask.png", 6)
+    assert program(home, "retry", "--all-failed").returncode == 64
+    assert (home / "failed/a.png").exists() and (home / "failed/a.mask.png").exists()
+    (home / "inbox/a.mask.png").unlink()
+    assert program(home, "retry", "--all-failed").returncode == 0
+    assert (home / "inbox/a.png").exists() and (home / "inbox/a.mask.png").exists()
+
+
+def test_a_failure_whose_file_is_gone_is_told_no_more(home: Path) -> None:
+    give_up(home, "a.png", "b.png")
+    (home / "failed/a.png").unlink()
+    (failure,) = read_status(load(home / "pipeline.yaml")).failures
+    assert failure["source"].endswith("b.png")
+    assert program(home, "retry", "--all-failed").stdout.count("queued again") == 1
+    gone = program(home, "retry", "a.png")
+    assert gone.returncode == 64 and "a.png: is gone" in gone.stderr
+    assert "nothing has failed" in program(home, "retry", "--all-failed").stdout
+
+
+@pytest.fixture
+def other_disk(home: Path) -> Iterator[Path]:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == home.stat().st_dev:
+        pytest.skip("needs a second file system in /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("kill", ["utimensat:1", "renameat2:2", "unlink:2", "unlink:3"])
+def test_a_retry_that_was_killed_between_two_disks_is_completed_by_the_next(
+    home: Path, other_disk: Path, kill: str
+) -> None:
+    configure(home, failed=str(other_disk / "failed"))
+    give_up(home, "a.png")
+    data = (other_disk / "failed/a.png").read_bytes()
+    call, when = kill.split(":")
+    killed = subprocess.run(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}",
+         "-e", f"inject={call}:signal=KILL:when={when}", *command("retry", "--all-failed")],
+        cwd=home, capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode != 0
+    done = program(home, "retry", "--all-failed")
+    assert done.returncode == 0, done.stderr
+    assert (home / "inbox/a.png").read_bytes() == data
+    assert [path.name for path in (home / "inbox").iterdir()] == ["a.png"]
+    assert not list((other_disk / "failed").iterdir())
+    assert not read_status(load(home / "pipeline.yaml")).failures
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
 
 
 def test_a_pause_lasts_until_resume_also_over_a_restart(home: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    UNPRIVILEGED,
     Watch,
     attempts,
     command,
@@ -267,7 +268,7 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
         wait_until((home / "failed/sub/bad.jpg").exists)
         watch.until_outputs("good-s.png")
         watch.until_idle()
-        assert watch.status()["failed"] == 1
+        wait_until(lambda: watch.status()["failed"] == 1)
     report = json.loads((home / "failed/sub/bad.jpg.error.json").read_text())
     assert "known format" in report["reason"]
     assert report["retry"] == "nst-pipeline retry sub/bad.jpg"
@@ -350,7 +351,158 @@ def test_a_full_disk_is_waited_for(home: Path, small_disk: Path, min_free_bytes:
     assert not (home / "failed").exists()
 
 
+# What is nobody's fault
+
+EAGER = {"settle_seconds": 0, "grace_seconds": 0, "retry_seconds": 0.2, "max_attempts": 1}
+"""No attempt is to be lost, and no time."""
+
+
+@pytest.mark.parametrize("what", ["a.png", "a.mask.png"])
+def test_a_file_that_may_not_be_read_is_waited_for_and_not_given_up(home: Path, what: str) -> None:
+    configure(home, watch=EAGER)
+    for number, name in enumerate(("a.png", "a.mask.png", "b.png")):
+        draw(home / "inbox" / name, number)
+    (home / "inbox" / what).chmod(0)
+    with Watch(home, before=UNPRIVILEGED) as watch:
+        watch.until_outputs("b-s.png")
+        watch.until_idle()
+        wait_until(lambda: watch.status()["waiting"])
+        (waiting,) = watch.status()["waiting"]
+        assert waiting["path"].endswith("inbox/a.png")
+        assert waiting["reason"].endswith(f"{what}: Permission denied")
+        assert "Permission denied; tried again in" in program(home, "status").stdout
+        (home / "inbox" / what).chmod(0o644)
+        watch.until_outputs("a-s.png", "b-s.png")
+        wait_until(lambda: not watch.status()["waiting"])
+    assert not (home / "failed").exists() and attempts(home)["a.png"] == 1
+
+
+def test_a_style_that_cannot_be_read_is_waited_for_also_at_the_start(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "style.png").chmod(0)
+    with Watch(home, before=UNPRIVILEGED) as watch:
+        watch.until_state("waiting")
+        assert "styles.s: " in watch.status()["detail"]
+        (home / "style.png").chmod(0o644)
+        watch.until_outputs("a-s.png")
+        (home / "style.png").rename(home / "away.png")
+        draw(home / "inbox/b.png", 2)
+        wait_until(lambda: "style.png: No such file" in watch.log.read_text())
+        (home / "away.png").rename(home / "style.png")
+        watch.until_outputs("a-s.png", "b-s.png")
+    assert not (home / "failed").exists()
+
+
+def test_an_outbox_in_a_folder_that_may_not_be_searched_any_more_is_waited_for(home: Path) -> None:
+    configure(home, outbox="place/outbox", watch=EAGER)
+    with Watch(home, before=UNPRIVILEGED) as watch:
+        watch.until_idle()
+        (home / "place/outbox").mkdir(parents=True, exist_ok=True)
+        (home / "place").chmod(0o600)
+        draw(home / "inbox/a.png", 1)
+        watch.until_state("waiting")
+        assert "Permission denied" in watch.status()["detail"]
+        shown = subprocess.run([*UNPRIVILEGED, *command("status")], cwd=home, capture_output=True)
+        assert shown.returncode == 0, shown.stderr
+        (home / "place").chmod(0o700)
+        watch.send(signal.SIGUSR1)
+        wait_until((home / "place/outbox/a-s.png").exists)
+        assert watch.stop() == 0
+    assert not (home / "failed").exists() and "Traceback" not in watch.log.read_text()
+
+
+@pytest.mark.parametrize("folder", ["processed", "failed"])
+def test_a_source_that_finds_no_room_where_it_goes_goes_there_later(
+    home: Path, folder: str
+) -> None:
+    (home / folder).mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", home / folder]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    configure(home, on_success="move")
+    (home / folder / "ballast").write_bytes(bytes(64 * 1024))
+    draw(home / "inbox/a.png", 1)
+    if folder == "failed":
+        (home / "orders/a.png").write_text("fail")
+    try:
+        with Watch(home) as watch:
+            wait_until(lambda: watch.status()["waiting"])
+            assert "No space left on device" in watch.status()["waiting"][0]["reason"]
+            draw(home / "inbox/b.png", 2)
+            wait_until((home / "outbox/b-s.png").exists)
+            assert (home / "inbox/a.png").exists()
+            (home / folder / "ballast").unlink()
+            wait_until((home / folder / "a.png").exists)
+            wait_until(lambda: not list((home / "inbox").iterdir()))
+            watch.until_idle()
+            assert watch.stop() == 0
+    finally:
+        subprocess.run(["umount", "--lazy", home / folder], check=True)
+    assert painted(home).count("a.png") <= 1
+
+
+def test_a_refusal_that_is_not_repeated_was_none(home: Path) -> None:
+    configure(home, watch={"settle_seconds": 0, "grace_seconds": 0, "retry_seconds": 1})
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("input")
+    with Watch(home) as watch:
+        wait_until(lambda: states(home) == {"a.png": "queued"} and attempts(home)["a.png"] == 1)
+        wait_until(lambda: watch.status()["waiting"])
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("a-s.png")
+    assert not (home / "failed").exists()
+
+
+def test_a_picture_that_ends_the_process_when_it_is_looked_at_is_given_up(
+    home: Path,
+) -> None:
+    configure(home, on_failure="keep", watch={"settle_seconds": 0, "retry_seconds": 4})
+    for number in range(3):
+        draw(home / f"inbox/{number}.png", number)
+    (home / "orders/1.png").write_text("crash")
+    for _ in range(3):
+        with Watch(home) as watch:
+            assert watch.process.wait(60) == -signal.SIGKILL
+    assert len(outputs(home)) == 2  # it waits, and the others come first
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        assert "looked at, 3 times" in watch.status()["failures"][0]["reason"]
+        (home / "orders/1.png").unlink()
+        assert program(home, "retry", "1.png").returncode == 0
+        watch.until_outputs("0-s.png", "1-s.png", "2-s.png")
+
+
+def test_whatever_a_picture_does_to_the_program_the_others_are_painted(home: Path) -> None:
+    for number in range(4):
+        draw(home / f"inbox/{number}.png", number)
+    (home / "orders/0.png").write_text("raise")
+    with Watch(home) as watch:
+        watch.until_outputs("1-s.png", "2-s.png", "3-s.png")
+        wait_until((home / "failed/0.png").exists)
+        watch.until_idle()
+        assert watch.stop() == 0
+    report = json.loads((home / "failed/0.png.error.json").read_text())
+    assert report["attempts"] == 3 and "MemoryError" in report["reason"]
+
+
 # Control
+
+
+def test_all_that_is_in_the_inbox_appears_in_a_new_outbox(home: Path) -> None:
+    names = [f"{number}.png" for number in range(4)]
+    for number, name in enumerate(names):
+        draw(home / "inbox" / name, number)
+    (home / "orders/1.png").write_text("slow")
+    with Watch(home) as watch:
+        wait_until(lambda: "1.png" in str(watch.status()["current"]))  # one is done, two wait
+        configure(home, outbox="other")
+        watch.send(signal.SIGHUP)
+        (home / "orders/1.png").unlink()
+        wait_until(lambda: len(list((home / "other").glob("*.png"))) == 4)
+        watch.until_idle()
+    assert sorted(painted(home)) == names  # what was painted before is copied
 
 
 def test_a_stop_lets_the_job_at_work_finish(home: Path) -> None:

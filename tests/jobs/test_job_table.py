@@ -148,10 +148,15 @@ def test_jobs_are_in_the_queue_as_soon_as_they_are_planned(config: Config, ledge
     }  # fmt: skip
 
 
-def test_an_attempt_counts_only_if_it_had_a_reason_to_fail(config: Config, ledger: Ledger) -> None:
+def test_an_attempt_counts_unless_it_ended_for_no_reason_of_the_jobs(
+    config: Config, ledger: Ledger
+) -> None:
     job = take_to(S.RUNNING, ledger, config)
     ledger.jobs.requeue(job)
-    assert ledger.jobs.get(job).attempts == 0
+    assert ledger.jobs.get(job).attempts == 1
     ledger.jobs.start(job)
     ledger.jobs.requeue(job, "no luck", wait_seconds=60)
-    assert ledger.jobs.get(job).attempts == 1 and ledger.jobs.next_try() is not None
+    assert ledger.jobs.get(job).attempts == 2 and ledger.jobs.next_try() is not None
+    ledger.jobs.start(job)
+    ledger.jobs.requeue(job, "somebody stopped us", is_attempt=False)
+    assert ledger.jobs.get(job).attempts == 2

@@ -124,6 +124,19 @@ def test_a_job_that_was_at_work_is_queued_until_it_killed_too_often(
     assert painted(home_of(config)) == []
 
 
+def test_a_job_whose_result_is_lost_with_the_process_again_and_again_is_given_up(
+    config: Config, ledger: Ledger
+) -> None:
+    entry = queue(config, ledger)
+    for attempt in (1, 2, 3):
+        assert ledger.jobs.get(entry.id).attempts == attempt
+        ledger.jobs.begin_commit(entry.id, entry.output, entry.output.with_name(".nst-x"), "0")
+        publishing.recover(ledger.jobs, "replace", 3, lambda _: None)
+        if attempt < 3:
+            ledger.jobs.start(entry.id)
+    assert ledger.jobs.get(entry.id).state == "failed" and ledger.jobs.get(entry.id).poison
+
+
 def test_an_interrupt_in_good_order_counts_as_no_attempt(config: Config, ledger: Ledger) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_once(config, FakeExecutor({"a": KeyboardInterrupt()}))

@@ -156,6 +156,54 @@ def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) 
     assert [isinstance(o.outcome, EncodedResult) for o in outcomes] == [False, True]
 
 
+@pytest.mark.parametrize(("what", "kind"), [("replaced", "changed"), ("deleted", "system")])
+def test_a_style_that_is_another_or_gone_since_the_plan_is_not_the_contents_fault(
+    config: Config, what: str, kind: str
+) -> None:
+    todo = tasks(config)
+    if what == "replaced":
+        picture(seed=7).save(config.styles["ink"].image)
+    else:
+        config.styles["ink"].image.unlink()
+    local = executor(config)
+    local.submit(todo[0])
+    wrong, fine = (one.outcome for one in local.drain(Observer()))
+    local.close()
+    assert isinstance(wrong, Failure) and wrong.kind == kind and isinstance(fine, EncodedResult)
+
+
+@pytest.mark.parametrize("where", ["companions", "style", "engine"])
+def test_an_error_that_nobody_foresaw_fails_what_it_came_of_and_no_other(
+    config: Config, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    first, second = tasks(config)
+    raised = []
+
+    def once(*_: object, **__: object) -> object:
+        raised.append(where)
+        monkeypatch.undo()
+        raise MemoryError
+
+    local = executor(config)
+    if where == "companions":
+        monkeypatch.setattr(LocalExecutor, "_companions", once)
+    else:
+        monkeypatch.setattr(
+            local._engine, "_read_style_image" if where == "style" else "_transfer", once
+        )
+        monkeypatch.setattr(local._engine, "_style_image", once)
+    local.submit(first)
+    local.submit(second)
+    outcomes = list(local.drain(Observer()))
+    local.close()
+    failures = [one.outcome for one in outcomes if isinstance(one.outcome, Failure)]
+    assert raised == [where] and names(outcomes) == ALL
+    assert len(failures) == (1 if where == "style" else 2)
+    # That there is no engine is no content's fault.
+    assert {one.kind for one in failures} == {"system" if where == "engine" else "passing"}
+    assert all(isinstance(one.outcome, EncodedResult) for one in outcomes[2:])
+
+
 def test_a_style_is_read_and_prepared_for_the_first_content_alone(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
