@@ -12,7 +12,7 @@ from nst_pipeline.daemon.wake_up import wake
 from nst_pipeline.digests import digest, stream_digest
 from nst_pipeline.errors import PipelineError, UsageError
 from nst_pipeline.files import as_text, cannot_write, is_gone, shown
-from nst_pipeline.folders import Folders, make_folder
+from nst_pipeline.folders import Folders, LinkError, make_folder
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.planning import make_plan, make_scanner
@@ -237,6 +237,8 @@ def _is_taken(folders: Folders, source: Path, place: Path) -> bool:
             return False
         with folders.reader(source) as one, folders.reader(place) as other:
             return stream_digest(one) != stream_digest(other)
+    except LinkError:
+        return False  # the move will say so
     except OSError:
         return True
 

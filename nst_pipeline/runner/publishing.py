@@ -158,15 +158,16 @@ def _resume(
         report(f"{where}: its result was published before the process ended")
         return True
     temporary, final = entry.temporary, entry.final
-    if temporary and final and _has_digest(folders, temporary, entry.sha256):
+    if temporary and final:
         with _removed(folders, temporary), contextlib.suppress(OSError):
-            if on_conflict == "replace":
-                folders.replace(temporary, final)
-            else:
-                folders.rename_new(temporary, final)
-            jobs.finish(entry.id)
-            report(f"{where}: its result was finished before the process ended; published now")
-            return True
+            if _has_digest(folders, temporary, entry.sha256):
+                if on_conflict == "replace":
+                    folders.replace(temporary, final)
+                else:
+                    folders.rename_new(temporary, final)
+                jobs.finish(entry.id)
+                report(f"{where}: its result was finished before the process ended; published now")
+                return True
     return False
 
 

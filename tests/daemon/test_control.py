@@ -178,7 +178,7 @@ def other_disk(home: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-@pytest.mark.parametrize("kill", ["utimensat:1", "renameat2:2", "unlink:2", "unlink:3"])
+@pytest.mark.parametrize("kill", ["utimensat:1", "renameat2:2", "unlinkat:2", "unlinkat:3"])
 def test_a_retry_that_was_killed_between_two_disks_is_completed_by_the_next(
     home: Path, other_disk: Path, kill: str
 ) -> None:

@@ -35,7 +35,7 @@ from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.jobs.state import Entry
 from nst_pipeline.runner import dispatcher, publishing
-from nst_pipeline.runner.runner import Runner
+from nst_pipeline.runner.runner import Runner, folders_of
 
 
 def queue(config: Config, ledger: Ledger) -> Entry:
@@ -131,7 +131,7 @@ def test_a_job_whose_result_is_lost_with_the_process_again_and_again_is_given_up
     for attempt in (1, 2, 3):
         assert ledger.jobs.get(entry.id).attempts == attempt
         ledger.jobs.begin_commit(entry.id, entry.output, entry.output.with_name(".nst-x"), "0")
-        publishing.recover(ledger.jobs, "replace", 3, lambda _: None)
+        publishing.recover(ledger.jobs, folders_of(config, ledger), "replace", 3, lambda _: None)
         if attempt < 3:
             ledger.jobs.start(entry.id)
     assert ledger.jobs.get(entry.id).state == "failed" and ledger.jobs.get(entry.id).poison
