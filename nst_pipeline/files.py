@@ -104,11 +104,13 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: that is impossible.
     """
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
 
 
 def ensure_folder(folder: Path) -> None:
@@ -228,13 +230,16 @@ def is_numbered(path: Path, plain: Path) -> bool:
 
 def remove_temporaries(folder: Path) -> int:
     """Delete what a kill left of unfinished files below ``folder``; return how many."""
-    removed = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(TEMPORARY_PREFIX):
-                with contextlib.suppress(OSError):
-                    Path(place, name).unlink()
-                    removed += 1
+    removed, folders = 0, [str(folder)]
+    while folders:  # not os.walk, which calls itself before Python 3.12: folders may be very deep
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.startswith(TEMPORARY_PREFIX):
+                    with contextlib.suppress(OSError):
+                        Path(entry.path).unlink()
+                        removed += 1
     return removed
 
 

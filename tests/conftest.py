@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def wave(width: int = 64, height: int = 48, seed: int = 0) -> torch.Tensor:
 def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what is in this machine's torch hub cache out of the tests."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+
+
+@pytest.fixture
+def deep_tmp_path() -> Iterator[Path]:
+    """Return a folder for folders nested so deep that pytest could not remove them."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "r")
+        root.mkdir()
+        yield root
+        subprocess.run(["rm", "-r", root], check=True)
 
 
 @pytest.fixture

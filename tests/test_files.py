@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from nst_pipeline.files import (
     fitted_name,
     free_bytes,
     is_numbered,
+    make_folder,
     numbered,
     publish,
+    remove_temporaries,
     rename_new,
     shown,
     signature,
@@ -118,6 +121,15 @@ def test_a_place_where_nothing_can_be_created_is_reported(tmp_path: Path) -> Non
         ensure_folder(tmp_path / "file" / "folder")
     with pytest.raises(CannotCreateError):
         publish(tmp_path / "file" / "x", b"")
+
+
+def test_folders_are_made_and_cleared_however_deep_they_are_nested(deep_tmp_path: Path) -> None:
+    deepest = deep_tmp_path.joinpath(*"d" * (sys.getrecursionlimit() + 100))
+    make_folder(deepest)
+    (deepest / ".nst-unfinished").touch()
+    (deepest / "whole.png").touch()
+    assert remove_temporaries(deep_tmp_path) == 1
+    assert [path.name for path in deepest.iterdir()] == ["whole.png"]
 
 
 def test_any_path_can_be_shown() -> None:

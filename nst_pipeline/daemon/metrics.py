@@ -17,7 +17,7 @@ from prometheus_client import (
 
 from nst_pipeline.config.pipeline import MetricsSettings
 from nst_pipeline.errors import UnavailableError
-from nst_pipeline.files import shown
+from nst_pipeline.files import make_folder, shown
 from nst_pipeline.jobs.outcome import Machine
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Metrics:
             return
         self._written = time.monotonic()
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             write_to_textfile(str(self._path), self._registry)
         except OSError as error:
             log.warning("metrics.textfile: %s: %s", shown(self._path), error.strerror)

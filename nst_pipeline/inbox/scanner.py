@@ -155,7 +155,7 @@ def list_files(
         search = _Search(
             os.path.realpath(root), _matching(ignore), _real(excluded), passed, is_inbox
         )
-        for entry, folder in search.walk(root.absolute(), PurePath()):
+        for entry, folder in search.walk(root.absolute()):
             try:
                 status = entry.stat()
             except OSError as error:
@@ -185,54 +185,75 @@ class _Search:
     passed: PassedOver
     is_inbox: bool
 
-    def walk(
-        self, folder: Path, relative: PurePath
-    ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
-        """List the entries to paint of a folder, each with its folder relative to the first."""
+    def walk(self, root: Path) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
+        """List the entries to paint below a folder, in order, each with its folder relative to it.
+
+        Raises:
+            OSError: the folder itself cannot be read.
+        """
+        # A stack, for folders may be nested deeper than calls.
+        stack = [(iter(self._entries(root, PurePath())), PurePath())]
+        while stack:
+            entries, folder = stack[-1]
+            if (entry := next(entries, None)) is None:
+                stack.pop()
+            elif _is_to_search(entry):
+                below = folder / entry.name
+                stack.append((iter(self._entries_below(entry, below)), below))
+            else:
+                yield entry, folder
+
+    def _entries_below(
+        self, entry: "os.DirEntry[str]", relative: PurePath
+    ) -> list["os.DirEntry[str]"]:
+        try:
+            return self._entries(Path(entry.path), relative)
+        except FileNotFoundError:
+            pass  # taken away since its parent was read
+        except OSError as error:
+            self._note(f"{shown(entry.path)}: cannot be searched: {error.strerror}")
+        return []
+
+    def _entries(self, folder: Path, relative: PurePath) -> list["os.DirEntry[str]"]:
+        """Return the files to paint and the folders to search of one folder, in order."""
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
         is_below = relative.parts and not self.is_inbox
         if is_below and is_outbox(folder, {entry.name for entry in entries}):
             self._note(f"{shown(folder)}: the outbox of an earlier run, passed over; name it to "
                        "have it painted")  # fmt: skip
-            return
+            return []
         real = f"{self.root}/{relative}" if relative.parts else self.root
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if (note := self.excluded.get(f"{real}/{entry.name}")) is not None:
-                self._note(note)
-            # A folder that is named like an image is a mistake to report, not one to search.
-            elif entry.is_dir(follow_symlinks=False) and not _is_like_image(entry.name):
-                yield from self._walk_into(entry, relative)
-            elif self.ignore.match(entry.name) or is_no_picture(entry.name):
-                self.passed.by_name += 1
-            elif entry.is_symlink() and not _stays_in(entry.path, self.root):
-                self.passed.links += 1
-                self._note(f"{shown(entry.path)}: a link to a folder or out of the folder that is "
-                           "searched, passed over; put the file itself there")  # fmt: skip
-            else:
-                yield entry, relative
+        return [entry for entry in entries if self._is_wanted(entry, real)]
 
-    def _walk_into(
-        self, entry: "os.DirEntry[str]", relative: PurePath
-    ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
-        if self.ignore.match(entry.name) or entry.name.lower() in SYSTEM_FOLDERS:
-            return
-        try:
-            yield from self.walk(Path(entry.path), relative / entry.name)
-        except FileNotFoundError:
-            pass  # taken away since its parent was read
-        except OSError as error:
-            self._note(f"{shown(entry.path)}: cannot be searched: {error.strerror}")
+    def _is_wanted(self, entry: "os.DirEntry[str]", folder: str) -> bool:
+        """Tell whether an entry is not to be passed over; ``folder`` is its folder's real path."""
+        name = entry.name
+        if name.startswith("."):
+            return False
+        if (note := self.excluded.get(f"{folder}/{name}")) is not None:
+            self._note(note)
+            return False
+        if _is_to_search(entry):
+            return not (self.ignore.match(name) or name.lower() in SYSTEM_FOLDERS)
+        if self.ignore.match(name) or is_no_picture(name):
+            self.passed.by_name += 1
+            return False
+        if entry.is_symlink() and not _stays_in(entry.path, self.root):
+            self.passed.links += 1
+            self._note(f"{shown(entry.path)}: a link to a folder or out of the folder that is "
+                       "searched, passed over; put the file itself there")  # fmt: skip
+            return False
+        return True
 
     def _note(self, note: str) -> None:
         if note:
             self.passed.notes.append(note)
 
 
-def _is_like_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS)
+def _is_to_search(entry: "os.DirEntry[str]") -> bool:
+    """Tell whether an entry is a folder; one named like an image is a mistake to report instead."""
+    return entry.is_dir(follow_symlinks=False) and not entry.name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _real(excluded: Excluded) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
-from nst_pipeline.files import shown
+from nst_pipeline.files import make_folder, shown
 from nst_pipeline.jobs import schema
 from nst_pipeline.jobs.file_table import FileTable
 from nst_pipeline.jobs.job_table import JobTable
@@ -39,7 +39,7 @@ class Ledger:
         """
         try:
             if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")

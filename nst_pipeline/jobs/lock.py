@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from nst_pipeline.errors import CannotCreateError, LockedError
-from nst_pipeline.files import shown
+from nst_pipeline.files import make_folder, shown
 
 LOCK_NAME = "lock"
 LOOKERS = 10
@@ -57,7 +57,7 @@ class Lock:
             CannotCreateError: the state folder cannot be written to.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise CannotCreateError(

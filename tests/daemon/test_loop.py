@@ -18,6 +18,7 @@ from support import (
     draw,
     make_home,
     manifests,
+    nest,
     outputs,
     painted,
     program,
@@ -271,6 +272,22 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
     assert "known format" in report["reason"]
     assert report["retry"] == "nst-pipeline retry sub/bad.jpg"
     assert not (home / "inbox/sub/bad.jpg").exists()
+
+
+def test_pictures_in_folders_nested_deeper_than_calls_are_painted_and_moved(
+    deep_tmp_path: Path,
+) -> None:
+    home = make_home(deep_tmp_path / "home", on_success="move")
+    folder = nest(home / "inbox").relative_to(home / "inbox")
+    draw(home / "inbox" / folder / "deepest.png", 1)
+    draw(home / "inbox/a.png", 2)
+    for _ in range(2):  # also where there are results and folders already
+        with Watch(home) as watch:
+            wait_until(lambda: set(states(home).values()) == {"disposed"})
+            watch.until_idle()
+            assert watch.stop() == 0
+        assert (home / "processed" / folder / "deepest.png").exists()
+        assert (home / "outbox" / folder / "deepest-s.png").exists()
 
 
 def test_what_may_pass_is_tried_again_and_given_up_after_max_attempts(home: Path) -> None:
