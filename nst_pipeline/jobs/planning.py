@@ -226,9 +226,7 @@ def make_plan(
         UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
-    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
-    terms = _terms(config.limits)
-    styles = _styles(config, ledger, network, terms)
+    network, terms, styles = find_styles(config, ledger)
     plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
@@ -252,6 +250,18 @@ def make_plan(
         if content.path not in wanted:
             plan.read_ahead.take(content.path)
     return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
+
+
+def find_styles(config: Config, ledger: Ledger) -> tuple[Weights, str, list[PlannedStyle]]:
+    """Return the weights, the terms and the styles of settings: all of a plan but the contents.
+
+    Raises:
+        ConfigError: a style that is no image.
+        UnavailableError: no weights as asked.
+    """
+    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
+    terms = _terms(config.limits)
+    return network, terms, _styles(config, ledger, network, terms)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
