@@ -1,6 +1,8 @@
 """A batch of styles on one content, through all scales."""
 
+import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from nst_pipeline.engine.checkpoint import Checkpoint
+from nst_pipeline.engine.checkpoint import Checkpoint, CheckpointError
 from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
@@ -55,6 +57,13 @@ class Result:
     seconds: float
     stop_reason: str
     history_size: int
+
+    @property
+    def problem(self) -> str:
+        """Why this is no pastiche, for people; empty: it is one."""
+        if math.isfinite(self.end.total):
+            return ""
+        return f"the loss is {self.end.total}; lower the recipe's weights, or give other weights"
 
     @property
     def pastiche(self) -> Image.Image:
@@ -192,8 +201,14 @@ class Batch:
     def paint(self, callbacks: Callbacks) -> list[Result]:
         """Return the pastiches, in order of the styles."""
         resume = callbacks.resume(self.indices)
-        if resume and resume.history_size != self.history_size:
-            resume = None
+        if resume and resume.history_size == self.history_size:
+            with contextlib.suppress(CheckpointError):
+                return self._paint(callbacks, resume)
+        return self._paint(callbacks)
+
+    def _paint(self, callbacks: Callbacks, resume: Checkpoint | None = None) -> list[Result]:
+        if resume and not 0 <= resume.scale < len(self.scenes):
+            raise CheckpointError("of more scales")
         begun = time.perf_counter() - (resume.seconds if resume else 0)
         done, found = (resume.steps_before if resume else 0), None
         first = resume.scale if resume else 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -52,11 +53,12 @@ def load_trunk(
     Raises:
         UnavailableError: the file is no such thing.
     """
-    state = _load_state(path)
+    state, channels = _load_state(path), 3
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name in LAYER_NAMES[: LAYER_NAMES.index(last_layer) + 1]:
         if name.startswith("conv"):
-            layers[name] = _convolution(state, name, path, padding)
+            layers[name] = layer = _convolution(state, name, channels, path, padding)
+            channels = layer.out_channels
         elif name.startswith("relu"):
             layers[name] = nn.ReLU()
         else:
@@ -70,18 +72,20 @@ def _pooling(kind: Pooling) -> nn.Module:
     return nn.AvgPool2d(2, divisor_override=2 if kind == "rescaled-average" else None)
 
 
-def _convolution(state: dict[str, Tensor], name: str, path: Path, padding: Padding) -> nn.Conv2d:
+def _convolution(
+    state: dict[str, Any], name: str, channels: int, path: Path, padding: Padding
+) -> nn.Conv2d:
+    """Return a convolution of an image of so many channels."""
     try:
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        channels_out, channels_in, height, width = weight.shape
-        if (height, width) != (3, 3) or bias.shape != (channels_out,):
+        weight, bias = (_parameter(state, f"{name}.{kind}") for kind in ("weight", "bias"))
+        if weight.shape[1:] != (channels, 3, 3) or bias.shape != weight.shape[:1]:
             raise ValueError(f"{name} has the shape {tuple(weight.shape)}")
     except (KeyError, ValueError) as error:
         raise UnavailableError(
             f"weights: {shown(path)}: not a VGG-19 ({error}); expected keys like "
             "features.0.weight or conv1_1.weight with 3 x 3 kernels"
         ) from error
-    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=padding)
+    layer = nn.Conv2d(channels, len(weight), 3, padding=1, padding_mode=padding)
     assert layer.bias is not None
     with torch.no_grad():
         layer.weight.copy_(weight)
@@ -89,8 +93,25 @@ def _convolution(state: dict[str, Tensor], name: str, path: Path, padding: Paddi
     return layer
 
 
-def _load_state(path: Path) -> dict[str, Tensor]:
-    """Return the convolutions' parameters under the layers' paper names."""
+def _parameter(state: dict[str, Any], key: str) -> Tensor:
+    """Return a parameter.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it is no tensor of finite numbers.
+    """
+    value = state[key]
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{key} is no tensor but {type(value).__name__}")
+    if not (value.is_floating_point() and value.layout == torch.strided and not value.is_meta):
+        raise ValueError(f"{key} holds {value.dtype} ({value.layout}, {value.device})")
+    if not value.isfinite().all():
+        raise ValueError(f"{key} holds what is no finite number")
+    return value
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    """Return what a file holds by its keys, the convolutions' as the layers' paper names."""
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -104,7 +125,7 @@ def _load_state(path: Path) -> dict[str, Tensor]:
         raise UnavailableError(
             f"weights: {shown(path)}: holds {type(state).__name__}, not a state dict"
         )
-    return {_paper_key(key): value for key, value in state.items()}
+    return {_paper_key(key): value for key, value in state.items() if isinstance(key, str)}
 
 
 def _paper_key(key: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS, clock_of
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.schema import transaction
 from nst_pipeline.jobs.state import (
@@ -24,11 +25,16 @@ Key = tuple[str, str]
 
 
 class JobTable:
-    """Every job that was ever planned."""
+    """Every job that was ever planned.
+
+    Attributes:
+        now: gives the time that `next_try` is meant by, in seconds since the epoch.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         """Work with the tables of ``database``."""
         self._database = database
+        self.now = clock_of(database)
 
     # What there is
 
@@ -111,7 +117,7 @@ class JobTable:
         return int(count)
 
     def next_try(self) -> float | None:
-        """Return when the next job that waits for another attempt is due, or None."""
+        """Return when, by `now`, the next job that waits for another attempt is due, or None."""
         (when,) = self._database.execute(
             "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > 0", (JobState.QUEUED,)
         ).fetchone()
@@ -196,15 +202,18 @@ class JobTable:
             [job], JobState.QUEUED,
             "temporary = NULL, next_try = ?, reason = ?, trace = ?, "
             "attempts = max(0, attempts - ?)",
-            time.time() + wait_seconds, reason, trace, 0 if reason else 1,
+            self._after(wait_seconds), reason, trace, 0 if reason else 1,
         )  # fmt: skip
 
     def postpone(self, job: int, reason: str, wait_seconds: float) -> None:
         """Have a queued job wait; that is no attempt."""
         self._database.execute(
             "UPDATE jobs SET next_try = ?, reason = ? WHERE id = ? AND state = 'queued'",
-            (time.time() + wait_seconds, reason, job),
+            (self._after(wait_seconds), reason, job),
         )
+
+    def _after(self, seconds: float) -> float:
+        return self.now() + min(seconds, LONGEST_WAIT_SECONDS)
 
     def fail(self, job: int, reason: str, trace: str = "", poison: bool = False) -> None:
         """Give a job up; ``poison``: it ended the process."""

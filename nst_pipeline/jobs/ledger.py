@@ -8,6 +8,7 @@ from typing import Literal, Self
 from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
 from nst_pipeline.files import make_folder, shown
 from nst_pipeline.jobs import schema
+from nst_pipeline.jobs.clock import set_clock
 from nst_pipeline.jobs.file_table import FileTable
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.run_table import RunTable
@@ -44,6 +45,8 @@ class Ledger:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             version = schema.create(database)
+            if version == schema.VERSION:
+                set_clock(database)
         except (sqlite3.Error, OSError) as error:
             if "full" in str(error):
                 raise DiskFullError(f"{shown(path)}: {error}") from error

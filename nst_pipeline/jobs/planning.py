@@ -370,13 +370,14 @@ def _sort(
     force: bool,
 ) -> None:
     """Sort a content's jobs into those to do, those done, and those to leave."""
+    now = ledger.jobs.now()
     for item in candidates:
         style = item.template.style
         entry = known.pop((style.name, item.key), None)
         is_finished = entry is not None and entry.state in FINISHED
         if entry and not force and is_finished and _is_done(entry, item, outbox, policy):
             plan.done.append(Done(item.content, style, entry.id))
-        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy))):
+        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy, now))):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
@@ -403,11 +404,11 @@ def _is_there(entry: EntrySummary) -> bool:
     return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
 
 
-def _is_held(entry: EntrySummary, policy: Policy) -> bool:
+def _is_held(entry: EntrySummary, policy: Policy, now: float) -> bool:
     if entry.state == JobState.FAILED:
         return policy.retries or bool(entry.poison)
     if entry.state == JobState.QUEUED:
-        return policy.retries and entry.next_try > time.time()
+        return policy.retries and entry.next_try > now
     return entry.state == JobState.CANCELLED
 
 

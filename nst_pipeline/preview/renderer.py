@@ -193,7 +193,9 @@ class Renderer:
                 rendered |= {job.key: Rendered(None, explain(outcome)) for job in jobs}
             else:
                 rendered |= {
-                    job.key: Rendered(with_alpha(result.pastiche, content.alpha))
+                    job.key: Rendered(None, result.problem)
+                    if result.problem
+                    else Rendered(with_alpha(result.pastiche, content.alpha))
                     for job, result in zip(jobs, outcome, strict=True)
                 }
         return rendered

@@ -139,6 +139,9 @@ def _encoded(event: JobDone, work: TaskInWork, frames: Frames) -> EncodedResult 
     content = work.content
     if event.result is None or isinstance(event.result, Failure) or content is None:
         return event.result if isinstance(event.result, Failure) else None
+    if event.result.problem:
+        where = f"{shown(event.job.content.path)} in {event.job.style.name}"
+        return Failure(f"{where}: {event.result.problem}", kind="job")
     try:
         encoded = _encode(event.job, content, event.result, frames)
     except Exception as error:  # noqa: BLE001 - one bad job must not stop the others

@@ -232,6 +232,20 @@ def test_what_goes_wrong_fails_what_is_painted_together_alone(
     assert stepped == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
 
 
+def test_a_pastiche_whose_loss_is_not_finite_fails_its_job(config: Config) -> None:
+    ink, oil = (config.styles[name] for name in ("ink", "oil"))
+    steep = ink.recipe.model_copy(update={"style_weight": 1e300})
+    config = config.model_copy(
+        update={"styles": {"ink": ink.model_copy(update={"recipe": steep}), "oil": oil}}
+    )
+    painter = executor(config)
+    painter.submit(tasks(config)[0])
+    refused, made = (one.outcome for one in painter.drain(Observer()))
+    painter.close()
+    assert isinstance(refused, Failure) and "boat.jpg in ink: the loss is inf" in refused.reason
+    assert refused.kind == "job" and isinstance(made, EncodedResult)
+
+
 def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
     todo = tasks(config)
     broken = config.model_copy(update={"device": "cuda:99"})
