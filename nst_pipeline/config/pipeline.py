@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from nst_pipeline.config import documents
+from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.recipe import (
     Recipe,
     RecipeChanges,
@@ -78,6 +79,11 @@ class Limits(Settings):
 
     max_pixels: int = Field(100_000_000, ge=1, description="Largest input, in pixels.")
     max_bytes: int = Field(256 * 2**20, ge=1, description="Largest input file, in bytes.")
+    max_memory_bytes: Annotated[int, Field(ge=2**26)] | Literal["auto"] = Field(
+        "auto",
+        description="The most memory that a picture, its masks and a style may take to be decoded; "
+        "auto: half of the machine's.",
+    )
     cache_bytes: int = Field(
         512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
     )
@@ -86,6 +92,28 @@ class Limits(Settings):
     )
     batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
+    )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The value of `max_memory_bytes`, with what ``auto`` stands for."""
+        given = self.max_memory_bytes
+        return machine_bytes() // 2 if given == "auto" else given
+
+
+class KeepSettings(Settings):
+    """How much is kept of what piles up; the oldest is deleted first, after each run."""
+
+    targets_bytes: int = Field(
+        2**30, ge=0, description="Style targets kept on disk, in bytes; others are computed anew."
+    )
+    checkpoint_days: float = Field(
+        7.0, ge=0, le=36_500,
+        description="How long work in the middle is kept whose job does not wait to go on, such "
+        "as one that was cancelled.",
+    )  # fmt: skip
+    manifests: int = Field(
+        1000, ge=1, description="Manifests kept in the outbox; a daemon makes one a burst of work."
     )
 
 
@@ -207,6 +235,7 @@ class Config(Settings):
     )
     output: OutputSettings = Field(default_factory=OutputSettings)
     limits: Limits = Field(default_factory=Limits)
+    keep: KeepSettings = Field(default_factory=KeepSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from nst_pipeline.engine.alpha import Seen, SeenWhole
 from nst_pipeline.engine.checkpoint import Checkpoint, CheckpointError
 from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
@@ -178,11 +179,11 @@ class Batch:
         trunk: the network.
         targets: prepares the styles.
         scenes: the content, coarse to fine.
-        masks: (1, 1, H, W) in [0, 1], by name.
+        masks: as `scene.masks_at` takes them.
         tiling: how large images are evaluated.
         styles: what to paint.
         indices: of the styles, among all of the content's.
-        init: a picture (1, 3, H, W) to start from; None: as the recipe says.
+        init: a picture to start from; None: as the recipe says.
         history_size: steps that L-BFGS remembers.
         bits: of the results.
     """
@@ -194,7 +195,7 @@ class Batch:
     tiling: Tiling
     styles: Sequence[StyleSet]
     indices: range
-    init: Tensor | None
+    init: Seen | SeenWhole | None
     history_size: int
     bits: Bits
 

@@ -1,6 +1,7 @@
 """The cache of style targets: computed once and reused by every content."""
 
 import contextlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,10 +65,13 @@ class TargetCache:
     def _load(self, key: str, device: torch.device, shapes: Shapes) -> Targets | None:
         if self._folder is None:
             return None
+        path = self._folder / f"{key}.safetensors"
         try:
-            found = load_file(self._folder / f"{key}.safetensors", device=str(device))
+            found = load_file(path, device=str(device))
         except (OSError, SafetensorError):
             return None  # not there, or damaged: computed anew and written over
+        with contextlib.suppress(OSError):
+            os.utime(path)  # so that it is known which were not used for long
         is_whole = {name: tuple(t.shape) for name, t in found.items()} == dict(shapes)
         return found if is_whole and _are_finite(found) else None
 

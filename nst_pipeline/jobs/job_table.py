@@ -95,6 +95,13 @@ class JobTable:
         )
         return [Path(os.fsdecode(source)) for (source,) in rows]
 
+    def keys(self, *states: JobState) -> set[str]:
+        """Return the keys of the jobs in some states."""
+        rows = self._database.execute(
+            f"SELECT key FROM jobs WHERE state IN ({_marks(states)})", states
+        )
+        return {key for (key,) in rows}
+
     def state(self, job: int) -> JobState:
         """Return a job's state alone: it is asked for at every step."""
         (state,) = self._database.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()

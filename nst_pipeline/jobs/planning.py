@@ -22,7 +22,7 @@ from nst_pipeline.errors import (
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
-from nst_pipeline.images.decoding import decode, identify
+from nst_pipeline.images.decoding import check_need, decode, identify
 from nst_pipeline.inbox.companions import by_kind
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
@@ -448,12 +448,16 @@ def _digest_of_plan(
 
 
 def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
+    def look(data: bytes, name: str, max_pixels: int) -> None:
+        check_need(data, name, max_pixels, config.limits.memory_bytes)
+        decode(data, name, max_pixels)
+
     styles, problems = [], []
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
         for path in settings.paths():
             try:
-                digests[path] = _digest(path, config, ledger, decode, terms)
+                digests[path] = _digest(path, config, ledger, look, terms)
             except ImageError as error:
                 problems.append(f"styles.{name}: {error}")
         if problems:

@@ -24,12 +24,13 @@ from nst_pipeline.errors import (
     UsageError,
 )
 from nst_pipeline.files import shown
-from nst_pipeline.images.decoding import Decoded, Pixels, decode, to_depth
+from nst_pipeline.images.decoding import Decoded, Pixels, check_need, decode, to_depth
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import (
     by_kind,
     engine_arguments,
     missing_companion,
+    used,
     visible,
 )
 from nst_pipeline.inbox.scanner import SourceFile
@@ -214,7 +215,11 @@ class Renderer:
         """Return a content, and what the engine takes of its companions."""
         companions = by_kind(found.path, found.companions)
         content = self._decode(found.path)
-        decoded = {kind: (one.path, self._decode(one.path)) for kind, one in companions.items()}
+        regions = [name for style in self._config.styles.values() for name in style.sources()]
+        decoded = (
+            (kind, companions[kind].path, self._decode(companions[kind].path))
+            for kind in used(companions, regions)
+        )
         return content, engine_arguments(found.path, content.pixels, decoded)
 
     def _read_style(
@@ -240,7 +245,9 @@ class Renderer:
 
     def _decode(self, path: Path) -> Decoded:
         limits = self._config.limits
-        picture = decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
+        data = reading.read(path, limits.max_bytes)
+        check_need(data, shown(path), limits.max_pixels, limits.memory_bytes)
+        picture = decode(data, shown(path), limits.max_pixels)
         if picture.note and picture.note not in self.notes:
             self.notes.append(picture.note)
         return picture

@@ -29,7 +29,7 @@ from nst_pipeline.jobs.planning import (
     make_plan,
     make_scanner,
 )
-from nst_pipeline.jobs.state import JobState
+from nst_pipeline.jobs.state import IN_QUEUE, JobState
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Ending, Recorder, rebuild
@@ -37,7 +37,7 @@ from nst_pipeline.runner import moves, publishing
 from nst_pipeline.runner.dispatcher import Dispatcher
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.observer import Observer
-from nst_pipeline.workers import checkpoints
+from nst_pipeline.runner.pruning import prune
 from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class Runner:
                 run.stop(error)
                 raise
             run.end("finished")
+            self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
 
     def machine(self) -> Machine | None:
         """Return what the executor told of what it runs on; None: there is none, or it did not."""
@@ -292,8 +293,6 @@ def recover(config: Config, ledger: Ledger) -> None:
     for folder in (config.state, config.outbox, config.processed, config.failed):
         if removed := remove_temporaries(folder):
             log.warning("%s: removed %d unfinished files", shown(folder), removed)
-    waiting = {entry.key for entry in ledger.jobs.in_state(JobState.QUEUED, JobState.RUNNING)}
-    checkpoints.forget_all_but(config.state, waiting)
     for path in rebuild(ledger.runs):
         log.warning("%s: completed from the ledger", shown(path))
     ledger.set_fact("clean", "yes")

@@ -1,5 +1,6 @@
 """Styles, their blends, and the targets that are remembered of them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_targets_are_computed_once_for_all_contents_and_come_back_from_disk(
     second = transfer(SMALL, targets=again).run(picture(seed=1), [style])[0]
     assert (again.hits, again.misses) == (1, 0)
     assert first.pastiche.tobytes() == second.pastiche.tobytes()
+
+
+def test_targets_that_are_used_are_known_by_their_time(tmp_path: Path) -> None:
+    transfer(SMALL, targets=TargetCache(tmp_path)).run(picture(seed=1), [picture(seed=2)])
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    transfer(SMALL, targets=TargetCache(tmp_path)).run(picture(seed=5), [picture(seed=2)])
+    assert path.stat().st_mtime > 0
 
 
 @pytest.mark.parametrize("statistic", ["gram", "gram+mean", "covariance"])
