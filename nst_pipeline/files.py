@@ -48,21 +48,23 @@ def changed_ns(file_signature: str) -> int:
     return int(file_signature.split()[2])
 
 
-def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
+def publish(path: Path, data: bytes | Iterable[bytes], durably: bool = True) -> None:
     """Make ``path`` hold ``data``: durably, and whole or not at all.
 
     Args:
         path: the file.
         data: its bytes, or parts of them one after the other; an error of theirs is handed on.
+        durably: whether it must outlive a loss of power.
 
     Raises:
         CannotCreateError: its folder is missing and cannot be made, or is not writable.
         OutputError: the write failed, such as on a full disk; nothing is left behind.
     """
-    temporary = write_temporary(path, data)
+    temporary = write_temporary(path, data, durably)
     try:
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durably:
+            sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -70,8 +72,13 @@ def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
             temporary.unlink()
 
 
-def write_temporary(path: Path, data: bytes | Iterable[bytes]) -> Path:
-    """Write ``data`` durably to a new hidden file beside ``path``, and return its path.
+def write_temporary(path: Path, data: bytes | Iterable[bytes], durably: bool = True) -> Path:
+    """Write ``data`` to a new hidden file beside ``path``, and return its path.
+
+    Args:
+        path: what it is to become.
+        data: as `publish` takes it.
+        durably: whether it must outlive a loss of power.
 
     Raises:
         CannotCreateError: the folder is missing and cannot be made, or is not writable.
@@ -87,7 +94,8 @@ def write_temporary(path: Path, data: bytes | Iterable[bytes]) -> Path:
             os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         return temporary
     except BaseException as error:
         if temporary is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS, clock_of
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.schema import transaction
+from nst_pipeline.jobs.schema import durably, transaction
 from nst_pipeline.jobs.state import (
     COLUMNS,
     FINISHED,
@@ -109,7 +109,10 @@ class JobTable:
 
     def queue_length(self) -> int:
         """Return the number of jobs that are still to be done."""
-        return sum(self.counts().get(state, 0) for state in IN_QUEUE)
+        (count,) = self._database.execute(
+            f"SELECT count(*) FROM jobs WHERE state IN ({_marks(IN_QUEUE)})", IN_QUEUE
+        ).fetchone()
+        return int(count)
 
     def counts(self) -> dict[JobState, int]:
         """Return the number of jobs in each state that there are any in."""
@@ -170,7 +173,8 @@ class JobTable:
             False: it is not queued any more, such as when somebody cancelled it.
         """
         change = "attempts = attempts + 1, started = ?"
-        return self._go([job], JobState.RUNNING, change, time.time())
+        with durably(self._database):
+            return self._go([job], JobState.RUNNING, change, time.time())
 
     def begin_commit(self, job: int, final: Path, temporary: Path, sha256: str) -> bool:
         """Record that a result of this digest is whole in ``temporary`` and goes to ``final``.
@@ -178,12 +182,13 @@ class JobTable:
         Returns:
             False: the job was cancelled meanwhile.
         """
-        return self._go(
-            [job], JobState.COMMITTING,
-            "final = ?, temporary = ?, sha256 = ?, "
-            "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
-            os.fsencode(final), os.fsencode(temporary), sha256,
-        )  # fmt: skip
+        with durably(self._database):
+            return self._go(
+                [job], JobState.COMMITTING,
+                "final = ?, temporary = ?, sha256 = ?, "
+                "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
+                os.fsencode(final), os.fsencode(temporary), sha256,
+            )  # fmt: skip
 
     def finish(self, job: int) -> None:
         """Record that a job's result stands where `begin_commit` said it goes."""

@@ -31,8 +31,13 @@ class Ledger:
         runs: the last runs' records.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, is_relaxed: bool = False) -> None:
         """Open the ledger at ``path``, making it and its folder when missing; None: in memory.
+
+        Args:
+            path: the file.
+            is_relaxed: a loss of power may take what was noted last, as if it had come a moment
+                before; but never what anything outside of the ledger is done upon.
 
         Raises:
             CannotCreateError: it cannot be opened, or a program of another version wrote it.
@@ -43,7 +48,7 @@ class Ledger:
                 make_folder(path.parent)
             database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute(f"PRAGMA synchronous = {'NORMAL' if is_relaxed else 'FULL'}")
             version = schema.create(database)
             if version == schema.VERSION:
                 set_clock(database)
@@ -117,7 +122,8 @@ class Ledger:
     def set_fact(self, name: Fact, value: str) -> None:
         """Remember a fact."""
         if self.fact(name) != value:
-            self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+            with schema.durably(self._database):
+                self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
 def ledger_path(state: Path) -> Path:

@@ -120,7 +120,7 @@ class Runner:
     @contextlib.contextmanager
     def _begun(self, scanner: Scanner, policy: Policy) -> Iterator["_Run"]:
         """Put in order what a killed process left; leave nothing in flight, whatever happens."""
-        with Ledger(ledger_path(self._config.state)) as ledger:
+        with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
             recover(self._config, ledger)
             run = _Run(self, ledger, self._config, self._observer, scanner, policy)
             try:
