@@ -74,7 +74,11 @@ def identity(status: os.stat_result) -> str:
 
 
 def publish(
-    path: Path, data: bytes | Iterable[bytes], folders: Folders = PRIVATE, mode: int = 0o666
+    path: Path,
+    data: bytes | Iterable[bytes],
+    folders: Folders = PRIVATE,
+    mode: int = 0o666,
+    durably: bool = True,
 ) -> None:
     """Make ``path`` hold ``data``: durably, and whole or not at all.
 
@@ -83,14 +87,15 @@ def publish(
         data: its bytes, or parts of them one after the other; an error of theirs is handed on.
         folders: to reach it in.
         mode: its permissions, of which the umask is taken off.
+        durably: whether it must outlive a loss of power.
 
     Raises:
         CannotCreateError: its folder is missing and cannot be made, or is not writable.
         OutputError: the write failed, such as on a full disk; nothing is left behind.
     """
-    temporary = write_temporary(path, data, folders, mode)
+    temporary = write_temporary(path, data, folders, mode, durably)
     try:
-        folders.replace(temporary, path)
+        folders.replace(temporary, path, durably)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -99,9 +104,15 @@ def publish(
 
 
 def write_temporary(
-    path: Path, data: bytes | Iterable[bytes], folders: Folders = PRIVATE, mode: int = 0o666
+    path: Path,
+    data: bytes | Iterable[bytes],
+    folders: Folders = PRIVATE,
+    mode: int = 0o666,
+    durably: bool = True,
 ) -> Path:
-    """Write ``data`` durably to a new hidden file beside ``path``, and return its path.
+    """Write ``data`` to a new hidden file beside ``path``, and return its path.
+
+    All arguments are as `publish` takes them.
 
     Raises:
         CannotCreateError: the folder is missing and cannot be made, or is not writable.
@@ -112,7 +123,8 @@ def write_temporary(
         with folders.create(temporary, mode) as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
     except BaseException as error:
         with contextlib.suppress(OSError):
             folders.unlink(temporary)

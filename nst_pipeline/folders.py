@@ -147,11 +147,12 @@ class Folders:
         with self.opened(source.parent) as old, self.opened(target.parent, make=True) as new:
             os.link(source.name, target.name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
-    def replace(self, source: Path, target: Path) -> None:
+    def replace(self, source: Path, target: Path, durably: bool = True) -> None:
         """Rename a file, in place of another if there is one, and make that durable."""
         with self.opened(source.parent) as old, self.opened(target.parent) as new:
             os.replace(source.name, target.name, src_dir_fd=old, dst_dir_fd=new)
-            _sync(new)
+            if durably:
+                _sync(new)
 
     def rename_new(self, source: Path, target: Path) -> None:
         """Rename a file without ever replacing another, and make that durable.
@@ -239,11 +240,13 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: that is impossible.
     """
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    PRIVATE.sync(folder.parent)
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        PRIVATE.sync(one.parent)
 
 
 def _enter(folder: int, name: str, make: bool) -> int:

@@ -223,6 +223,14 @@ def draw(path: Path | bytes, seed: int = 0) -> None:
         file.write(buffer.getvalue())
 
 
+def nest(folder: Path, name: str = "d") -> Path:
+    """Make folders below one, nested deeper than Python nests calls; return the last."""
+    for _ in range(sys.getrecursionlimit() + 100):
+        folder /= name
+        folder.mkdir()
+    return folder
+
+
 def settings_text(**changes: Any) -> str:
     """Return a pipeline.yaml that waits for nothing long."""
     settings: dict[str, Any] = {

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from nst_pipeline.files import (
     shown,
     signature,
 )
+from nst_pipeline.folders import PRIVATE, make_folder
 
 LONG = "p" * 251
 """With ``.png``, the longest name that a file can have."""
@@ -130,6 +132,15 @@ def test_a_place_of_another_user_is_told_to_be_so(anybodys_folder: Path) -> None
     (own := anybodys_folder / "own").mkdir(0o500)
     os.chown(own, NOBODY, NOBODY)
     assert f"{own} belongs to nobody (mode 0500);" in as_nobody(lambda: ensure_folder(own))
+
+
+def test_folders_are_made_and_cleared_however_deep_they_are_nested(deep_tmp_path: Path) -> None:
+    deepest = deep_tmp_path.joinpath(*"d" * (sys.getrecursionlimit() + 100))
+    make_folder(deepest)
+    (deepest / ".nst-unfinished").touch()
+    (deepest / "whole.png").touch()
+    assert PRIVATE.remove_temporaries(deep_tmp_path) == 1
+    assert [path.name for path in deepest.iterdir()] == ["whole.png"]
 
 
 def test_any_path_can_be_shown() -> None:

@@ -27,8 +27,9 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.inbox.file_watcher import FileWatcher
 from nst_pipeline.inbox.mounts import mount_point
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import Lock
-from nst_pipeline.jobs.planning import Plan, make_scanner
+from nst_pipeline.jobs.planning import Plan, find_styles, make_scanner
 from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.protocol import MakeExecutor
 
@@ -328,6 +329,8 @@ class _Daemon:
             config = self._load()
             if config.state != self._config.state or config.metrics != self._config.metrics:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
+            with Ledger(ledger_path(config.state)) as ledger:
+                find_styles(config, ledger)
         except PipelineError as error:
             self._observer.error(f"the settings stay as they were: {error}")
         else:

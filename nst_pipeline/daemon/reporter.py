@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nst_pipeline.config.pipeline import Config
@@ -15,6 +16,7 @@ from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer, failure
+from nst_pipeline.runner.pruning import Kept
 
 if TYPE_CHECKING:
     from nst_pipeline.daemon.metrics import Metrics
@@ -126,6 +128,11 @@ class Reporter(Observer):
         )
         if self._metrics:
             self._metrics.machine(machine)
+
+    def kept(self, kinds: Mapping[str, Kept]) -> None:
+        """Report how much is kept of what piles up."""
+        if self._metrics:
+            self._metrics.kept(kinds)
 
     def timed(self, stage: str, seconds: float) -> None:
         """Report how long a stage took."""

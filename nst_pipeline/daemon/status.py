@@ -16,6 +16,7 @@ from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
+from nst_pipeline.runner.pruning import kept
 
 HOUR_SECONDS = 3600
 
@@ -78,6 +79,7 @@ class Status:
     device: str | None = None
     memory_bytes: int | None = None
     cache: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, dict[str, int]] = field(default_factory=dict)
     free_bytes: int = 0
     min_free_bytes: int = 0
 
@@ -138,7 +140,7 @@ def read_status(config: Config) -> Status:
     """
     who = holder(config.state)
     live = _read_file(config.state) if who and who.command == "watch" else {}
-    known = _from_ledger(config)
+    known, piled_up = _from_ledger(config), kept(config)
     last = known["failures"][-1] if known["failures"] else None
     return Status(
         alive=who is not None,
@@ -156,7 +158,8 @@ def read_status(config: Config) -> Status:
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
         memory_bytes=live.get("memory_bytes"),
-        cache=live.get("cache", {}) | {"disk_bytes": _size(config.state / "targets")},
+        cache=live.get("cache", {}) | {"disk_bytes": piled_up["targets"].bytes},
+        kept={kind: asdict(one) for kind, one in piled_up.items()},
         free_bytes=free_bytes(config.outbox),
         min_free_bytes=config.limits.min_free_bytes,
         **known,
@@ -242,6 +245,10 @@ def lines(status: Status) -> Iterator[str]:
         f"cache      {cache.get('hits', 0)} hits, {cache.get('misses', 0)} misses, "
         f"{_megabytes(cache.get('bytes', 0))} in memory, {_megabytes(cache['disk_bytes'])} on disk"
     )
+    piled_up = (
+        f"{one['files']} {kind} ({_megabytes(one['bytes'])})" for kind, one in status.kept.items()
+    )
+    yield f"kept       {', '.join(piled_up)}"
     yield (
         f"disk       {_megabytes(status.free_bytes)} free, "
         f"{_megabytes(status.min_free_bytes)} must be"
@@ -250,10 +257,3 @@ def lines(status: Status) -> Iterator[str]:
 
 def _megabytes(number: int | None) -> str:
     return f"{(number or 0) / 1e6:,.0f} MB"
-
-
-def _size(folder: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in folder.iterdir())
-    except OSError:
-        return 0

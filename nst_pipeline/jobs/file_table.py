@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from nst_pipeline.errors import ImageError, NotReadyError
 from nst_pipeline.files import changed_ns, signature
-from nst_pipeline.jobs.schema import transaction
+from nst_pipeline.jobs.schema import durably, transaction
 
 RACY_NS = 2_000_000_000
 """Within the clock's resolution a file can change again without its signature changing."""
@@ -180,7 +180,7 @@ class FileTable:
 
     def intend(self, moves: Iterable[Move]) -> None:
         """Note moves before they are begun, all or none."""
-        with transaction(self._database):
+        with durably(self._database), transaction(self._database):
             self._database.executemany(
                 "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
                 ((os.fsencode(m.source), os.fsencode(m.target), m.identity, m.kind, m.report)

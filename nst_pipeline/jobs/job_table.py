@@ -6,8 +6,9 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS, clock_of
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.schema import transaction
+from nst_pipeline.jobs.schema import durably, transaction
 from nst_pipeline.jobs.state import (
     AT_WORK,
     COLUMNS,
@@ -25,11 +26,16 @@ Key = tuple[str, str]
 
 
 class JobTable:
-    """Every job that was ever planned."""
+    """Every job that was ever planned.
+
+    Attributes:
+        now: gives the time that `next_try` is meant by, in seconds since the epoch.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         """Work with the tables of ``database``."""
         self._database = database
+        self.now = clock_of(database)
 
     # What there is
 
@@ -90,6 +96,13 @@ class JobTable:
         )
         return [Path(os.fsdecode(source)) for (source,) in rows]
 
+    def keys(self, *states: JobState) -> set[str]:
+        """Return the keys of the jobs in some states."""
+        rows = self._database.execute(
+            f"SELECT key FROM jobs WHERE state IN ({_marks(states)})", states
+        )
+        return {key for (key,) in rows}
+
     def state(self, job: int) -> JobState:
         """Return a job's state alone: it is asked for at every step."""
         (state,) = self._database.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
@@ -97,7 +110,10 @@ class JobTable:
 
     def queue_length(self) -> int:
         """Return the number of jobs that are still to be done."""
-        return sum(self.counts().get(state, 0) for state in IN_QUEUE)
+        (count,) = self._database.execute(
+            f"SELECT count(*) FROM jobs WHERE state IN ({_marks(IN_QUEUE)})", IN_QUEUE
+        ).fetchone()
+        return int(count)
 
     def counts(self) -> dict[JobState, int]:
         """Return the number of jobs in each state that there are any in."""
@@ -113,11 +129,11 @@ class JobTable:
 
     def waiting(self) -> list[Entry]:
         """Return the jobs that wait for another attempt, the first to be due first."""
-        found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", time.time())
+        found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", self.now())
         return sorted(found, key=lambda one: one.next_try)
 
     def next_try(self) -> float | None:
-        """Return when the next job that waits for another attempt is due, or None."""
+        """Return when, by `now`, the next job that waits for another attempt is due, or None."""
         (when,) = self._database.execute(
             "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > 0", (JobState.QUEUED,)
         ).fetchone()
@@ -163,7 +179,8 @@ class JobTable:
             False: it is not queued any more, such as when somebody cancelled it.
         """
         change = "attempts = attempts + 1, started = ?"
-        return self._go([job], JobState.RUNNING, change, time.time())
+        with durably(self._database):
+            return self._go([job], JobState.RUNNING, change, time.time())
 
     def begin_commit(self, job: int, final: Path, temporary: Path, sha256: str) -> bool:
         """Record that a result of this digest is whole in ``temporary`` and goes to ``final``.
@@ -171,12 +188,13 @@ class JobTable:
         Returns:
             False: the job was cancelled meanwhile.
         """
-        return self._go(
-            [job], JobState.COMMITTING,
-            "final = ?, temporary = ?, sha256 = ?, "
-            "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
-            os.fsencode(final), os.fsencode(temporary), sha256,
-        )  # fmt: skip
+        with durably(self._database):
+            return self._go(
+                [job], JobState.COMMITTING,
+                "final = ?, temporary = ?, sha256 = ?, "
+                "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
+                os.fsencode(final), os.fsencode(temporary), sha256,
+            )  # fmt: skip
 
     def finish(self, job: int) -> None:
         """Record that a job's result stands where `begin_commit` said it goes."""
@@ -220,15 +238,18 @@ class JobTable:
             [job], JobState.QUEUED,
             "temporary = NULL, next_try = ?, reason = ?, trace = ?, "
             "attempts = max(0, attempts - ?)",
-            time.time() + wait_seconds, reason, trace, 0 if is_attempt else 1, only=AT_WORK,
+            self._after(wait_seconds), reason, trace, 0 if is_attempt else 1, only=AT_WORK,
         )  # fmt: skip
 
     def postpone(self, job: int, reason: str, wait_seconds: float) -> None:
         """Have a queued job wait; that is no attempt."""
         self._database.execute(
             "UPDATE jobs SET next_try = ?, reason = ? WHERE id = ? AND state = 'queued'",
-            (time.time() + wait_seconds, reason, job),
+            (self._after(wait_seconds), reason, job),
         )
+
+    def _after(self, seconds: float) -> float:
+        return self.now() + min(seconds, LONGEST_WAIT_SECONDS)
 
     def fail(self, job: int, reason: str, trace: str = "", poison: bool = False) -> bool:
         """Give a job up; ``poison``: it ended the process.

@@ -10,7 +10,9 @@ from typing import Literal, Self
 
 from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
 from nst_pipeline.files import cause, shown
+from nst_pipeline.folders import make_folder
 from nst_pipeline.jobs import schema
+from nst_pipeline.jobs.clock import set_clock
 from nst_pipeline.jobs.file_table import FileTable
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.run_table import RunTable
@@ -34,8 +36,13 @@ class Ledger:
         runs: the last runs' records.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, is_relaxed: bool = False) -> None:
         """Open the ledger at ``path``, making it and its folder when missing; None: in memory.
+
+        Args:
+            path: the file.
+            is_relaxed: a loss of power may take what was noted last, as if it had come a moment
+                before; but never what anything outside of the ledger is done upon.
 
         Raises:
             CannotCreateError: it cannot be opened, or a program of another version wrote it.
@@ -43,11 +50,13 @@ class Ledger:
         """
         try:
             if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute(f"PRAGMA synchronous = {'NORMAL' if is_relaxed else 'FULL'}")
             version = schema.create(database)
+            if version == schema.VERSION:
+                set_clock(database)
         except (sqlite3.Error, OSError) as error:
             if "full" in str(error):
                 raise DiskFullError(f"{shown(path)}: {error}") from error
@@ -128,7 +137,8 @@ class Ledger:
     def set_fact(self, name: Fact, value: str) -> None:
         """Remember a fact."""
         if self.fact(name) != value:
-            self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+            with schema.durably(self._database):
+                self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
 def _barrier(path: Path, wanted: int = os.W_OK) -> str:

@@ -11,6 +11,7 @@ from typing import Self
 
 from nst_pipeline.errors import CannotCreateError, LockedError, StateGoneError
 from nst_pipeline.files import cause, shown
+from nst_pipeline.folders import make_folder
 
 LOCK_NAME = "lock"
 LOOKERS = 10
@@ -95,7 +96,7 @@ class Lock:
 
     def _open_and_take(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise CannotCreateError(

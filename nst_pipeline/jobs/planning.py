@@ -23,7 +23,7 @@ from nst_pipeline.errors import (
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
-from nst_pipeline.images.decoding import decode, identify
+from nst_pipeline.images.decoding import check_need, decode, identify
 from nst_pipeline.inbox.companions import Companion, by_kind
 from nst_pipeline.inbox.patience import Patience, judge
 from nst_pipeline.inbox.reading import read
@@ -238,9 +238,7 @@ def make_plan(
         UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
-    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
-    terms = _terms(config.limits)
-    styles = _styles(config, ledger, network, terms)
+    network, terms, styles = find_styles(config, ledger)
     plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
@@ -270,6 +268,18 @@ def make_plan(
         if content.path not in wanted:
             plan.read_ahead.take(content.path)
     return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
+
+
+def find_styles(config: Config, ledger: Ledger) -> tuple[Weights, str, list[PlannedStyle]]:
+    """Return the weights, the terms and the styles of settings: all of a plan but the contents.
+
+    Raises:
+        ConfigError: a style that is no image.
+        UnavailableError: no weights as asked.
+    """
+    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
+    terms = _terms(config.limits)
+    return network, terms, _styles(config, ledger, network, terms)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
@@ -402,13 +412,14 @@ def _sort(
     force: bool,
 ) -> None:
     """Sort a content's jobs into those to do, those done, and those to leave."""
+    now = ledger.jobs.now()
     for item in candidates:
         style = item.template.style
         entry = known.pop((style.name, item.key), None)
         is_finished = entry is not None and entry.state in FINISHED
         if entry and not force and is_finished and _is_done(entry, item, outbox, policy):
             plan.done.append(Done(item.content, style, entry.id))
-        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy))):
+        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy, now))):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
@@ -444,11 +455,11 @@ def _is_there(entry: Entry | EntrySummary) -> bool:
     return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
 
 
-def _is_held(entry: EntrySummary, policy: Policy) -> bool:
+def _is_held(entry: EntrySummary, policy: Policy, now: float) -> bool:
     if entry.state == JobState.FAILED:
         return policy.retries or bool(entry.poison)
     if entry.state == JobState.QUEUED:
-        return policy.retries and entry.next_try > time.time()
+        return policy.retries and entry.next_try > now
     return entry.state == JobState.CANCELLED
 
 
@@ -517,8 +528,12 @@ Look = Callable[[bytes, str, int], object]
 def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str | None) -> str:
     """Return a style image's SHA-256, looked at the first time."""
 
+    def look(data: bytes, name: str, max_pixels: int) -> None:
+        check_need(data, name, max_pixels, config.limits.memory_bytes)
+        decode(data, name, max_pixels)
+
     def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, decode))
+        return bytes_digest(_look(path, config, look))
 
     return ledger.files.digest(path, compute, terms=terms)
 

@@ -137,6 +137,17 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def durably(database: sqlite3.Connection) -> Iterator[None]:
+    """Have what the block commits, and all that was committed before, outlive a loss of power."""
+    (before,) = database.execute("PRAGMA synchronous").fetchone()
+    database.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        database.execute(f"PRAGMA synchronous = {before}")
+
+
 def _statements(script: str) -> list[str]:
     """Return the statements of a script (executescript would end the transaction)."""
     found, rest = [], ""

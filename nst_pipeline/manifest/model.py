@@ -2,7 +2,9 @@
 
 import json
 import platform
+import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
@@ -208,9 +210,23 @@ def totals(
     )
 
 
-def to_json(manifest: Manifest) -> str:
-    """Return a manifest as indented JSON."""
-    return json.dumps(manifest.model_dump(mode="json"), indent=2)
+def to_json(manifest: Manifest, jobs: Iterable[str] = ()) -> str:
+    """Return a manifest as indented JSON.
+
+    Args:
+        manifest: the record.
+        jobs: of one without any, its jobs as `job_json` gives them: so that none need be written
+            out again when one is added.
+    """
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2)
+    if not (listed := ",\n".join(jobs)):
+        return text
+    return text.replace('\n  "jobs": [],\n', f'\n  "jobs": [\n{listed}\n  ],\n', 1)
+
+
+def job_json(record: JobRecord) -> str:
+    """Return a job as it stands in the JSON of its manifest."""
+    return textwrap.indent(json.dumps(record.model_dump(mode="json"), indent=2), "    ")
 
 
 def schema() -> dict[str, Any]:

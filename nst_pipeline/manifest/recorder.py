@@ -22,6 +22,7 @@ from nst_pipeline.manifest.model import (
     RunRecord,
     TotalsRecord,
     WeightsRecord,
+    job_json,
     program,
     to_json,
     totals,
@@ -71,6 +72,7 @@ class Recorder:
             id=weights.id, path=as_text(weights.path), sha256=weights.sha256, note=weights.note
         )
         self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
+        self._texts: dict[tuple[str, str], str] = {}
         self._runs, self._folders = runs, folders
         self._saved, self._save_seconds = 0.0, 0.0
         self._skipped = 0
@@ -94,7 +96,8 @@ class Recorder:
 
     def add(self, record: JobRecord) -> None:
         """Add what became of a job, in place of what was said of it before."""
-        self._jobs[record.content.place, record.style.name] = record
+        key = record.content.place, record.style.name
+        self._jobs[key], self._texts[key] = record, job_json(record)
 
     def begin(self) -> None:
         """Write the manifest for the first time.
@@ -104,7 +107,7 @@ class Recorder:
         """
         if not self.is_open:
             self._runs.begin(self._run.id, self.path, self._head())
-            self._save()
+            self._save(durably=True)
             self.is_open = True
 
     def finish(self, record: JobRecord) -> None:
@@ -137,7 +140,7 @@ class Recorder:
         """
         self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
         if self.is_open:
-            self._save()
+            self._save(durably=True)
             self._runs.end(self._run.id, self._head())
             self.is_open = False
 
@@ -171,11 +174,16 @@ class Recorder:
             max(0, now.cache_misses - before.cache_misses),
         )
 
-    def _save(self) -> None:
-        publish(self.path, to_json(self.manifest()).encode(), self._folders)
+    def _save(self, durably: bool = False) -> None:
+        # Between its begin and its end a loss of power costs nothing: the ledger has the records.
+        text = to_json(self._without_jobs(), self._texts.values())
+        publish(self.path, text.encode(), self._folders, durably=durably)
 
     def _head(self) -> str:
-        return self.manifest().model_copy(update={"jobs": []}).model_dump_json()
+        return self._without_jobs().model_dump_json()
+
+    def _without_jobs(self) -> Manifest:
+        return self.manifest().model_copy(update={"jobs": []})
 
 
 def rebuild(runs: RunTable, folders: Folders) -> list[Path]:

@@ -5,7 +5,6 @@ import logging
 import os
 import shlex
 import stat
-import time
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
@@ -139,7 +138,7 @@ class Disposal:
         if os.path.isdir(self._config.inbox):  # noqa: PTH112
             self._drop_vanished()
         if (due := self._ledger.jobs.next_try()) is not None:
-            waits.append(due - time.time())
+            waits.append(due - self._ledger.jobs.now())
         return max(0.01, min(waits)) if waits else None
 
     def _drop_vanished(self) -> None:

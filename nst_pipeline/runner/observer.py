@@ -1,6 +1,7 @@
 """How the caller of a run follows it, and takes part in it."""
 
 import time
+from collections.abc import Mapping
 
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.patience import Waiting
@@ -8,6 +9,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner.pruning import Kept
 
 
 class Observer:
@@ -38,6 +40,9 @@ class Observer:
 
     def noted(self, machine: Machine) -> None:
         """A worker told what it runs on."""
+
+    def kept(self, kinds: Mapping[str, Kept]) -> None:
+        """What piled up was pruned; so much is kept of each kind."""
 
     def due(self, seconds: float) -> None:
         """Something that waits now is to be looked at in so many seconds."""

@@ -31,7 +31,7 @@ from nst_pipeline.jobs.planning import (
     make_plan,
     make_scanner,
 )
-from nst_pipeline.jobs.state import JobState
+from nst_pipeline.jobs.state import IN_QUEUE, JobState
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Ending, Recorder, rebuild
@@ -39,7 +39,7 @@ from nst_pipeline.runner import moves, publishing
 from nst_pipeline.runner.dispatcher import Dispatcher
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.observer import Observer
-from nst_pipeline.workers import checkpoints
+from nst_pipeline.runner.pruning import prune
 from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Runner:
     @contextlib.contextmanager
     def _begun(self, scanner: Scanner, policy: Policy) -> Iterator["_Run"]:
         """Put in order what a killed process left; leave nothing in flight, whatever happens."""
-        with Ledger(ledger_path(self._config.state)) as ledger:
+        with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
             recover(self._config, ledger)
             run = _Run(self, ledger, self._config, self._observer, scanner, policy, self._patience)
             try:
@@ -135,6 +135,7 @@ class Runner:
                 run.stop(error)
                 raise
             run.end("finished")
+            self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
 
     def machine(self) -> Machine | None:
         """Return what the executor told of what it runs on; None: there is none, or it did not."""
@@ -319,8 +320,6 @@ def recover(config: Config, ledger: Ledger) -> None:
     for own, folder in ((private, config.state), *shared):
         if removed := own.remove_temporaries(folder):
             log.warning("%s: removed %d unfinished files", shown(folder), removed)
-    waiting = {entry.key for entry in ledger.jobs.in_state(JobState.QUEUED, JobState.RUNNING)}
-    checkpoints.forget_all_but(config.state, waiting)
     for path in rebuild(ledger.runs, folders):
         log.warning("%s: completed from the ledger", shown(path))
     ledger.set_fact("clean", "yes")

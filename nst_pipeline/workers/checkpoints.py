@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nst_pipeline.digests import digest
 from nst_pipeline.errors import PipelineError
-from nst_pipeline.files import publish, shown
+from nst_pipeline.files import publish
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,5 @@ def find(state: Path, keys: Sequence[str]) -> bytes | None:
 def forget(state: Path, key: str) -> None:
     """Delete the checkpoints of a job."""
     for path in (state / "checkpoints").glob(f"{key}-*"):
-        with contextlib.suppress(OSError):  # of no use to anybody, and removed at the next start
+        with contextlib.suppress(OSError):  # of no use to anybody, and removed in time
             path.unlink()
-
-
-def forget_all_but(state: Path, keys: set[str]) -> None:
-    """Delete the checkpoints of all jobs but those with these keys."""
-    for path in (state / "checkpoints").glob("*-*"):
-        if path.name.partition("-")[0] not in keys:
-            path.unlink(missing_ok=True)
-            log.info("%s: removed, its job is not waiting any more", shown(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     EngineStyle = engine.Style | dict[str, engine.Style]
 
-STYLE_IMAGES_KEPT = 8
-"""Style images that stay decoded."""
+STYLE_BYTES_KEPT = 256 * 2**20
+"""Of style images that stay decoded, besides the last one."""
 STYLES_KEPT = 1024
 """Styles that the engine knows again."""
 
@@ -50,7 +51,7 @@ class EngineThread:
     def __init__(self, config: Config, weights: Weights) -> None:
         """Begin nothing yet."""
         self._config, self._weights = config, weights
-        self._style_image = functools.lru_cache(maxsize=STYLE_IMAGES_KEPT)(self._read_style_image)
+        self._style_images: OrderedDict[tuple[Path, str], Decoded] = OrderedDict()
         # The engine prepares a style once, and knows it again as the same object.
         self._style = functools.lru_cache(maxsize=STYLES_KEPT)(self._make_style)
         self._notes: dict[Path, str] = {}
@@ -171,6 +172,16 @@ class EngineThread:
         path, sha256, _ = image
         return functools.partial(self._style_image, path, sha256)
 
+    def _style_image(self, path: Path, sha256: str) -> Decoded:
+        """Return a style's image, which stays decoded while there is room."""
+        images = self._style_images
+        if (path, sha256) not in images:
+            images[path, sha256] = self._read_style_image(path, sha256)
+        images.move_to_end((path, sha256))
+        while len(images) > 1 and sum(map(_bytes, images.values())) > STYLE_BYTES_KEPT:
+            images.popitem(last=False)
+        return images[path, sha256]
+
     def _read_style_image(self, path: Path, sha256: str) -> Decoded:
         picture = visible(path, read_planned(path, sha256, self._config.limits))
         self._notes[path] = picture.note
@@ -210,6 +221,11 @@ def read_planned(path: Path, sha256: str, limits: Limits, root: Path | None = No
     if bytes_digest(data) != sha256:
         raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     return decode(data, shown(path), limits.max_pixels)
+
+
+def _bytes(picture: Decoded) -> int:
+    alpha = 0 if picture.alpha is None else picture.alpha.nbytes
+    return int(picture.pixels.nbytes) + alpha
 
 
 def _machine(transfer: StyleTransfer) -> Machine:

@@ -20,6 +20,7 @@ from support import (
     draw,
     make_home,
     manifests,
+    nest,
     outputs,
     painted,
     program,
@@ -278,6 +279,22 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
     wrong, place = bad
     assert " ERROR " in wrong and wrong.count("bad.jpg") == 1 and "known format" in wrong
     assert f"INFO    moved {home}/inbox/sub/bad.jpg to {home}/failed/sub/bad.jpg (see" in place
+
+
+def test_pictures_in_folders_nested_deeper_than_calls_are_painted_and_moved(
+    deep_tmp_path: Path,
+) -> None:
+    home = make_home(deep_tmp_path / "home", on_success="move")
+    folder = nest(home / "inbox").relative_to(home / "inbox")
+    draw(home / "inbox" / folder / "deepest.png", 1)
+    draw(home / "inbox/a.png", 2)
+    for _ in range(2):  # also where there are results and folders already
+        with Watch(home) as watch:
+            wait_until(lambda: set(states(home).values()) == {"disposed"})
+            watch.until_idle()
+            assert watch.stop() == 0
+        assert (home / "processed" / folder / "deepest.png").exists()
+        assert (home / "outbox" / folder / "deepest-s.png").exists()
 
 
 def test_what_may_pass_is_tried_again_and_given_up_after_max_attempts(home: Path) -> None:
@@ -554,6 +571,45 @@ def test_new_settings_are_taken_up_and_wrong_ones_are_not(home: Path) -> None:
         configure(home, styles={"s": "style.png", "t": "style2.png"})
         watch.send(signal.SIGHUP)
         watch.until_outputs("a-s.png", "a-t.png", "b-s.png", "b-t.png")
+
+
+def test_whatever_stands_where_settings_should_the_old_ones_stay_and_one_message_says_why(
+    home: Path,
+) -> None:
+    path, good = home / "pipeline.yaml", (home / "pipeline.yaml").read_text()
+    (home / "junk.png").write_bytes(b"junk")
+    style = "styles: {s: style.png}\n"
+    aliases = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    files = {
+        "": "pipeline.yaml:1: holds no settings",
+        "[" * 5000: "pipeline.yaml:1: not YAML: nested deeper",
+        f"- &a0 x\n{aliases}": "pipeline.yaml:6: not YAML: more than",
+        f"{style}outbox: &a {{b: *a}}": "pipeline.yaml:2: not YAML: an alias within",
+        f"{style}inbox: 2024-01-01": "pipeline.yaml:2: inbox: is datetime.date",
+        f"{style}outbox: {'x' * 300}": "pipeline.yaml:2: outbox: ",
+        f"{style}outbox: ~nosuch": "pipeline.yaml:2: outbox: ~nosuch",
+        f"{style}output: {{name: '{{content:>9999999999}}'}}": "pipeline.yaml:2: output.name: ",
+        "styles: {s: junk.png}": "styles.s: ",
+        f"{style}weights: gone.pth": "weights: ",
+    }
+    with Watch(home) as watch:
+        watch.until_idle()
+        for text, message in files.items():
+            before = len(watch.log.read_text().splitlines())
+            path.write_text(text)
+            watch.send(signal.SIGHUP)
+            wait_until(lambda n=before: len(watch.log.read_text().splitlines()) > n)  # type: ignore[misc]
+            (line,) = watch.log.read_text().splitlines()[before:]
+            assert "the settings stay as they were: " in line and message in line
+        path.unlink()
+        os.mkfifo(path)
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: "not a regular file" in watch.log.read_text())
+        path.unlink()
+        path.write_text(good)
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
+        assert "Traceback" not in watch.log.read_text()
 
 
 def test_urgent_comes_first_then_the_oldest(home: Path) -> None:

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
-from support import draw, wait_until
+from support import draw, nest, wait_until
 
 from nst_pipeline.errors import InboxGoneError, UsageError
 from nst_pipeline.files import signature
@@ -54,6 +55,27 @@ def test_folders_are_searched_in_order_with_their_subfolders(tmp_path: Path) -> 
     found = find([tmp_path], ("*.part", "*.txt", "Thumbs.db"))
     assert names(found) == ["B.png", "a.jpg", "b.png", "c.png", "sub/c.png", "sub/deep/d.png"]
     assert found[-1].folder == PurePath("sub/deep") and found[-1].root == tmp_path
+
+
+def test_folders_nested_deeper_than_calls_are_searched(deep_tmp_path: Path) -> None:
+    touch(deep_tmp_path, "a.png", "e.png")
+    touch(nest(deep_tmp_path), "deepest.png")
+    found = find([deep_tmp_path])
+    assert [item.path.name for item in found] == ["a.png", "deepest.png", "e.png"]
+    assert len(found[1].folder.parts) > sys.getrecursionlimit()
+
+
+def test_folders_nested_deeper_than_a_path_is_long_are_told_and_hide_no_other_file(
+    deep_tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(deep_tmp_path, "a.png")
+    monkeypatch.chdir(deep_tmp_path)
+    for _ in range(20):
+        Path("d" * 250).mkdir()
+        os.chdir("d" * 250)
+    Path("deepest.png").touch()
+    assert [item.path.name for item in find([deep_tmp_path])] == ["a.png"]
+    assert "cannot be searched: File name too long" in caplog.text
 
 
 def test_paths_are_taken_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The ledger's jobs: what can become of one, and who sees it."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 from support import draw, make_home, plan_of
 
 from nst_pipeline.config.pipeline import Config, load
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs import clock
+from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.planning import WATCH
 from nst_pipeline.jobs.state import TRANSITIONS, JobState
 
 S = JobState
@@ -146,6 +150,62 @@ def test_jobs_are_in_the_queue_as_soon_as_they_are_planned(config: Config, ledge
     assert {path.name for path in ledger.jobs.sources(S.QUEUED)} == {
         "a.png", "0.png", "1.png", "2.png",
     }  # fmt: skip
+
+
+def waits(ledger: Ledger) -> float:
+    """Return in how many seconds the next attempt is due."""
+    due = ledger.jobs.next_try()
+    assert due is not None
+    return due - ledger.jobs.now()
+
+
+YEAR = 365 * 86_400.0
+
+
+@pytest.fixture
+def on_disk(config: Config) -> Iterator[Ledger]:
+    with Ledger(ledger_path(config.state)) as ledger:
+        yield ledger
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+def test_setting_the_clock_delays_no_attempt_and_brings_none_forward(
+    config: Config, on_disk: Ledger, monkeypatch: pytest.MonkeyPatch, years: int
+) -> None:
+    job = take_to(S.RUNNING, on_disk, config)
+    on_disk.jobs.requeue(job, "no luck", wait_seconds=600)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + years * YEAR)
+    assert waits(on_disk) == pytest.approx(600, abs=60)
+    with Ledger(ledger_path(config.state)) as other:  # another process of this boot
+        assert waits(other) == pytest.approx(600, abs=60)
+        assert plan_of(config, other, WATCH).held
+    reader = Ledger.to_read(ledger_path(config.state))
+    assert reader and waits(reader) == pytest.approx(600, abs=60)
+
+
+@pytest.mark.parametrize(("years", "seconds"), [(-10, LONGEST_WAIT_SECONDS), (0, 600), (1, None)])
+def test_after_another_boot_no_attempt_waits_longer_than_a_day(
+    config: Config, on_disk: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: int,
+    seconds: float | None,
+) -> None:  # fmt: skip
+    job = take_to(S.RUNNING, on_disk, config)
+    on_disk.jobs.requeue(job, "no luck", wait_seconds=600)
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr(clock, "BOOT_ID", tmp_path / "boot")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + years * YEAR)
+    with Ledger(ledger_path(config.state)) as other:
+        if seconds is None:
+            assert waits(other) < 0
+        else:
+            assert waits(other) == pytest.approx(seconds, abs=60)
+
+
+def test_no_attempt_waits_longer_than_a_day(config: Config, ledger: Ledger) -> None:
+    job = take_to(S.RUNNING, ledger, config)
+    ledger.jobs.requeue(job, "no luck", wait_seconds=1e9)
+    assert waits(ledger) == pytest.approx(LONGEST_WAIT_SECONDS, abs=60)
 
 
 def test_an_attempt_counts_unless_it_ended_for_no_reason_of_the_jobs(

@@ -1,8 +1,10 @@
 """The ledger's file."""
 
+import functools
 import os
 import resource
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,12 +12,15 @@ import pytest
 from support import (
     as_nobody,
     observed_run,
+    plan_of,
 )
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import CannotCreateError
 from nst_pipeline.jobs import schema
+from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.state import JobState
 
 
 def test_a_ledger_of_another_version_is_refused(config: Config, ledger: Ledger) -> None:
@@ -105,3 +110,49 @@ def test_a_name_is_not_taken_for_another_that_is_written_alike(ledger: Ledger) -
     assert not ledger.files.known([alike])
     ledger.files.finish([(raw, "1 1 1 1", "plan")])
     assert ledger.files.finished("plan") == {str(raw): "1 1 1 1"}
+
+
+def statements(ledger: Ledger, work: Callable[[], object]) -> list[str]:
+    """Return the first word of each statement that a call gives to the database, syncs told."""
+    found: list[str] = []
+    ledger._database.set_trace_callback(found.append)
+    work()
+    ledger._database.set_trace_callback(None)
+    words = ("BEGIN", "UPDATE", "INSERT", "COMMIT", "PRAGMA synchronous = ")
+    return [s.split("= ")[1] if s.startswith("PRAGMA") else s.split()[0]
+            for s in found if s.startswith(words)]  # fmt: skip
+
+
+def test_what_is_done_outside_is_noted_durably_before_and_all_else_in_passing(
+    config: Config,
+) -> None:
+    durable = ["FULL", "BEGIN", "UPDATE", "COMMIT", "1"]
+    with Ledger(ledger_path(config.state), is_relaxed=True) as ledger:
+        plan_of(config, ledger)
+        (entry,) = ledger.jobs.all()
+        move = Move(entry.source, entry.source.with_name("x"), "1 2 3 4", "move")
+        final = entry.output
+        assert statements(ledger, lambda: ledger.jobs.start(entry.id)) == durable
+        begin = functools.partial(ledger.jobs.begin_commit, entry.id, final, final, "0")
+        assert statements(ledger, begin) == durable
+        assert statements(ledger, lambda: ledger.files.intend([move])) == [
+            "FULL", "BEGIN", "INSERT", "COMMIT", "1",
+        ]  # fmt: skip
+        assert statements(ledger, lambda: ledger.set_fact("clean", "no"))[0] == "FULL"
+        assert "FULL" not in statements(ledger, lambda: ledger.jobs.finish(entry.id))
+
+
+def test_a_ledger_notes_all_durably_unless_somebody_says_otherwise(config: Config) -> None:
+    for is_relaxed, level in ((False, 2), (True, 1)):
+        with Ledger(ledger_path(config.state), is_relaxed) as ledger:
+            assert ledger._database.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_the_queue_is_as_long_as_there_are_jobs_to_do(config: Config, ledger: Ledger) -> None:
+    plan_of(config, ledger)
+    (entry,) = ledger.jobs.all()
+    assert ledger.jobs.queue_length() == 1 and ledger.jobs.keys(JobState.QUEUED) == {entry.key}
+    ledger.jobs.start(entry.id)
+    assert ledger.jobs.queue_length() == 1 and not ledger.jobs.keys(JobState.QUEUED)
+    ledger.jobs.fail(entry.id, "no luck")
+    assert ledger.jobs.queue_length() == 0

@@ -12,7 +12,7 @@ from support import Watch, configure, draw, make_home, manifests, program, wait_
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.manifest.model import Manifest
+from nst_pipeline.manifest.model import Manifest, job_json, to_json
 from nst_pipeline.manifest.recorder import rebuild
 
 
@@ -30,6 +30,15 @@ def home(tmp_path: Path) -> Path:
     assert program(home, "run").returncode == -signal.SIGKILL
     (home / "orders/d.png").unlink()
     return home
+
+
+def test_jobs_written_one_by_one_make_the_same_json_as_all_at_once(home: Path) -> None:
+    (path,) = (home / "outbox/manifests").iterdir()
+    manifest = Manifest.model_validate_json(path.read_bytes())
+    assert len(manifest.jobs) == 3
+    bare = manifest.model_copy(update={"jobs": []})
+    assert to_json(bare, map(job_json, manifest.jobs)) == to_json(manifest) == path.read_text()
+    assert to_json(bare, []) == to_json(bare)
 
 
 def rebuilt(home: Path) -> list[Path]:

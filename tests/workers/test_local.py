@@ -215,7 +215,7 @@ def test_a_style_is_read_and_prepared_for_the_first_content_alone(
 
     monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
     monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
-    monkeypatch.setattr("nst_pipeline.workers.engine_thread.STYLE_IMAGES_KEPT", 1)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.STYLE_BYTES_KEPT", 0)
     first, second = tasks(config)
     local = executor(config)
     local.submit(first)
@@ -278,6 +278,20 @@ def test_what_goes_wrong_fails_what_is_painted_together_alone(
     wrong = {n for n, one in enumerate(outcomes) if isinstance(one.outcome, Failure)}
     assert wrong == fails and [one.job for one in outcomes] == todo
     assert stepped == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
+
+
+def test_a_pastiche_whose_loss_is_not_finite_fails_its_job(config: Config) -> None:
+    ink, oil = (config.styles[name] for name in ("ink", "oil"))
+    steep = ink.recipe.model_copy(update={"style_weight": 1e300})
+    config = config.model_copy(
+        update={"styles": {"ink": ink.model_copy(update={"recipe": steep}), "oil": oil}}
+    )
+    painter = executor(config)
+    painter.submit(tasks(config)[0])
+    refused, made = (one.outcome for one in painter.drain(Observer()))
+    painter.close()
+    assert isinstance(refused, Failure) and "boat.jpg in ink: the loss is inf" in refused.reason
+    assert refused.kind == "job" and isinstance(made, EncodedResult)
 
 
 def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
@@ -344,6 +358,83 @@ def reasons(config: Config) -> list[tuple[str, str]]:
     return [(one.kind, one.reason) for one in outcomes if isinstance(one, Failure)]
 
 
+def of_regions(config: Config, *names: str) -> Config:
+    """Return the settings with a style of these regions in place of the first."""
+    ink = config.styles["ink"].image
+    style = StyleSettings(regions=dict.fromkeys(names, {"image": ink}))
+    return config.model_copy(update={"styles": {"ink": style, "oil": config.styles["oil"]}})
+
+
+def test_masks_that_no_style_takes_anything_of_are_not_decoded(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sky", "sea", "sand"):
+        Image.new("L", (64, 48), 255).save(config.inbox / f"boat.mask.{name}.png")
+    read: list[str] = []
+
+    def decoded(data: bytes, name: str, max_pixels: int) -> Decoded:
+        read.append(Path(name).name)
+        return decode(data, name, max_pixels)
+
+    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
+    assert not reasons(of_regions(config, "sky"))
+    assert sorted(set(read)) == ["boat.jpg", "boat.mask.sky.png", "ink.png", "oil.png"]
+
+
+def test_masks_much_finer_than_the_pastiche_are_made_smaller(
+    config: Config, arguments: dict[str, Any]
+) -> None:
+    fine = Image.new("L", (1024, 768))
+    fine.paste(255, (512, 0, 1024, 768))
+    fine.save(config.inbox / "boat.mask.png")
+    reasons(config)
+    mask = arguments["masks"][""]
+    assert mask.shape == (154, 205)  # of a pastiche of 48 pixels, at least four times as fine
+    assert not mask[:, :100].any() and (mask[:, 104:] == 255).all()
+
+
+def sized(config: Config, **limits: int) -> Config:
+    return config.model_copy(update={"limits": config.limits.model_copy(update=limits)})
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height"),
+    [("boat.jpg", 2400, 1800), ("boat.mask.png", 2400, 1800), ("boat.init.png", 2400, 1800)],
+)
+def test_a_content_that_takes_too_much_memory_fails_by_name_before_it_is_decoded(
+    config: Config, monkeypatch: pytest.MonkeyPatch, name: str, width: int, height: int
+) -> None:
+    Image.new("RGB", (width, height), "white").save(config.inbox / name)
+
+    def decoded(*_: object) -> Decoded:
+        raise AssertionError("was decoded")
+
+    (task,) = (task for task in tasks(config) if task.content.path.name == "boat.jpg")
+    small = executor(sized(config, max_memory_bytes=30_000_000))
+    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
+    small.submit(task)
+    outcomes = [one.outcome for one in small.drain(Observer())]
+    small.close()
+    for outcome in outcomes:
+        assert isinstance(outcome, Failure) and outcome.kind == "input"
+        assert "boat.jpg: takes 0.0" in outcome.reason
+        assert "limits.max_memory_bytes allows 0.03 GB" in outcome.reason
+
+
+def test_a_style_that_takes_too_much_memory_fails_its_own_jobs(config: Config) -> None:
+    Image.new("RGB", (2400, 1800), "white").save(config.inbox.parent / "styles/ink.png")
+    first, _ = tasks(config)
+    small = executor(sized(config, max_memory_bytes=30_000_000))
+    small.submit(first)
+    outcomes = [one.outcome for one in small.drain(Observer())]
+    small.close()
+    failed, done = outcomes
+    assert isinstance(failed, Failure) and failed.kind == "job"
+    assert "ink.png: takes" in failed.reason
+    assert isinstance(done, EncodedResult)
+
+
 def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     config: Config, arguments: dict[str, Any]
 ) -> None:
@@ -351,8 +442,9 @@ def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     half.paste(255, (32, 0, 64, 48))
     half.save(config.inbox / "boat.mask.png")
     half.convert("RGBA").save(config.inbox / "boat.mask.Sky.png")
+    (config.inbox / "boat.mask.sea.png").write_bytes((config.inbox / "boat.mask.png").read_bytes())
     picture(seed=5).save(config.inbox / "boat.init.png")
-    assert "enough" in str(reasons(config))
+    assert "enough" in str(reasons(of_regions(config, "sky")))
     masks = arguments["masks"]
     assert masks.keys() == {"", "sky"} and arguments.keys() == {"masks", "init"}
     for mask in masks.values():
