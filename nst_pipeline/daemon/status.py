@@ -174,8 +174,9 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
+        ahead = ledger.jobs.now() - time.time()  # the jobs' clock is not set when the system's is
         waiting = [
-            {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try}
+            {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try - ahead}
             for one in ledger.jobs.waiting()
         ]
         failures = [

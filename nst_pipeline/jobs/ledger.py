@@ -122,6 +122,10 @@ class Ledger:
         """Do all or nothing of a block, also when a signal's handler ends it."""
         return schema.transaction(self._database)
 
+    def durably(self) -> AbstractContextManager[None]:
+        """Have what a block commits, and all that was before, outlive a loss of power."""
+        return schema.durably(self._database)
+
     def owner(self) -> str:
         """Return what the names of this pipeline's unfinished files tell them from others' by."""
         self._database.execute(

@@ -139,7 +139,13 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def durably(database: sqlite3.Connection) -> Iterator[None]:
-    """Have what the block commits, and all that was committed before, outlive a loss of power."""
+    """Have what the block commits, and all that was committed before, outlive a loss of power.
+
+    Inside a transaction that is up to whoever began it.
+    """
+    if database.in_transaction:
+        yield
+        return
     (before,) = database.execute("PRAGMA synchronous").fetchone()
     database.execute("PRAGMA synchronous = FULL")
     try:

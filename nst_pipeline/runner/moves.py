@@ -224,7 +224,7 @@ def _copy_over(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
 def _remove_source(ledger: Ledger, folders: Folders, move: Move) -> Path:
     """Delete a source that was copied, as any is deleted: not what came into its place."""
     rest = deletion(folders, move.source, move.identity)
-    with ledger.transaction():
+    with ledger.durably(), ledger.transaction():
         _complete(ledger, move)
         _intend(ledger, [rest])
     _carry_out(ledger, folders, rest)

@@ -205,12 +205,10 @@ def test_an_output_never_takes_the_place_of_a_companion() -> None:
 
 
 @pytest.mark.parametrize("name", ["..jpg", "...jpg", "....jpg", " .jpg"])
-@pytest.mark.parametrize("template", ["{content}/{style}", "{content:.0}/{content}/{style}"])
-def test_no_part_of_an_outputs_path_leads_to_another_folder(name: str, template: str) -> None:
-    (made,) = outputs([content(name)], [style("ink")], name=template)
-    *folders, last = made.split("/")
-    assert last == "ink.png" and len(folders) == template.count("/")
-    assert not {"", ".", ".."} & set(folders)
+def test_no_part_of_an_outputs_path_leads_to_another_folder(name: str) -> None:
+    (made,) = outputs([content(name)], [style("ink")], name="{content}/{style}")
+    folder, last = made.split("/")
+    assert last == "ink.png" and folder not in ("", ".", "..")
 
 
 def test_folders_that_keep_two_results_apart_stay_in_the_outbox_however_they_were_named() -> None:
