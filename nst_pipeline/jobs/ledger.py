@@ -128,9 +128,10 @@ class Ledger:
 
     def owner(self) -> str:
         """Return what the names of this pipeline's unfinished files tell them from others' by."""
-        self._database.execute(
-            "INSERT OR IGNORE INTO facts VALUES ('owner', ?)", (secrets.token_hex(4),)
-        )
+        with self.durably():
+            self._database.execute(
+                "INSERT OR IGNORE INTO facts VALUES ('owner', ?)", (secrets.token_hex(4),)
+            )
         return self.fact("owner") or ""
 
     def fact(self, name: Fact) -> str | None:
