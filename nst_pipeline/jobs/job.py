@@ -14,7 +14,7 @@ from nst_pipeline.config.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest, canonical, digest
 from nst_pipeline.errors import ConfigError
-from nst_pipeline.files import fitted_name, shown
+from nst_pipeline.files import MOST_ROOM, fitted_name, shown
 from nst_pipeline.images.encoding import SUFFIXES
 from nst_pipeline.inbox.scanner import SourceFile
 
@@ -162,18 +162,29 @@ class JobTemplate(NamedTuple):
     def names(self) -> Callable[[str], str]:
         """Return what makes an output's name in its folder of what stands for the content.
 
-        A name that no file system would take is shortened, and one that would lead to another
-        folder, as ``..`` from a picture that is called ``...jpg``, gets an underscore.
+        In a name that no file system would take, the content's is shortened if that suffices: by
+        the rest people tell the results of one content apart.
+        One that would lead to another folder, as ``..`` from a picture that is called ``...jpg``,
+        gets an underscore.
         """
         style, recipe = self.style, self.style.recipe
         template = str(PurePath(self.encoding.name))
         suffix = SUFFIXES[self.encoding.format]
 
-        def name(content: str) -> str:
+        def parts(content: str) -> list[str]:
             filled = template.format(
                 content=content, style=style.name, recipe=recipe.name, size=recipe.size
             )
-            *folders, stem = (f"_{n}" if n in ("", ".", "..") else n for n in filled.split("/"))
+            whole = f"{filled}{suffix}".split("/")
+            return [f"_{part}" if part in ("", ".", "..") else part for part in whole]
+
+        def name(content: str) -> str:
+            whole = parts(content)
+            if all(fitted_name(part, "") == part for part in whole):
+                return "/".join(whole)
+            rest = max(len(os.fsencode(part)) for part in parts(""))
+            *folders, last = parts(fitted_name(content, "", room=min(rest, MOST_ROOM)))
+            stem = last.removesuffix(suffix)
             return "/".join([*(fitted_name(f, "") for f in folders), fitted_name(stem, suffix)])
 
         return name

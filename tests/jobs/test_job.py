@@ -166,6 +166,14 @@ def test_a_name_that_no_file_can_have_is_shortened_and_stays_apart() -> None:
     assert deep[0].endswith("/ink.png") and len(deep[0].split("/")[0].encode()) <= 255
 
 
+def test_of_a_name_that_is_too_long_the_content_is_shortened_and_not_the_style() -> None:
+    ink, oil = outputs([content(f"{'漫' * 83}.png")], [style("ink"), style("oil")])
+    assert ink.startswith("漫漫") and ink.endswith("-ink.png") and oil.endswith("-oil.png")
+    assert ink.removesuffix("-ink.png") == oil.removesuffix("-oil.png")
+    (made,) = outputs([content("a.png")], [style("s" * 300)])
+    assert made.startswith("a-sss") and len(made) == 255
+
+
 def with_companions(name: str, **sha256s: str) -> Content:
     """Return a content with companions by their kinds, with ``_`` for the dot."""
     kinds = {kind.replace("_", "."): sha256 for kind, sha256 in sha256s.items()}
