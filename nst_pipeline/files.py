@@ -19,6 +19,8 @@ TEMPORARY_PREFIX = ".nst-"
 """How the names of unfinished files begin; what a kill leaves of them may be deleted."""
 NAME_BYTES = 255
 """The longest name that a file can have on the usual file systems."""
+MOST_ROOM = 200
+"""How many bytes of it `fitted_name` leaves free, at most."""
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, ends of lines, and what turns the direction of writing."""
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
@@ -207,7 +209,8 @@ def fitted_name(stem: str, suffix: str, *, room: int = 0) -> str:
     Args:
         stem: any text that a file name may hold, of any length.
         suffix: kept as it is.
-        room: how many of the 255 bytes to leave free, such as for a longer suffix; at most 200.
+        room: how many of the 255 bytes to leave free, such as for a longer suffix; at most
+            `MOST_ROOM`.
     """
     limit = NAME_BYTES - room
     # A character takes 4 bytes at most: most names need not be encoded to be measured.

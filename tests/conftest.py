@@ -19,7 +19,8 @@ from PIL import Image  # noqa: E402
 from nst_pipeline.config.pipeline import Config, load  # noqa: E402
 from nst_pipeline.jobs.ledger import Ledger, ledger_path  # noqa: E402
 
-SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
+SHARED = Path(__file__).parents[2] / "shared"
+SHARED_IMAGES = SHARED / "images"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,13 +3,40 @@
 from typing import Any
 
 import numpy as np
+import torch
 from conftest import picture
 from PIL import Image
+from torch import Tensor, nn
 
 from nst_pipeline.engine import Recipe, Result, StyleTransfer
 
 RED = Image.new("RGB", (64, 48), (200, 40, 30))
 BLUE = Image.new("RGB", (64, 48), (30, 60, 200))
+
+
+def narrow_vgg(layers: tuple[str, ...], widths: tuple[int, ...] = (4, 4, 6, 6, 6)) -> dict:
+    """Return random weights with torchvision's names and a classifier.
+
+    Args:
+        layers: of a VGG, or the first of them.
+        widths: channels of its five blocks.
+    """
+    torch.manual_seed(0)
+    state: dict[str, Tensor] = {}
+    channels = 3
+    for index, name in enumerate(layers):
+        if name.startswith("conv"):
+            conv = nn.Conv2d(channels, widths[int(name[4]) - 1], 3, padding=1)
+            state[f"features.{index}.weight"] = conv.weight.detach()
+            state[f"features.{index}.bias"] = conv.bias.detach()
+            channels = conv.out_channels
+    return state | {"classifier.0.weight": torch.zeros(4096, 100)}
+
+
+def with_paper_names(state: dict, layers: tuple[str, ...]) -> dict:
+    """Return the convolutions of a state dict with torchvision's names under the paper's."""
+    parts = [(*key.split("."), value) for key, value in state.items() if "features" in key]
+    return {f"{layers[int(index)]}.{kind}": value for _, index, kind, value in parts}
 
 
 def small_recipe(**changes: Any) -> Recipe:

@@ -3,6 +3,7 @@
 Nothing of the package is used, so that its engine has something independent to agree with.
 """
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 CONTENT_LAYERS = ("conv_4",)
 STYLE_LAYERS = ("conv_1", "conv_2", "conv_3", "conv_4", "conv_5")
-BLOCKS = (2, 2, 4, 4, 4)
 
 
 class ContentLoss(nn.Module):
@@ -53,11 +53,13 @@ class Normalization(nn.Module):
 
 
 def load_vgg(path: Path, pool: Callable[[], nn.Module]) -> nn.Sequential:
-    """Return the trunk up to the fifth convolution from a file with the layers' paper names."""
+    """Return the first three blocks from a file with the layers' paper names."""
     state = load_file(path)
     layers: list[nn.Module] = []
-    for block, count in enumerate(BLOCKS[:3], 1):
-        for i in range(1, count + 1):
+    for block in (1, 2, 3):
+        for i in itertools.count(1):
+            if f"conv{block}_{i}.weight" not in state:
+                break
             weight = state[f"conv{block}_{i}.weight"].float()
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
             conv.weight.data.copy_(weight)

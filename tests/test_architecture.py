@@ -33,7 +33,7 @@ LIBRARIES = {
     "yaml": {"config"},
     "torch": {"engine"},
     "torchvision": {"engine"},
-    "safetensors": {"engine"},
+    "safetensors": {"config", "engine"},
     "PIL": {"engine", "images", "preview", "workers"},
     "imagecodecs": {"images"},
     "pillow_heif": {"images"},

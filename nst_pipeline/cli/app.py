@@ -11,7 +11,7 @@ import typer
 from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
-from nst_pipeline.errors import CannotCreateError, PipelineError
+from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
 from nst_pipeline.files import as_text, shown
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(
     iterations: Annotated[int | None, typer.Option(min=1, max=100_000, help="Steps.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="auto, imagenet, compact, or a weights file.")
+        str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the jobs and what would happen to each.")
@@ -169,15 +169,15 @@ def _run(
 def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json: bool) -> None:
     import json
 
-    plan = _plan(config, paths, force)
+    plan, copied = _plan(config, paths, force)
     rows: list[tuple[str, Path, str, str]] = []
     for job in plan.todo:
-        action = "copy" if job.output in plan.copied else "paint"
+        action = "copy" if job.output in copied else "paint"
         rows.append((action, job.content.path, job.style.name, as_text(job.output)))
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
     rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
-    rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
     if as_json:
+        rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
         keys = ("action", "content", "style", "outcome")
         typer.echo(
             json.dumps([dict(zip(keys, map(as_text, r), strict=True)) for r in rows], indent=2)
@@ -185,23 +185,30 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
         return
     for action, content, style, outcome in rows:
         typer.echo(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
-    copied = f"copy {len(plan.copied)}, " if plan.copied else ""
+    for broken in plan.broken:  # in all styles alike
+        typer.echo(f"fail   {shown(broken.reason)}")
+    if passed_over := str(plan.passed_over):
+        typer.echo(f"passed {passed_over}")
+    copy = f"copy {len(copied)}, " if copied else ""
     held = f"hold {len(plan.held)}, " if plan.held else ""
     typer.echo(
-        f"would paint {len(plan.todo) - len(plan.copied)}, {copied}skip {len(plan.done)}, "
+        f"would paint {len(plan.todo) - len(copied)}, {copy}skip {len(plan.done)}, "
         f"{held}fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
         f"{plan.weights.note}"
     )
 
 
-def _plan(config: "Config", paths: list[Path] | None = None, force: bool = False) -> "Plan":
-    """Plan without leaving a trace."""
+def _plan(
+    config: "Config", paths: list[Path] | None = None, force: bool = False
+) -> tuple["Plan", set[Path]]:
+    """Plan without leaving a trace; return the plan, and the outputs that need no painting."""
     from nst_pipeline.jobs.ledger import Ledger, ledger_path
-    from nst_pipeline.jobs.planning import make_plan, make_scanner
+    from nst_pipeline.jobs.planning import copies, make_plan, make_scanner
 
     path = ledger_path(config.state)
     with Ledger(path if path.is_file() else None) as ledger:
-        return make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
+        plan = make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
+        return plan, set() if force else copies(plan.todo, ledger)
 
 
 @app.command()
@@ -232,13 +239,13 @@ def check(config_path: ConfigOption = None) -> None:
         typer.echo(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
     try:
-        plan = _plan(config)
+        plan, copied = _plan(config)
         typer.echo(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
         typer.echo(f"           SHA-256 {plan.weights.sha256}")
         typer.echo(f"styles     {', '.join(style.name for style in plan.styles)}")
-        copied = f"{len(plan.copied)} to copy, " if plan.copied else ""
+        copy = f"{len(copied)} to copy, " if copied else ""
         typer.echo(
-            f"jobs       {len(plan.todo) - len(plan.copied)} to paint, {copied}"
+            f"jobs       {len(plan.todo) - len(copied)} to paint, {copy}"
             f"{len(plan.done)} done already, "
             f"{len(plan.broken) * len(plan.styles)} cannot be painted"
         )
@@ -247,10 +254,15 @@ def check(config_path: ConfigOption = None) -> None:
         if passed_over := str(plan.passed_over):
             typer.echo(f"passed     {passed_over}")
     except PipelineError as error:
-        typer.echo(f"problem    {error}")
+        typer.echo(f"problem    {_aligned(error)}")
         exit_code = exit_code or error.exit_code
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _aligned(error: PipelineError) -> str:
+    """Return an error's lines, the second and those after it below the first."""
+    return str(error).replace("\n", "\n           ")
 
 
 def _folder_state(folder: Path, wanted: int, must_exist: bool) -> tuple[str, bool]:
@@ -298,23 +310,54 @@ daemon.register(app)
 @weights_app.callback(invoke_without_command=True)
 def show_weights(context: typer.Context) -> None:
     """Show which weights are on disk."""
-    from nst_pipeline.config.weights import COMPACT_PATH, FETCH_HINT, imagenet_path, resolve
+    from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, resolve
 
     if context.invoked_subcommand:
         return
-    there = imagenet_path().is_file()
-    typer.echo(
-        f"imagenet  {shown(imagenet_path())}: {'there' if there else f'not there; {FETCH_HINT}'}"
-    )
-    typer.echo(f"compact   {shown(COMPACT_PATH)}: there")
-    typer.echo(f"auto      means {shown(resolve('auto').id)}")
+    for published in PUBLISHED.values():
+        for path in published.paths():
+            part = "" if path == published.path else ", the convolutions alone"
+            line = _with_size(published.id, path) + part
+            typer.echo(line)
+        if not published.paths():
+            typer.echo(f"{published.id:9} {shown(published.path)}: not there; {published.hint}")
+    line = _with_size("compact", COMPACT_PATH)
+    typer.echo(line)
+    used = resolve("auto")
+    typer.echo(f"auto      means {shown(used.id)}, {shown(used.path)}")
+
+
+def _with_size(network: str, path: Path) -> str:
+    megabytes = path.stat().st_size / 1e6
+    return f"{network:9} {shown(path)}: {megabytes:.1f} MB"
 
 
 @weights_app.command("fetch")
 def fetch_weights(
+    network: Annotated[str, typer.Argument(help="imagenet (VGG-19) or vgg16.")] = "imagenet",
     url: Annotated[str | None, typer.Option(help="A mirror of the file.")] = None,
+    convolutions_only: Annotated[
+        bool,
+        typer.Option(
+            "--convolutions-only",
+            help="Keep only what is used: 80 MB of VGG-19's 575, 59 of VGG-16's 553.",
+        ),
+    ] = False,
 ) -> None:
-    """Download the ImageNet weights of VGG-19, checking their digest."""
-    from nst_pipeline.cli.overrides import fetch_imagenet
+    """Download weights trained on ImageNet, checking their digest."""
+    from nst_pipeline.cli.overrides import fetch
+    from nst_pipeline.config.weights import PUBLISHED
 
-    typer.echo(f"imagenet  {shown(fetch_imagenet(url))}")
+    if network not in PUBLISHED:
+        raise UsageError(f"weights fetch {shown(network)}: give {' or '.join(PUBLISHED)}")
+    published = PUBLISHED[network]
+    path = fetch(published, url, convolutions_only)
+    line = _with_size(network, path)
+    typer.echo(line)
+    if convolutions_only and published.path.is_file():
+        typer.echo(f"          {shown(published.path)} is not needed for them any more")
+    elif path == published.path:
+        typer.echo(
+            f"          of which {published.megabytes[1]} MB are used; "
+            f"`{published.command} --convolutions-only` keeps these in a file of their own"
+        )

@@ -14,7 +14,7 @@ from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config.pipeline import Config, explain, load, parse
 from nst_pipeline.config.recipe import did_you_mean
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
-from nst_pipeline.config.weights import is_downloadable
+from nst_pipeline.config.weights import PUBLISHED, Published, is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
@@ -169,29 +169,33 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
 def fetch_if_missing(weights: str) -> None:
     """Download the weights that the settings name, if that is what it takes."""
     if is_downloadable(weights):
-        fetch_imagenet()
+        fetch(PUBLISHED[weights])
 
 
-def fetch_imagenet(url: str | None = None) -> Path:
-    """Download the ImageNet weights, with a bar on a terminal; return the file.
+def fetch(published: Published, url: str | None = None, convolutions_only: bool = False) -> Path:
+    """Download weights, with a bar on a terminal; return the file.
 
     Args:
+        published: which.
         url: of a mirror; None: where torchvision has them from.
+        convolutions_only: keep nothing else of the file.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from nst_pipeline.engine import vgg
+    from nst_pipeline.engine import download
 
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
     console = Console(stderr=True)
     try:
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             task = progress.add_task("", total=None)
-            return vgg.fetch_imagenet(
-                url, lambda done, total: progress.update(task, completed=done, total=total)
-            )
+
+            def show(done: int, total: int | None) -> None:
+                progress.update(task, completed=done, total=total)
+
+            return download.fetch(published, url, show, convolutions_only)
     except UnavailableError as error:
         raise UnavailableError(
-            f"{error}; `nst-pipeline weights fetch --url URL` loads it from a mirror"
+            f"{error}; `{published.command} --url URL` loads it from a mirror"
         ) from error

@@ -57,7 +57,7 @@ def preview(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="auto, imagenet, compact, or a weights file.")
+        str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that is no preview.")
@@ -65,6 +65,7 @@ def preview(
 ) -> None:
     """Paint PATHS small in every style, side by side on one sheet; write nothing else."""
     from nst_pipeline.cli.overrides import configure, fetch_if_missing
+    from nst_pipeline.config.recipe import check_layers
     from nst_pipeline.config.weights import resolve
     from nst_pipeline.errors import UsageError
     from nst_pipeline.files import ensure_folder
@@ -87,7 +88,8 @@ def preview(
     fetch_if_missing(config.weights)
     network = resolve(config.weights)
     request = PreviewRequest(config, network.id, size, iterations, sweeps)
-    request.jobs(1)  # every recipe is made once, so that a wrong one is told before the work
+    for job in request.jobs(1):  # so that a wrong recipe is told before the work
+        check_layers(job.recipe, network)
     ensure_folder(target.parent)
     _make(request, network, found, lambda: check_target(target, config, [], force), target)
 

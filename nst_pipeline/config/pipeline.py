@@ -26,6 +26,7 @@ from nst_pipeline.config.recipe import (
     Settings,
     did_you_mean,
     make_recipe,
+    missing_layers,
 )
 from nst_pipeline.config.settings import (
     FolderPath,
@@ -34,6 +35,7 @@ from nst_pipeline.config.settings import (
     absolute_path,
     as_region,
 )
+from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
@@ -61,7 +63,7 @@ def check_device(name: str) -> str:
 
 
 def _resolve_weights(choice: str, info: ValidationInfo) -> str:
-    if choice in ("auto", "imagenet", "compact"):
+    if choice in CHOICES:
         return choice
     return str(absolute_path(Path(choice), info))
 
@@ -231,7 +233,7 @@ class Config(Settings):
         "stop or a kill; 0: never.",
     )  # fmt: skip
     weights: Annotated[str, AfterValidator(_resolve_weights)] = Field(
-        "auto", description="auto, imagenet, compact, or a .pth or .safetensors file."
+        "auto", description=f"{', '.join(CHOICES)}, or a .pth or .safetensors file."
     )
     output: OutputSettings = Field(default_factory=OutputSettings)
     limits: Limits = Field(default_factory=Limits)
@@ -282,6 +284,17 @@ class Config(Settings):
     def style_recipe(self, style: str, network: str) -> Recipe:
         """Return the recipe of a style for the network with this weights id."""
         return make_recipe(network, self.recipe, self.styles[style].recipe)
+
+    def layer_problems(self, weights: Weights) -> list[str]:
+        """Return what is wrong with recipes that name layers which the network lacks."""
+        problems: dict[str, None] = {}
+        for name, style in self.styles.items():
+            missing = missing_layers(self.style_recipe(name, weights.id), weights)
+            for field, text in missing.items():
+                is_own = style.recipe.model_fields_set & {field, "name"}
+                key = f"styles.{name}.recipe.{field}" if is_own else f"recipe.{field}"
+                problems[f"{key}: {text}"] = None
+        return list(problems)
 
 
 def load(path: Path) -> Config:

@@ -8,20 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
+from nst_pipeline.config.networks import LAYER_NAMES
+from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import digest
-
-CONVOLUTIONS = (2, 2, 4, 4, 4)
-"""Convolutions in each of the five blocks of VGG-19 (Simonyan and Zisserman 2015, column E)."""
-
-LAYER_NAMES = tuple(
-    name
-    for block, count in enumerate(CONVOLUTIONS, 1)
-    for name in (
-        *(f"{kind}{block}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")),
-        f"pool{block}",
-    )
-)
-"""Names of the trunk's layers in order: conv1_1, relu1_1, ..., conv5_4, relu5_4, pool5."""
+from nst_pipeline.errors import ConfigError
+from nst_pipeline.files import shown
 
 STYLE_LAYER_NAMES = ("pixels", *LAYER_NAMES)
 """What a style can be compared at: the layers, and the normalised picture itself."""
@@ -94,7 +85,7 @@ StyleLayers = Annotated[
     AfterValidator(functools.partial(_check_layers, known=STYLE_LAYER_NAMES)),
 ]
 SHORTEST_SIDE = 32
-"""What the five poolings of VGG-19 need, in pixels."""
+"""What the network's five poolings need, in pixels."""
 COARSEST_SIDE = 128
 """Longer side, in pixels, that ``scales: auto`` begins with."""
 LARGEST_SIDE = 16384
@@ -333,3 +324,26 @@ def make_recipe(network: str, *changes: Settings, **last: Any) -> Recipe:
     name: RecipeName = fields["name"]
     defaults = RECIPES[name] | NETWORK_DEFAULTS.get(network, {}).get(name, {})
     return Recipe.model_validate(defaults | fields)
+
+
+def missing_layers(recipe: Recipe, weights: Weights) -> dict[str, str]:
+    """Return what is wrong, by the recipe's field, if it names layers that the network lacks."""
+    problems: dict[str, str] = {}
+    for field in ("content_layers", "style_layers"):
+        names = [n for n in getattr(recipe, field) if n not in ("pixels", *weights.layers)]
+        if names:
+            problems[field] = (
+                f"the weights {shown(weights.id)} have no {', '.join(names)}; "
+                f"their layers are {', '.join(weights.layers)}"
+            )
+    return problems
+
+
+def check_layers(recipe: Recipe, weights: Weights) -> None:
+    """See that a network has every layer that a recipe names.
+
+    Raises:
+        ConfigError: it lacks some; the error says which layers there are.
+    """
+    if problems := missing_layers(recipe, weights):
+        raise ConfigError([f"recipe.{field}: {text}" for field, text in problems.items()])

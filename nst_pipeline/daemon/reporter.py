@@ -14,7 +14,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
-from nst_pipeline.runner.observer import Observer
+from nst_pipeline.runner.observer import Observer, failure
 from nst_pipeline.runner.pruning import Kept
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ class Reporter(Observer):
         if record.error:
             self._failed(record, extra)
         elif record.output and record.duplicate_of:
-            log.info("done %s -> %s, as %s", name, shown(record.output.path),
-                     shown(record.duplicate_of), extra=extra)  # fmt: skip
+            is_it = record.duplicate_of == record.output.path
+            known = "there already" if is_it else f"as {shown(record.duplicate_of)}"
+            log.info("done %s -> %s, %s", name, shown(record.output.path), known, extra=extra)
         elif record.output and record.losses:
             start, end = record.losses["start"].total, record.losses["end"].total
             log.info(
@@ -182,8 +183,7 @@ class Reporter(Observer):
         # A file that fails for all styles alike is told once.
         reported = (record.content.path, record.error.reason)
         if reported not in self._reported:
-            name = shown(record.content.path)
-            log.error("failed %s: %s", name, shown(record.error.reason), extra=extra)
+            log.error("failed %s", failure(record), extra=extra)
             if record.error.trace:
                 log.debug("%s", record.error.trace, extra=extra)
         self._reported.add(reported)

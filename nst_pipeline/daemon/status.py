@@ -22,6 +22,8 @@ HOUR_SECONDS = 3600
 
 
 STATUS_NAME = "status.json"
+FAILURES = 5
+"""How many failures people are told, the last ones."""
 EVERY_SECONDS = 1.0
 """How often, at most, progress is written."""
 
@@ -38,7 +40,7 @@ class Status:
         paused: whether a pause was asked for.
         queue: jobs queued or at work.
         arriving: files that still change.
-        passed_over: numbers of files that are not painted: ``by_name`` for being no pictures,
+        passed_over: numbers of files that are not painted: ``by_name`` for being none or ignored,
             ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         current: the job at work, with its iteration and its loss.
         done: jobs done, ever.
@@ -205,8 +207,12 @@ def lines(status: Status) -> Iterator[str]:
         f"jobs       {status.done} done, {status.failed} files failed, {status.cancelled} "
         f"cancelled; {status.jobs_last_hour} done in the last hour"
     )
-    for failure in status.failures[-5:]:
-        yield f"failed     {shown(failure['reason'])}; now {shown(failure['place'])}"
+    for failure in status.failures[-FAILURES:]:
+        is_left = failure["place"] == failure["source"]
+        where = "left there" if is_left else f"now {shown(failure['place'])}"
+        yield f"failed     {shown(failure['reason'])}; {where}"
+    if (more := len(status.failures) - FAILURES) > 0:
+        yield f"failed     {more} more before them; --json lists all"
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
         yield f"error      {when} {shown(status.last_error['reason'])}"

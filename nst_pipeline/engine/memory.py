@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nst_pipeline.config.memory import control_groups
-from nst_pipeline.config.recipe import LAYER_NAMES
+from nst_pipeline.config.networks import LAYER_NAMES
 from nst_pipeline.errors import OutOfMemoryError
 
 SHARE = 0.9
@@ -110,7 +110,7 @@ def estimate(
     """Return what a transfer takes at its peak.
 
     Args:
-        widths: channels of the convolutions by layer name, such as ``conv1_1: 64``.
+        widths: channels of the network's convolutions by layer name, such as ``conv1_1: 64``.
         content_layers: layers compared with the content.
         style_layers: layers whose statistics are compared with the style's.
         size: height and width of the image.
@@ -155,6 +155,8 @@ def _layers(
     found: list[_Layer] = []
     for name in LAYER_NAMES[: last + 1]:
         kind, weights = name[:4], 0
+        if kind != "pool" and name.replace("relu", "conv") not in widths:
+            continue  # VGG-16 has fewer than VGG-19
         if kind == "conv":
             weights = 9 * channels * widths[name] * value_bytes
             padded = batch * channels * (height + 2) * (width + 2) * value_bytes

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nst_pipeline.config.recipe import LAYER_NAMES, Statistic
+from nst_pipeline.config.networks import LAYER_NAMES
+from nst_pipeline.config.recipe import Statistic
 from nst_pipeline.engine.losses import (
     ContentLoss,
     LossModel,

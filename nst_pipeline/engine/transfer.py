@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nst_pipeline.config.recipe import Padding, Pooling, Recipe, make_recipe
+from nst_pipeline.config.recipe import Padding, Pooling, Recipe, check_layers, make_recipe
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
 from nst_pipeline.engine.alpha import Seen, SeenWhole, see
@@ -102,12 +102,14 @@ class StyleTransfer:
 
         Raises:
             UnavailableError: no such device or weights.
+            ConfigError: the recipe names a layer that the network lacks.
             OutOfMemoryError: the device has no room for the network.
         """
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.weights = weights if isinstance(weights, Weights) else resolve(weights)
         self.recipe = recipe = recipe or make_recipe(self.weights.id)
+        check_layers(recipe, self.weights)
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)
         self.bits = bits

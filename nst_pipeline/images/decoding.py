@@ -203,7 +203,8 @@ def _refusing(data: bytes, name: str) -> Iterator[None]:
                 f"{name}: memory does not suffice to decode it; free some"
             ) from error
         except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
-            kind, words = type(error).__name__, str(error)
+            kind, said = type(error).__name__, error.args[:1] or ("",)
+            words = said[0].decode(errors="replace") if isinstance(said[0], bytes) else str(error)
             if not isinstance(error, OSError | SyntaxError | ValueError) or not words:
                 words = f"{kind}: {words}".removesuffix(": ")  # alone, they say little
             raise ImageError(

@@ -41,7 +41,7 @@ class PassedOver:
     """What a search passed over.
 
     Attributes:
-        by_name: files that are no pictures by their names.
+        by_name: files that are no pictures by their names, or whose names are to be ignored.
         links: symbolic links to folders or out of the folder that is searched.
         results: what earlier runs made, where the outbox is searched.
         notes: of what people may wonder about, a line each.
@@ -59,10 +59,13 @@ class PassedOver:
 
     def __str__(self) -> str:
         """Return the numbers, for people; empty if there is nothing to tell."""
-        files = f"{self.by_name} files that are no pictures by name" if self.by_name else ""
-        links = f"{self.links} links to folders or out of the inbox" if self.links else ""
-        results = f"{self.results} results of earlier runs" if self.results else ""
-        return ", ".join(filter(None, (files, links, results)))
+        found = (
+            (self.by_name, "file by its name", "files by their names"),
+            (self.links, "link to a folder or out of the inbox",
+             "links to folders or out of the inbox"),
+            (self.results, "result of an earlier run", "results of earlier runs"),
+        )  # fmt: skip
+        return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in found if n)
 
 
 @dataclass(frozen=True, slots=True)

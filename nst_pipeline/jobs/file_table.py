@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -206,15 +206,22 @@ class FileTable:
             (os.fsencode(source), os.fsencode(place), reason, time.time()),
         )
 
+    def fail_left(self, reasons: Mapping[Path, str]) -> None:
+        """Record that sources failed and were left where they are, each with its reason."""
+        with transaction(self._database):
+            for source, reason in reasons.items():
+                self.fail(source, source, reason)
+
     def failed(self) -> list[FailedSource]:
-        """Return the sources that were given up, the oldest first."""
+        """Return the sources that were given up and did not go away since, the oldest first."""
         rows = self._database.execute(
             "SELECT source, place, reason, failed FROM failures ORDER BY failed"
         )
-        return [
+        found = [
             FailedSource(Path(os.fsdecode(source)), Path(os.fsdecode(place)), *rest)
             for source, place, *rest in rows
         ]
+        return [one for one in found if one.place != one.source or os.path.lexists(one.place)]
 
     def forgive_left(self, source: Path) -> None:
         """Forget that a source was given up, if it was left where it was: it is painted by now."""

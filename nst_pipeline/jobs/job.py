@@ -1,6 +1,7 @@
 """Jobs: one content x one style, what makes each unique, and where its result goes. Pure."""
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from nst_pipeline.config.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest, canonical, digest
 from nst_pipeline.errors import ConfigError
-from nst_pipeline.files import fitted_name, shown
+from nst_pipeline.files import MOST_ROOM, fitted_name, shown
 from nst_pipeline.images.encoding import SUFFIXES
 from nst_pipeline.inbox.scanner import SourceFile
 
@@ -161,17 +162,26 @@ class JobTemplate(NamedTuple):
     def names(self) -> Callable[[str], str]:
         """Return what makes an output's name in its folder of what stands for the content.
 
-        A name that no file system would take is shortened.
+        In a name that no file system would take, the content's is shortened if that suffices: by
+        the rest people tell the results of one content apart.
         """
         style, recipe = self.style, self.style.recipe
         template = str(PurePath(self.encoding.name))
         suffix = SUFFIXES[self.encoding.format]
 
-        def name(content: str) -> str:
+        def parts(content: str) -> list[str]:
             filled = template.format(
                 content=content, style=style.name, recipe=recipe.name, size=recipe.size
             )
-            *folders, stem = filled.split("/")
+            return f"{filled}{suffix}".split("/")
+
+        def name(content: str) -> str:
+            whole = parts(content)
+            if all(fitted_name(part, "") == part for part in whole):
+                return "/".join(whole)
+            rest = max(len(os.fsencode(part)) for part in parts(""))
+            *folders, last = parts(fitted_name(content, "", room=min(rest, MOST_ROOM)))
+            stem = last.removesuffix(suffix)
             return "/".join([*(fitted_name(f, "") for f in folders), fitted_name(stem, suffix)])
 
         return name

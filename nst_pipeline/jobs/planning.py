@@ -132,7 +132,6 @@ class Plan:
         terms: digest of all but a file itself that decides whether it is a picture.
         digest: of all that decides the outputs but the contents.
         todo: jobs to do, all styles of a content before the next.
-        copied: outputs of ``todo`` that are there already, only not where the settings say.
         done: those whose output is there already, in the same order.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
@@ -151,7 +150,6 @@ class Plan:
     terms: str
     digest: str
     todo: list[Job] = field(default_factory=list)
-    copied: set[Path] = field(default_factory=set)
     done: list[Done] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -221,7 +219,8 @@ def make_plan(
 
     Raises:
         InboxGoneError: a folder to search is not there.
-        ConfigError: a style that is no image, or outputs that would clash.
+        ConfigError: a style that is no image, a recipe with a layer that the network lacks, or
+            outputs that would clash.
         UnavailableError: no weights as asked.
         UsageError: a path to paint does not exist.
     """
@@ -383,8 +382,6 @@ def _sort(
             plan.todo.append(item.job())
             if entry and not is_finished:
                 plan.attempts[item.content.path] += entry.attempts
-            if entry and is_finished and not force and _is_there(entry):
-                plan.copied.add(plan.todo[-1].output)
     plan.stale.extend(
         one.id
         for one in known.values()
@@ -394,13 +391,24 @@ def _sort(
     )
 
 
+def copies(jobs: list[Job], ledger: Ledger) -> set[Path]:
+    """Return the outputs of jobs that a run only copies: painted before, or for another content."""
+    painters: dict[str, Content] = {}
+    return {
+        job.output
+        for job in jobs
+        if painters.setdefault(job.key, job.content) != job.content
+        or any(map(_is_there, ledger.jobs.finished_with(job.key)))
+    }
+
+
 def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy) -> bool:
     """Tell whether a finished job's output was put where the settings say, and counts as there."""
     is_at_place = item.may_be_at(os.fsdecode(entry.output), outbox)
     return is_at_place and (policy.remembers or _is_there(entry))
 
 
-def _is_there(entry: EntrySummary) -> bool:
+def _is_there(entry: Entry | EntrySummary) -> bool:
     return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
 
 
@@ -452,7 +460,7 @@ def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> lis
         check_need(data, name, max_pixels, config.limits.memory_bytes)
         decode(data, name, max_pixels)
 
-    styles, problems = [], []
+    styles, problems = [], config.layer_problems(network)
     for name, settings in config.styles.items():
         digests: dict[Path, str] = {}
         for path in settings.paths():

@@ -53,7 +53,7 @@ class DeviceRecord(Record):
 
 
 class WeightsRecord(Record):
-    """The network's weights."""
+    """The network's weights; ``sha256`` is as `Weights` has it."""
 
     id: str
     path: str

@@ -46,6 +46,10 @@ class Disposal:
             for content in contents.values()
             if content.found.signature and content.path not in self._open
         ]
+        left = {one.source for one in self._ledger.files.failed()}
+        for found in done:
+            if found.path in left:
+                self._ledger.files.forgive_left(found.path)
         if self._config.on_success == "keep":
             self._finish(done)
             return
@@ -86,6 +90,11 @@ class Disposal:
         """Return the files that had their time to become pictures."""
         return [b for b in self._plan.broken if self._grace_seconds(b.found) <= 0]
 
+    def leave_broken(self) -> None:
+        """Note what no job could be made of, and leave it to the next run."""
+        if self._plan.broken:
+            self._ledger.files.fail_left({b.found.path: b.reason for b in self._plan.broken})
+
     def give_up_broken(self, broken: Broken) -> None:
         """Move away a file that no job could be made of."""
         found, reason = broken.found, broken.reason
@@ -122,9 +131,10 @@ class Disposal:
     # Where sources go
 
     def _give_up(self, content: Content, failed: list[Entry]) -> None:
-        if not self._policy.retries:
-            return  # it was told, and the next run tries again
         reason = failed[0].reason
+        if not self._policy.retries:  # the next run tries again
+            self._ledger.files.fail(content.path, content.path, reason)
+            return
         jobs = [
             {"style": e.style, "reason": e.reason, "trace": e.trace, "attempts": e.attempts}
             for e in failed
@@ -139,14 +149,14 @@ class Disposal:
     def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
         """Move a source to the failed folder, if that is wanted and possible."""
         if self._config.on_failure != "move" or not os.path.isfile(found.path):  # noqa: PTH113
-            log.error("%s; left in the inbox", shown(reason))
+            log.info("left %s in the inbox", shown(found.path))
             return False
         target = self._config.failed / found.folder / found.path.name
         move = Move(found.path, target, found.signature or "", "fail", report)
         place = self._move(move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
-            names = shown(place), shown(report_path(place).name)
-            log.error("%s; moved to %s (see %s)", shown(reason), *names)
+            names = shown(found.path), shown(place), shown(report_path(place).name)
+            log.info("moved %s to %s (see %s)", *names)
         return place is not None
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 
+from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
@@ -61,3 +62,10 @@ class Observer:
     def wait(self, seconds: float) -> None:
         """Wait for files to become stable."""
         time.sleep(seconds)
+
+
+def failure(record: JobRecord) -> str:
+    """Return what failed and why, on one line; the reason may name the content itself."""
+    assert record.error
+    name, reason = shown(record.content.path), shown(record.error.reason)
+    return reason if reason.startswith((f"{name}: ", f"{name} in ")) else f"{name}: {reason}"

@@ -179,6 +179,8 @@ class _Run:
             reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
             self._record(records.failed(held.job, Failure(reason)))
         disposal = self._disposal(plan) if are_sources_ours else None
+        if disposal:
+            disposal.leave_broken()
         self._dispatcher.carry_out(plan, self._runner.executor_for, recorder, disposal, force)
         return recorder
 
@@ -190,8 +192,8 @@ class _Run:
         if plan.todo or given_up:
             self._begin(plan)
         for broken in given_up:
-            disposal.give_up_broken(broken)
             self._record_broken(broken, plan)
+            disposal.give_up_broken(broken)
         self._dispatcher.carry_out(plan, self._runner.executor_for, self._recorder, disposal)
         if self._observer.should_stop():
             return False

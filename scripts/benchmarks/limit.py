@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import pairs, workload
-from nst_pipeline.config.recipe import LAYER_NAMES
+from nst_pipeline.config.networks import LAYER_NAMES
 from nst_pipeline.engine.devices import resolve_device
 
 Row = dict[str, object]
@@ -25,7 +25,7 @@ def evaluation_flops(name: str, height: int, width: int, last: str, style: list[
     for layer in LAYER_NAMES[: LAYER_NAMES.index(last) + 1]:
         if layer.startswith("pool"):
             height, width = height // 2, width // 2
-        elif layer.startswith("conv"):
+        elif layer.startswith("conv") and f"{layer}.weight" in state:
             weight = state[f"{layer}.weight"]
             flops += 2 * weight.numel() * height * width
         if layer in style:

@@ -16,7 +16,8 @@ from reference import Reference, load_vgg
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nst_pipeline.config.recipe import CONVOLUTIONS, RecipeChanges
+from nst_pipeline.config.networks import VGG19_CONVOLUTIONS
+from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
@@ -44,7 +45,7 @@ def network(name: str) -> Path:
         return COMPACT_PATH
     path = Path(_folder().name) / "vgg19.safetensors"
     generator, state, channels = torch.Generator().manual_seed(0), {}, 3
-    for block, (count, width) in enumerate(zip(CONVOLUTIONS, VGG19_WIDTHS, strict=True), 1):
+    for block, (count, width) in enumerate(zip(VGG19_CONVOLUTIONS, VGG19_WIDTHS, strict=True), 1):
         for i in range(1, count + 1):
             kernel = torch.randn(width, channels, 3, 3, generator=generator)
             state[f"conv{block}_{i}.weight"] = kernel * (2 / (9 * channels)) ** 0.5

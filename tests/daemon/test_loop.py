@@ -272,6 +272,11 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
     assert "known format" in report["reason"]
     assert report["retry"] == "nst-pipeline retry sub/bad.jpg"
     assert not (home / "inbox/sub/bad.jpg").exists()
+    # One line says what is wrong, in each style alike, and one where the file is.
+    bad = [line for line in watch.log.read_text().splitlines() if "bad.jpg" in line]
+    wrong, place = bad
+    assert " ERROR " in wrong and wrong.count("bad.jpg") == 1 and "known format" in wrong
+    assert f"INFO    moved {home}/inbox/sub/bad.jpg to {home}/failed/sub/bad.jpg (see" in place
 
 
 def test_pictures_in_folders_nested_deeper_than_calls_are_painted_and_moved(

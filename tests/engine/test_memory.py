@@ -2,13 +2,16 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import wave
-from safetensors.torch import load_file
+from painting import narrow_vgg, with_paper_names
+from safetensors.torch import load_file, save_file
 
+from nst_pipeline.config.networks import VGG16, VGG19
 from nst_pipeline.engine import StyleTransfer, make_recipe, memory
 from nst_pipeline.engine.devices import Precision
 from nst_pipeline.engine.memory import (
@@ -66,17 +69,34 @@ def test_a_style_of_the_pixels_alone_needs_no_network() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("regions", [0, 2])
 def test_estimate_is_what_torch_allocates(regions: int, precision: Precision, padding: str) -> None:
-    changes = {"size": "original", "scales": 1, "iterations": 1, "history_size": 3}
+    check_estimate("compact", regions, precision, padding)
+
+
+@pytest.mark.parametrize("layers", [VGG19, VGG16], ids=["vgg19", "vgg16"])
+def test_estimate_is_what_torch_allocates_whichever_the_network(
+    layers: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "w.safetensors"
+    state = with_paper_names(narrow_vgg(layers, widths=(16, 24, 32, 32, 48)), layers)
+    save_file(state, path)
+    last = [layer for layer in layers if layer.startswith("relu")][-1]
+    check_estimate(str(path), 0, "fp32", "zeros", style_layers=["relu1_1", "relu3_3", last])
+
+
+def check_estimate(
+    weights: str, regions: int, precision: Precision, padding: str, **changes: Any
+) -> None:
+    changes |= {"size": "original", "scales": 1, "iterations": 1, "history_size": 3}
     made = make_recipe("compact", **changes, padding=padding)
-    transfer = StyleTransfer(made, device="cpu", precision=precision, weights="compact")
+    transfer = StyleTransfer(made, device="cpu", precision=precision, weights=weights)
     names = [f"region{number}" for number in range(regions)]
     masks = {name: np.full((192, 256), 255, np.uint8) for name in names}
     style = {name: wave(256, 192, 2) for name in names} or wave(256, 192, 2)
     with torch.profiler.profile(profile_memory=True) as profiler:
         transfer.run(wave(256, 192, 1), [style], masks=masks)
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    peak = max(itertools.accumulate(bytes_ for _, bytes_ in changes))
+    sizes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = max(itertools.accumulate(bytes_ for _, bytes_ in sizes))
     state = load_file(transfer.weights.path)
     need = estimate(
         {key.removesuffix(".bias"): len(value) for key, value in state.items() if "bias" in key},

@@ -197,7 +197,7 @@ def test_what_is_by_its_name_no_picture_is_passed_over_and_counted(tmp_path: Pat
     scan = make(tmp_path).scan()
     assert sorted(names(scan.stable)) == ["IMG_1.JPG", "mov", "noise", "scan.unknown"]
     assert scan.passed_over.counts() == {"by_name": 8, "links": 0, "results": 0}
-    assert "8 files that are no pictures by name" in str(scan.passed_over)
+    assert "8 files by their names" in str(scan.passed_over)
     assert names(find([tmp_path / "IMG_1.MOV"])) == ["IMG_1.MOV"]  # somebody named it
 
 

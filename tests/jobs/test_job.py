@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from nst_pipeline.config.networks import LAYER_NAMES
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
@@ -11,7 +12,7 @@ from nst_pipeline.errors import ConfigError
 from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.jobs.job import Content, Job, PlannedStyle, pair
 
-WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "")
+WEIGHTS = Weights("compact", Path("/w.safetensors"), "w", "", LAYER_NAMES)
 IN, OUT = Path("/in"), Path("/out")
 
 
@@ -163,6 +164,14 @@ def test_a_name_that_no_file_can_have_is_shortened_and_stays_apart() -> None:
     assert all(len(name.encode()) <= 255 and name.endswith(".png") for name in made)
     deep = outputs([content(f"{'漫' * 83}.png")], [style("ink")], name="x-{content}/{style}")
     assert deep[0].endswith("/ink.png") and len(deep[0].split("/")[0].encode()) <= 255
+
+
+def test_of_a_name_that_is_too_long_the_content_is_shortened_and_not_the_style() -> None:
+    ink, oil = outputs([content(f"{'漫' * 83}.png")], [style("ink"), style("oil")])
+    assert ink.startswith("漫漫") and ink.endswith("-ink.png") and oil.endswith("-oil.png")
+    assert ink.removesuffix("-ink.png") == oil.removesuffix("-oil.png")
+    (made,) = outputs([content("a.png")], [style("s" * 300)])
+    assert made.startswith("a-sss") and len(made) == 255
 
 
 def with_companions(name: str, **sha256s: str) -> Content:

@@ -9,6 +9,7 @@ import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support import (
     FakeExecutor,
     SilentObserver,
@@ -24,6 +25,7 @@ from support import painted as painted_names
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError, InboxGoneError
 from nst_pipeline.jobs.job_table import JobTable
@@ -225,7 +227,7 @@ def test_a_touched_file_with_the_same_bytes_is_not_painted_again(config: Config)
 def test_other_weights_paint_everything_again(config: Config, project: Path) -> None:
     painted(config)
     weights = project / "other.safetensors"
-    weights.write_bytes(b"other weights")
+    save_file(load_file(COMPACT_PATH), weights, {"made": "anew"})
     assert painted(config.model_copy(update={"weights": str(weights)})) == ALL
 
 
@@ -388,8 +390,8 @@ def test_what_is_no_picture_by_name_is_passed_over_told_and_fails_only_if_named(
     configure(home, watch={"settle_seconds": 0}, also_ignore=["DRAFT.*"])
     done = program(home, "run")
     assert done.returncode == 0 and outputs(home) == ["a-s.png"]
-    assert "passed   4 files that are no pictures by name" in done.stdout
-    assert "passed     4 files that are" in program(home, "check").stdout
+    assert "passed   4 files by their names" in done.stdout
+    assert "passed     4 files by their names" in program(home, "check").stdout
     named = program(home, "run", "inbox/a.MOV")
     assert named.returncode == 1 and "a.MOV: not an image in a known format" in named.stdout
 
@@ -404,7 +406,7 @@ def test_links_out_of_the_inbox_and_styles_in_it_are_told_once(home: Path) -> No
     assert done.returncode == 0 and outputs(home) == ["a-s.png"]
     assert done.stderr.count("inbox/b.png: a link to a folder or out of") == 1
     assert done.stderr.count("inbox/style.png: an image of the style s") == 1
-    assert "passed     1 links to folders" in program(home, "check").stdout
+    assert "passed     1 link to a folder or out" in program(home, "check").stdout
 
 
 @pytest.mark.parametrize("spelling", [".", "../home", "link"])
