@@ -397,10 +397,10 @@ class Watch:
 def main() -> None:
     """Run nst-pipeline with the executor that paints nothing."""
     from nst_pipeline import cli
-    from nst_pipeline.jobs import planning
+    from nst_pipeline.jobs import looking
     from nst_pipeline.workers import local
 
-    identify = planning.identify
+    identify = looking.identify
 
     def crash(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
         path = Path(name)
@@ -409,7 +409,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return identify(data, name, max_pixels)
 
-    planning.identify = crash
+    looking.identify = crash
 
     local.LocalExecutor = FakeExecutor(limit=1)  # type: ignore[misc, assignment]
     cli.main()

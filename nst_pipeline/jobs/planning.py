@@ -5,40 +5,28 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nst_pipeline import __version__, images
-from nst_pipeline.config.pipeline import Config, Limits
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights, resolve
-from nst_pipeline.digests import bytes_digest, digest, file_digest
-from nst_pipeline.errors import (
-    BeingWrittenError,
-    ConfigError,
-    ImageError,
-    UnreadableError,
-)
+from nst_pipeline.digests import digest, file_digest
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
-from nst_pipeline.images.decoding import check_need, decode, identify
-from nst_pipeline.inbox.companions import Companion, by_kind
 from nst_pipeline.inbox.patience import Patience, judge
-from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
+from nst_pipeline.jobs.looking import as_content, as_styles, terms_of
 from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
 
 CHUNK = 256
 """Files that are looked at together, and new contents that `WATCH` takes up at a time."""
-DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
-"""Distributions that decide, by being there and by their version, what can be decoded."""
 EXTRAS = (".steps", ".gif", ".webp")
 """What follows the stem of a result in the names of the folder and the files beside it."""
 KEPT_BYTES = 64 * 2**20
@@ -278,8 +266,8 @@ def find_styles(config: Config, ledger: Ledger) -> tuple[Weights, str, list[Plan
         UnavailableError: no weights as asked.
     """
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
-    terms = _terms(config.limits)
-    return network, terms, _styles(config, ledger, network, terms)
+    terms = terms_of(config.limits)
+    return network, terms, as_styles(config, ledger, network, terms)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
@@ -353,7 +341,8 @@ def _contents(
                     if _is_new(found, known):
                         patience.begin_look(found)
                 terms = plan.terms if patience is None else None
-                contents.append(_content(found, plan, config, ledger, known, terms))
+                keep = plan.read_ahead.keep
+                contents.append(as_content(found, config, ledger, known, terms, keep))
                 new += found.path not in queued
             except DatabaseError:
                 raise
@@ -370,36 +359,6 @@ def _is_new(found: SourceFile, known: Known) -> bool:
     """Tell whether a file may have to be read."""
     row = known.get(os.fsencode(found.path))
     return row is None or row.signature != found.signature or bool(found.companions)
-
-
-def _content(
-    found: SourceFile,
-    plan: Plan,
-    config: Config,
-    ledger: Ledger,
-    known: Known,
-    terms: str | None,
-) -> Content:
-    """Return a file as a content, with its companions.
-
-    Raises:
-        ImageError: it is none, or a companion is none, or has no picture.
-    """
-    by = by_kind(found.path, found.companions)
-
-    def compute(path: Path) -> str:
-        data = _look(path, config, identify, found.identity, found.root)
-        plan.read_ahead.keep(path, data)
-        return bytes_digest(data)
-
-    sha256 = ledger.files.digest(found.path, compute, found.signature, known, terms)
-    if not by:
-        return Content(found, sha256)
-    companions = {
-        kind: (one.path, _companion_digest(one, found.root, config, ledger, terms))
-        for kind, one in by.items()
-    }
-    return Content(found, sha256, companions)
 
 
 def _sort(
@@ -463,24 +422,6 @@ def _is_held(entry: EntrySummary, policy: Policy, now: float) -> bool:
     return entry.state == JobState.CANCELLED
 
 
-def _terms(limits: Limits) -> str:
-    """Return the digest of all but a file itself that decides whether it is a picture."""
-    versions = [__version__, _program()]
-    for name in DECODERS:
-        try:
-            versions.append(version(name))
-        except PackageNotFoundError:
-            versions.append("")
-    return digest([limits.max_pixels, limits.max_bytes, versions])
-
-
-@functools.cache
-def _program() -> str:
-    """Return the digest of what decodes: it changes more often than the program's version."""
-    sources = sorted(Path(*images.__path__).glob("*.py"))
-    return digest([file_digest(path) for path in sources])
-
-
 def _digest_of_plan(
     config: Config, styles: list[PlannedStyle], network: Weights, terms: str
 ) -> str:
@@ -496,67 +437,3 @@ def _digest_of_plan(
             config.on_failure,
         ]
     )
-
-
-def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
-    styles, problems = [], config.layer_problems(network)
-    for name, settings in config.styles.items():
-        digests: dict[Path, str] = {}
-        for path in settings.paths():
-            try:
-                digests[path] = _style_digest(path, config, ledger, terms)
-            except (UnreadableError, BeingWrittenError) as error:
-                raise UnreadableError(f"styles.{name}: {error}") from error
-            except ImageError as error:
-                problems.append(f"styles.{name}: {error}")
-        if problems:
-            continue
-        sources = {
-            region: tuple((path, digests[path], share) for path, share in images)
-            for region, images in settings.sources().items()
-        }
-        styles.append(PlannedStyle(name, sources, config.style_recipe(name, network.id)))
-    if problems:
-        raise ConfigError(problems)
-    return styles
-
-
-Look = Callable[[bytes, str, int], object]
-"""Refuses what is no image, by its bytes, its name and the pixels allowed."""
-
-
-def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str | None) -> str:
-    """Return a style image's SHA-256, looked at the first time."""
-
-    def look(data: bytes, name: str, max_pixels: int) -> None:
-        check_need(data, name, max_pixels, config.limits.memory_bytes)
-        decode(data, name, max_pixels)
-
-    def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, look))
-
-    return ledger.files.digest(path, compute, terms=terms)
-
-
-def _companion_digest(
-    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str | None
-) -> str:
-    """Return a companion's SHA-256, looked at the first time."""
-
-    def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, identify, one.identity, root))
-
-    return ledger.files.digest(one.path, compute, one.signature, terms=terms)
-
-
-def _look(
-    path: Path, config: Config, look: Look, seen: str | None = None, root: Path | None = None
-) -> bytes:
-    """Return the bytes of an image file of the identity ``seen``; as `read` takes them.
-
-    Raises:
-        ImageError: it is none.
-    """
-    data = read(path, config.limits.max_bytes, seen, root)
-    look(data, shown(path), config.limits.max_pixels)
-    return data

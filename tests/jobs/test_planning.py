@@ -18,9 +18,9 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import ConfigError, UnreadableError
 from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.scanner import find
-from nst_pipeline.jobs import file_table, planning
+from nst_pipeline.jobs import file_table, looking
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.planning import make_plan, make_scanner
+from nst_pipeline.jobs.planning import WATCH, make_plan, make_scanner
 
 
 def test_known_files_are_not_read_again(
@@ -30,7 +30,7 @@ def test_known_files_are_not_read_again(
     (config.inbox / "bad.png").write_text("hello")
     observed_run(config)
     reads: list[str] = []
-    monkeypatch.setattr(planning, "read", lambda path, *_: reads.append(path.name))
+    monkeypatch.setattr(looking, "read", lambda path, *_: reads.append(path.name))
     plan = plan_of(config, ledger)
     assert reads == [] and len(plan.done) == 1 and "known format" in plan.broken[0].reason
 
@@ -98,9 +98,9 @@ def test_a_refusal_is_forgotten_when_what_decodes_changes(
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pillow_heif", None)
         if change == "codec":
-            without.setattr(planning, "version", is_missing)
+            without.setattr(looking, "version", is_missing)
         else:
-            without.setattr(planning, "_program", lambda: "an older one's")
+            without.setattr(looking, "_program", lambda: "an older one's")
         (broken,) = plan_of(config, ledger).broken
         assert "nst-pipeline[heif]" in broken.reason
     assert not plan_of(config, ledger).broken
@@ -111,7 +111,7 @@ def test_sources_that_were_accepted_are_not_read_again_under_other_limits(
 ) -> None:
     monkeypatch.setattr(file_table, "RACY_NS", 0)
     observed_run(config)
-    monkeypatch.setattr(planning, "read", lambda path, *_: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(looking, "read", lambda path, *_: pytest.fail(f"{path} is read"))
     assert len(plan_of(pixels(config, home_of(config) / "style.png", 10**7), ledger).done) == 1
 
 
@@ -122,17 +122,17 @@ def test_a_file_that_an_error_comes_of_is_looked_at_max_attempts_times(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(config.inbox / "b.png", 2)
-    identify = planning.identify
+    identify = looking.identify
 
     def fails(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
         if name.endswith("b.png"):
             raise MemoryError
         return identify(data, name, max_pixels)
 
-    monkeypatch.setattr(planning, "identify", fails)
+    monkeypatch.setattr(looking, "identify", fails)
     patience, scanner = Patience(0), make_scanner(config, None, 0)
     for attempt in (1, 2, 3):
-        plan = make_plan(config, ledger, scanner, planning.WATCH, patience=patience)
+        plan = make_plan(config, ledger, scanner, WATCH, patience=patience)
         assert [job.content.path.name for job in plan.todo] == ["a.png"]
         assert [one.is_final for one in plan.broken] == ([] if attempt < 3 else [True])
     assert "b.png: MemoryError" in plan.broken[0].reason
@@ -147,11 +147,11 @@ def test_a_file_that_is_refused_is_read_anew_before_it_is_given_up(
     (config.inbox / "a.png").write_text("hello")
     patience, scanner = Patience(0), make_scanner(config, None, 0)
     for _ in range(2):
-        plan = make_plan(config, ledger, scanner, planning.WATCH, patience=patience)
+        plan = make_plan(config, ledger, scanner, WATCH, patience=patience)
         assert "known format" in plan.broken[0].reason
     # The bytes were others for a moment, and the disk says of no change.
-    monkeypatch.setattr(planning, "identify", lambda *_: (48, 64))
-    assert not make_plan(config, ledger, scanner, planning.WATCH, patience=patience).broken
+    monkeypatch.setattr(looking, "identify", lambda *_: (48, 64))
+    assert not make_plan(config, ledger, scanner, WATCH, patience=patience).broken
 
 
 def test_a_style_that_cannot_be_read_is_no_mistake_of_the_settings(

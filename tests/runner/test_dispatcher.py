@@ -30,7 +30,7 @@ from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.errors import CannotCreateError, DeviceLostError, DiskFullError
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.patience import Waiting
-from nst_pipeline.jobs import planning
+from nst_pipeline.jobs import looking, planning
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
@@ -275,7 +275,7 @@ def test_a_picture_is_read_once_from_the_inbox_to_the_executor(
         reads.append(path.name)
         return read(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(planning, "read", counted)
+    monkeypatch.setattr(looking, "read", counted)
     monkeypatch.setattr(reading, "read", counted)
     run_once(config_of(home))
     assert reads.count("a.png") == 1 and outputs(home) == ["a-s.png"]
