@@ -115,8 +115,10 @@ class KeepSettings(Settings):
         "as one that was cancelled.",
     )  # fmt: skip
     manifests: int = Field(
-        1000, ge=1, description="Manifests kept in the outbox; a daemon makes one a burst of work."
-    )
+        1000, ge=1,
+        description="Manifests kept in the outbox, of all pipelines that share it; a daemon makes "
+        "one a burst of work.",
+    )  # fmt: skip
 
 
 class WatchSettings(Settings):

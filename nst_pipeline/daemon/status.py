@@ -54,6 +54,7 @@ class Status:
         device: what is painted on.
         memory_bytes: what is used of its memory.
         cache: style targets: hits, misses, bytes in memory, bytes on disk.
+        kept: how many files and bytes there are of checkpoints, targets and manifests.
         free_bytes: room in the outbox.
         min_free_bytes: what must be free.
     """

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 
 from nst_pipeline.errors import UsageError
-from nst_pipeline.files import shown, signature
+from nst_pipeline.files import identity, shown, signature
 from nst_pipeline.folders import Entry, Folders, LinkError, entries
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 from nst_pipeline.inbox import reading
@@ -332,6 +332,14 @@ def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """Return one expression for many shell patterns, in any case; of none, what matches nothing."""
     expression = "|".join(fnmatch.translate(p) for p in patterns) or r"(?!)"
     return re.compile(expression, re.DOTALL | re.IGNORECASE)
+
+
+def is_unchanged(found: SourceFile) -> bool:
+    """Tell whether a file is the very one that was listed."""
+    try:
+        return identity(reading.status(found.path, found.root)) == found.identity
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -411,7 +412,10 @@ def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy)
 
 
 def _is_there(entry: Entry | EntrySummary) -> bool:
-    return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
+    try:  # a link is no result of ours
+        return entry.final is not None and stat.S_ISREG(os.lstat(entry.final).st_mode)
+    except OSError:
+        return False
 
 
 def _is_held(entry: EntrySummary, policy: Policy, now: float) -> bool:

@@ -23,12 +23,12 @@ from nst_pipeline.errors import (
     PipelineError,
     UnreadableError,
 )
-from nst_pipeline.files import as_text, ensure_folder, free_bytes, identity, publish, shown
+from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.patience import Patience
-from nst_pipeline.inbox.scanner import Scanner, SourceFile
+from nst_pipeline.inbox.scanner import Scanner, is_unchanged
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome, failure
@@ -270,7 +270,7 @@ class Dispatcher:
             data = reading.read(found.path, limit, found.identity, found.root)
             is_same = bytes_digest(data) == content.sha256
         else:
-            is_same = _is_seen(found)
+            is_same = is_unchanged(found)
         if not is_same:
             raise BeingWrittenError(f"{shown(found.path)}: {reading.BEING_WRITTEN}")
         return data
@@ -379,7 +379,8 @@ class Dispatcher:
         except (CannotCreateError, OutputError):
             if self._ledger.jobs.state(entry.id) == JobState.RUNNING:
                 self._ledger.jobs.requeue(entry.id, is_attempt=False)
-            if self._recorder:
+            is_cancelled = self._ledger.jobs.state(entry.id) == JobState.CANCELLED
+            if self._recorder and not is_cancelled:
                 self._recorder.add(records.failed(job, Failure(str(error))))
             raise
         is_final = isinstance(error, ConflictError)
@@ -509,10 +510,3 @@ def _mode(folders: Folders, original: Path) -> int:
     with contextlib.suppress(OSError):
         return folders.status(original).st_mode & 0o666
     return 0o600
-
-
-def _is_seen(found: SourceFile) -> bool:
-    try:
-        return identity(reading.status(found.path, found.root)) == found.identity
-    except OSError:
-        return False

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import CannotCreateError, OutputError
-from nst_pipeline.files import identity, shown
+from nst_pipeline.files import shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import shares_companions
 from nst_pipeline.inbox.patience import Kind, Patience
-from nst_pipeline.inbox.scanner import Scanner, SourceFile
+from nst_pipeline.inbox.scanner import Scanner, SourceFile, is_unchanged
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import Ledger
@@ -23,8 +23,6 @@ from nst_pipeline.jobs.state import IN_QUEUE, Entry, JobState
 from nst_pipeline.runner.moves import deletion, dispose, failure_report, report_path
 
 log = logging.getLogger(__name__)
-
-# os.path, and not Path, where a folder that may not be searched shall mean "not there".
 
 WRITER_SECONDS = 0.5
 """How often, at most, a file that somebody writes to is looked at."""
@@ -135,6 +133,7 @@ class Disposal:
         ages = [self._scanner.age_seconds(found) for found in self._plan.arriving]
         # Older ones are those that somebody holds open for writing.
         waits += [settle - age if age < settle else max(settle, WRITER_SECONDS) for age in ages]
+        # Not Path.is_dir, which raises for a folder that may not be searched.
         if os.path.isdir(self._config.inbox):  # noqa: PTH112
             self._drop_vanished()
         if (due := self._ledger.jobs.next_try()) is not None:
@@ -147,7 +146,7 @@ class Disposal:
         self._ledger.jobs.drop(
             entry.id
             for entry in self._ledger.jobs.in_state(JobState.QUEUED)
-            if not (entry.source.is_relative_to(inbox) and os.path.exists(entry.source))  # noqa: PTH110
+            if not (entry.source.is_relative_to(inbox) and _is_found(entry.source, inbox))
         )
 
     def _grace_seconds(self, found: SourceFile) -> float:
@@ -238,7 +237,7 @@ class Disposal:
             reason = str(error)
             if not self._patience.tries(found, "disposal"):
                 log.error("%s", reason)
-        if _is_unchanged(found):
+        if is_unchanged(found):
             self._patience.put_off(found, reason, "disposal")
         else:
             self._patience.forget(found.path)
@@ -260,11 +259,13 @@ class Disposal:
                 self._scanner.add_finished(found)
 
 
-def _is_unchanged(found: SourceFile) -> bool:
+def _is_found(source: Path, inbox: Path) -> bool:
+    """Tell whether a search of the inbox would find a file."""
     try:
-        return identity(reading.status(found.path, found.root)) == found.identity
+        reading.status(source, inbox)
     except OSError:
         return False
+    return True
 
 
 def _retry_command(found: SourceFile) -> str:

@@ -215,6 +215,10 @@ def _copy_over(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
             _forget(ledger, move)
             return None
         folders.rename_new(temporary, move.target)
+    except OSError:
+        if _is_there(folders, move.source):
+            _take_back_report(folders, move)  # it stays, and may yet be painted
+        raise
     finally:
         with contextlib.suppress(OSError):
             folders.unlink(temporary)

@@ -118,9 +118,6 @@ def recover(
     A job that was committing is done if its final file is whole, and goes on if its temporary file
     is. Otherwise it is queued, as is one that was being painted, or given up if it was begun
     ``max_attempts`` times and the process ended each time.
-
-    Raises:
-        OutputError: a file could not be renamed.
     """
     for entry in jobs.in_state(JobState.COMMITTING):
         if not _resume(jobs, folders, entry, on_conflict, report):

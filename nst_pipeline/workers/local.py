@@ -138,7 +138,7 @@ class LocalExecutor:
     def _too_large_style(self, job: Job, needs: list[Need]) -> Failure | None:
         try:
             self._budget.check_style(job, needs)
-        except ImageError as error:
+        except Exception as error:  # noqa: BLE001 - a bad style takes its own jobs alone
             return failure(error)
         return None
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Limits
-from nst_pipeline.errors import ImageError
+from nst_pipeline.digests import bytes_digest
+from nst_pipeline.errors import BeingWrittenError, ImageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import FINENESS, Decoded, Need, need
 from nst_pipeline.inbox import reading
@@ -38,7 +39,7 @@ class Budget:
         side = longest_side(task.jobs, 2**20)
         for kind in used_companions(task):
             path, sha256 = task.content.companions[kind]
-            one = self._need(path, sha256)
+            one = self._need(path, sha256, task.content.found.root)
             if kind != "init":  # it is kept in grey, and no finer than need be
                 one = Need(one.peak, min(one.held, (2 * FINENESS * side) ** 2))
             needs.append(one)
@@ -64,8 +65,10 @@ class Budget:
         if picture.alpha is not None:
             self._check(shown(path), [Need(picture.alpha.size * CUT_OUT_BYTES, 0)])
 
-    def _read_need(self, path: Path, sha256: str) -> Need:
-        data = reading.read(path, self._limits.max_bytes)
+    def _read_need(self, path: Path, sha256: str, root: Path | None = None) -> Need:
+        data = reading.read(path, self._limits.max_bytes, root=root)
+        if bytes_digest(data) != sha256:
+            raise BeingWrittenError(f"{shown(path)}: {reading.BEING_WRITTEN}")
         return need(data, shown(path), self._limits.max_pixels)
 
     def _check(self, name: str, needs: list[Need]) -> None:

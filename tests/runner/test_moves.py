@@ -1,6 +1,7 @@
 """Moving a source away, killed at every state, and names that are taken."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.runner import moves
+from nst_pipeline.runner.moves import report_path
 
 
 @pytest.fixture
@@ -212,6 +214,26 @@ def test_a_copy_is_at_no_moment_more_readable_than_its_source(
     assert meanwhile == {0o600}
     assert move.target.stat().st_mode & 0o777 == mode
     assert move.target.stat().st_mtime_ns == modified
+
+
+def test_the_report_of_a_picture_that_cannot_be_copied_away_goes_again(
+    config: Config,
+    ledger: Ledger,
+    folders: Folders,
+    other_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = other_disk / "sub/a.png"
+    move = dataclasses.replace(moved(config), target=target, kind="fail", report="{}")
+
+    def full(*_: object) -> None:
+        assert report_path(target).exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OutputError, match="No space left"):
+        moves.dispose(ledger, folders, move)
+    assert move.source.exists() and not list(target.parent.iterdir())
 
 
 def test_what_comes_into_the_place_of_a_source_that_was_copied_stays(

@@ -78,6 +78,17 @@ def test_the_last_manifests_stay_and_nothing_else_is_touched(home: Path) -> None
     ]  # fmt: skip
 
 
+def test_nothing_is_pruned_or_counted_through_a_link(home: Path, tmp_path: Path) -> None:
+    config = with_keep(home, manifests=1)
+    theirs = tmp_path / "theirs"
+    for day in (1, 2, 3):
+        put(theirs / f"2026010{day}T000000Z-00ff.json")
+    config.outbox.mkdir(exist_ok=True)
+    (config.outbox / "manifests").symlink_to(theirs)
+    assert prune(config, set())["manifests"] == Kept(0, 0)
+    assert len(names(theirs)) == 3
+
+
 def test_where_nothing_piled_up_there_is_nothing_to_prune(home: Path) -> None:
     config = with_keep(home)
     assert (
