@@ -20,13 +20,14 @@ from nst_pipeline.config.weights import resolve
 from nst_pipeline.engine import Callbacks, Result, StyleTransfer, transfer
 from nst_pipeline.engine.batch import Batch
 from nst_pipeline.engine.scene import Scene, make_scene
-from nst_pipeline.errors import Abandoned, UnavailableError
+from nst_pipeline.errors import Abandoned, NotReadyError, UnavailableError
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.local import LocalExecutor
+from nst_pipeline.workers.memory import Budget
 from nst_pipeline.workers.protocol import Task
 
 
@@ -558,3 +559,20 @@ def test_a_companion_that_is_needed_and_missing_fails_the_jobs_that_need_it(
     assert name.lower() in reason
     picture(seed=5).save(config.inbox / name)
     assert all("enough" in reason for _, reason in reasons(config))
+
+
+def test_what_a_mask_takes_is_not_read_through_a_folder_that_became_a_link(
+    config: Config, tmp_path: Path
+) -> None:
+    folder = config.inbox / "trip"
+    folder.mkdir()
+    for name in ("boat.png", "boat.mask.png"):
+        Image.new("RGB", (64, 48), "white").save(folder / name)
+    with Ledger(None) as ledger:
+        todo = [job for job in plan_of(config, ledger).todo if job.content.path.parent == folder]
+    task = task_of(todo)
+    Budget(config.limits).of_content(task)
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotReadyError, match="a link where none is followed"):
+        Budget(config.limits).of_content(task)
