@@ -212,7 +212,7 @@ def test_no_part_of_an_outputs_path_leads_to_another_folder(name: str) -> None:
 
 
 def test_folders_that_keep_two_results_apart_stay_in_the_outbox_however_they_were_named() -> None:
-    roots = (Path("/work/../../../in"), Path("/work/x/../../in2"))
+    roots = (Path("/a/../../../in"), Path("/a/x/../../in2"))
     contents = [
         Content(SourceFile(root / "a.jpg", PurePath(), root), str(n))
         for n, root in enumerate(roots)
