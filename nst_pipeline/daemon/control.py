@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.wake_up import wake
-from nst_pipeline.digests import digest, stream_digest
+from nst_pipeline.digests import digest, file_digest
 from nst_pipeline.errors import PipelineError, UsageError
 from nst_pipeline.files import as_text, cannot_write, is_gone, shown
 from nst_pipeline.folders import Folders, LinkError, make_folder
@@ -235,8 +235,7 @@ def _is_taken(folders: Folders, source: Path, place: Path) -> bool:
     try:
         if not folders.exists(source) or not folders.exists(place):
             return False
-        with folders.reader(source) as one, folders.reader(place) as other:
-            return stream_digest(one) != stream_digest(other)
+        return file_digest(source, folders) != file_digest(place, folders)
     except LinkError:
         return False  # the move will say so
     except OSError:

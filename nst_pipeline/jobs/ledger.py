@@ -142,7 +142,7 @@ class Ledger:
     def set_fact(self, name: Fact, value: str) -> None:
         """Remember a fact."""
         if self.fact(name) != value:
-            with schema.durably(self._database):
+            with self.durably():
                 self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 

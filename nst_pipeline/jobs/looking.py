@@ -111,7 +111,7 @@ def as_styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> l
     return styles
 
 
-def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str | None) -> str:
+def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str) -> str:
     """Return a style image's SHA-256, looked at the first time."""
 
     def look(data: bytes, name: str, max_pixels: int) -> None:

@@ -263,8 +263,9 @@ def find_styles(config: Config, ledger: Ledger) -> tuple[Weights, str, list[Plan
     """Return the weights, the terms and the styles of settings: all of a plan but the contents.
 
     Raises:
-        ConfigError: a style that is no image.
+        ConfigError: a style that is no image, or a recipe with a layer that the network lacks.
         UnavailableError: no weights as asked.
+        UnreadableError: a style that cannot be read now.
     """
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
     terms = terms_of(config.limits)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nst_pipeline.digests import stream_digest
+from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
     as_text,
@@ -155,7 +155,7 @@ def _is_copy(folders: Folders, source: Path, target: Path) -> bool:
     try:
         if os.path.samestat(folders.status(source), folders.status(target)):
             return False
-        return file_digest(folders, target) == file_digest(folders, source)
+        return file_digest(target, folders) == file_digest(source, folders)
     except OSError:
         return False
 
@@ -209,7 +209,7 @@ def _copy_over(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
     temporary = folders.temporary(move.target)
     try:
         copy(folders, move.source, temporary)
-        same_bytes = file_digest(folders, move.source) == file_digest(folders, temporary)
+        same_bytes = file_digest(move.source, folders) == file_digest(temporary, folders)
         if not (same_bytes and _is_same(folders, move)):
             _take_back_report(folders, move)
             _forget(ledger, move)
@@ -264,16 +264,6 @@ def _keep_attributes(old: int, new: int) -> None:
     with contextlib.suppress(OSError):
         os.fchmod(new, mode)
     os.utime(new, ns=(known.st_atime_ns, known.st_mtime_ns))
-
-
-def file_digest(folders: Folders, path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with folders.reader(path) as file:
-        return stream_digest(file)
 
 
 def _is_same(folders: Folders, move: Move) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from nst_pipeline.digests import bytes_digest, stream_digest
+from nst_pipeline.digests import bytes_digest, file_digest
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
     cannot_write,
@@ -170,8 +170,7 @@ def _resume(
 
 def _has_digest(folders: Folders, path: Path, sha256: str | None) -> bool:
     try:
-        with folders.reader(path) as file:
-            return stream_digest(file) == sha256
+        return file_digest(path, folders) == sha256
     except OSError:
         return False
 
