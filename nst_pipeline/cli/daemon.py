@@ -39,9 +39,9 @@ def watch(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Paint whatever arrives in the inbox, until told to stop (SIGTERM, Ctrl-C)."""
-    from nst_pipeline.daemon.signals import ignore_notes
+    from nst_pipeline.daemon.signals import hold_notes
 
-    ignore_notes()  # before all that takes time
+    hold_notes()  # before all that takes time
     from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import logs, loop
     from nst_pipeline.errors import UsageError

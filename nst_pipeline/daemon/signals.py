@@ -1,7 +1,9 @@
 """What signals ask of a run and of a daemon."""
 
 import contextlib
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -36,14 +38,16 @@ NOTES = (signal.SIGHUP, signal.SIGUSR1)
 """What is only noted; by default it would end the process."""
 
 
-def ignore_notes() -> None:
-    """Let nothing that a daemon only notes end the process before and after it takes it in."""
-    for number in NOTES:
-        signal.signal(number, signal.SIG_IGN)
+def hold_notes() -> None:
+    """Have what a daemon only notes wait until it takes it in, in all threads begun from now on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, NOTES)
 
 
 class Signals:
-    """Takes in SIGHUP and SIGUSR1 while the block lasts; use it in the main thread.
+    """Takes in SIGHUP and SIGUSR1 while the block lasts, and holds them from then on.
+
+    Use it in the main thread, before any other is begun. A thread of its own waits for them:
+    handlers in Python interrupt each other, and so many may come that the stack ends.
 
     Attributes:
         stopping: whether SIGTERM or SIGINT came.
@@ -57,16 +61,20 @@ class Signals:
         self.stop_seconds = 0.0
         self._deadline = 0.0
         self._wake = wake
+        self._is_over = False
+        self._taker = threading.Thread(target=self._take_notes, daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to take them in."""
-        for number in NOTES:
-            signal.signal(number, self._on_note)
+        hold_notes()
+        self._taker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ignore them: the process ends, and they shall not be what ends it."""
-        ignore_notes()
+        """Only hold them from now on: the process ends, and they shall not be what ends it."""
+        self._is_over = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self._taker.join()
 
     @contextlib.contextmanager
     def taking_stops(self) -> Iterator[None]:
@@ -96,6 +104,10 @@ class Signals:
         self.stopping = True
         self._deadline = time.monotonic() + self.stop_seconds
 
-    def _on_note(self, number: int, frame: FrameType | None) -> None:
-        self.reload |= number == signal.SIGHUP
-        self._wake()
+    def _take_notes(self) -> None:
+        while True:
+            number = signal.sigwait(NOTES)
+            if self._is_over:
+                return
+            self.reload |= number == signal.SIGHUP
+            self._wake()
