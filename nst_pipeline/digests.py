@@ -5,14 +5,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nst_pipeline.folders import Folders
 
-def file_digest(path: Path) -> str:
+
+def file_digest(path: Path, folders: Folders | None = None) -> str:
     """Return the SHA-256 of a file.
+
+    Args:
+        path: the file.
+        folders: to reach it in; None: it is trusted, whatever links lead to it.
 
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with path.open("rb") if folders is None else folders.reader(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -3,13 +3,15 @@
 PipelineError
 ├── UsageError          64  the command line asks for something that makes no sense
 ├── ImageError          65  an input is not an image that can be painted
-│   └── NotReadyError       and may be one later: unreadable, empty, cut short
-│       └── BeingWrittenError   a process writes to it
+│   └── NotReadyError       and may be one later: empty, cut short
+│       ├── BeingWrittenError   a process writes to it
+│       └── UnreadableError 66  the system does not let us read it now; that says nothing of it
 ├── UnavailableError    69  no weights or no device as asked
 ├── OutOfMemoryError    69  memory does not suffice for what was asked
 ├── CannotCreateError   73  an output folder or file cannot be made
 ├── OutputError         74  an output cannot be written (disk full, input/output error)
 │   └── DiskFullError       for want of space
+├── StateGoneError      74  the state folder was deleted while it was worked with
 ├── ConfigError         78  pipeline.yaml is wrong; holds every problem found
 │   └── InboxGoneError      the inbox is not there
 ├── ShapeError          70  a tensor of another shape than the engine's contract
@@ -46,6 +48,12 @@ class BeingWrittenError(NotReadyError):
     """An input is not complete yet: somebody writes to it."""
 
 
+class UnreadableError(NotReadyError):
+    """A file cannot be read now, for a reason of the system's and not of its own."""
+
+    exit_code = 66
+
+
 class UnavailableError(PipelineError):
     """The weights or the device that were asked for are not there."""
 
@@ -78,6 +86,12 @@ class OutputError(PipelineError):
 
 class DiskFullError(OutputError):
     """An output cannot be written for want of space."""
+
+
+class StateGoneError(PipelineError):
+    """The state folder, and with it the lock, was taken away from who works with it."""
+
+    exit_code = 74
 
 
 class DeviceLostError(PipelineError):

@@ -1,32 +1,49 @@
 """Files that appear whole or not at all, and paths as text."""
 
 import contextlib
-import ctypes
 import errno
-import functools
 import hashlib
 import os
+import pwd
 import re
+import resource
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
+from nst_pipeline.folders import PRIVATE, TEMPORARY_PREFIX, Folders, make_folder
 
-CANNOT_CREATE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST))
+CANNOT_CREATE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+)
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
-TEMPORARY_PREFIX = ".nst-"
-"""How the names of unfinished files begin; what a kill leaves of them may be deleted."""
 NAME_BYTES = 255
 """The longest name that a file can have on the usual file systems."""
+MOST_ROOM = 200
+"""How many bytes of it `fitted_name` leaves free, at most."""
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, ends of lines, and what turns the direction of writing."""
-AT_FDCWD, RENAME_NOREPLACE = -100, 1
 
 
 def as_text(path: object) -> str:
     """Return a path as valid text, for programs (JSON), whatever bytes it is made of."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def raw_bytes(path: object) -> str | None:
+    """Return a path's bytes in hexadecimal; None: they are text, and `as_text` has them all.
+
+    Two paths of one text, such as of a file named with a byte and one named with its escape, so
+    can be told apart.
+    """
+    raw = os.fsencode(str(path))
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.hex()
+    return None
 
 
 def shown(path: object) -> str:
@@ -48,67 +65,73 @@ def changed_ns(file_signature: str) -> int:
     return int(file_signature.split()[2])
 
 
-def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
+def identity(status: os.stat_result) -> str:
+    """Return what is the same for no other file: the `signature` and the device.
+
+    The numbers of devices end with the machine's start; so the ledger remembers signatures.
+    """
+    return f"{signature(status)} {status.st_dev}"
+
+
+def publish(
+    path: Path,
+    data: bytes | Iterable[bytes],
+    folders: Folders = PRIVATE,
+    mode: int = 0o666,
+    durably: bool = True,
+) -> None:
     """Make ``path`` hold ``data``: durably, and whole or not at all.
 
     Args:
         path: the file.
         data: its bytes, or parts of them one after the other; an error of theirs is handed on.
+        folders: to reach it in.
+        mode: its permissions, of which the umask is taken off.
+        durably: whether it must outlive a loss of power.
 
     Raises:
         CannotCreateError: its folder is missing and cannot be made, or is not writable.
         OutputError: the write failed, such as on a full disk; nothing is left behind.
     """
-    temporary = write_temporary(path, data)
+    temporary = write_temporary(path, data, folders, mode, durably)
     try:
-        temporary.replace(path)
-        sync_folder(path.parent)
+        folders.replace(temporary, path, durably)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            folders.unlink(temporary)
 
 
-def write_temporary(path: Path, data: bytes | Iterable[bytes]) -> Path:
-    """Write ``data`` durably to a new hidden file beside ``path``, and return its path.
+def write_temporary(
+    path: Path,
+    data: bytes | Iterable[bytes],
+    folders: Folders = PRIVATE,
+    mode: int = 0o666,
+    durably: bool = True,
+) -> Path:
+    """Write ``data`` to a new hidden file beside ``path``, and return its path.
+
+    All arguments are as `publish` takes them.
 
     Raises:
         CannotCreateError: the folder is missing and cannot be made, or is not writable.
         OutputError: the write failed, such as on a full disk; nothing is left behind.
     """
-    temporary = None
+    temporary = folders.temporary(path)
     try:
-        make_folder(path.parent)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=TEMPORARY_PREFIX, delete=False
-        ) as file:
-            temporary = Path(file.name)
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+        with folders.create(temporary, mode) as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
-            os.fsync(file.fileno())
-        return temporary
+            if durably:
+                os.fsync(file.fileno())
     except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with contextlib.suppress(OSError):
+            folders.unlink(temporary)
         if isinstance(error, OSError):
             raise cannot_write(path, error) from error
         raise
-
-
-def make_folder(folder: Path) -> None:
-    """Make ``folder`` and its parents, each durably.
-
-    Raises:
-        OSError: that is impossible.
-    """
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    return temporary
 
 
 def ensure_folder(folder: Path) -> None:
@@ -124,67 +147,49 @@ def ensure_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise _error_class(error)(
-            f"{shown(folder)}: no files can be created here: {error.strerror}; "
+            f"{shown(folder)}: no files can be created here: {cause(folder, error)}; "
             "check its permissions and free space"
         ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> CannotCreateError | OutputError:
     """Return the error to raise when writing ``path`` failed with ``error``."""
-    return _error_class(error)(f"{shown(path)}: cannot be written: {error.strerror}")
+    return _error_class(error)(f"{shown(path)}: cannot be written: {cause(path, error)}")
+
+
+def cause(path: Path, error: OSError) -> str:
+    """Return why a path cannot be written, made or removed: with whose it is, if that is why."""
+    text = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"{text} ({limit} are allowed; `ulimit -n` and LimitNOFILE= raise that)"
+    there = [place for place in (path, *path.parents) if os.path.lexists(place)]
+    places = there[: 2 if path in there else 1]
+    barred = next((place for place in places if not os.access(place, os.W_OK)), None)
+    if error.errno not in (errno.EACCES, errno.EPERM) or barred is None:
+        return text
+    mode = f"(mode {stat.S_IMODE(barred.stat().st_mode):04o})"
+    theirs, ours = owner(barred), _user(os.geteuid())
+    end = "" if theirs == ours else f", and this process runs as {ours}: `chown` gives it away"
+    return f"{text}: {shown(barred)} belongs to {theirs} {mode}{end}"
+
+
+def owner(path: Path) -> str:
+    """Return the name, else the number, of whom a file belongs to."""
+    return _user(path.stat().st_uid)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _error_class(error: OSError) -> type[CannotCreateError] | type[OutputError]:
     if error.errno in NO_SPACE:
         return DiskFullError
     return CannotCreateError if error.errno in CANNOT_CREATE else OutputError
-
-
-def rename_new(source: Path, target: Path) -> None:
-    """Rename a file without ever replacing another, and make that durable.
-
-    Raises:
-        FileExistsError: ``target`` exists.
-        OSError: anything else, such as EXDEV for another file system.
-    """
-    names = os.fsencode(source), os.fsencode(target)
-    renameat2 = _renameat2()
-    code = errno.ENOSYS
-    if renameat2 is not None:
-        done = renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_NOREPLACE)
-        code = 0 if done == 0 else ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):  # the kernel or the file system does not know how
-        _link_over(source, target)
-    elif code:
-        raise OSError(code, os.strerror(code), str(source), None, str(target))
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
-
-
-def _link_over(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links either (FAT): the best that is left is to look first
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
-        source.rename(target)
-    else:
-        source.unlink()
-
-
-@functools.cache
-def _renameat2() -> "ctypes._NamedFuncPointer | None":
-    try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = (
-        ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
-    )  # fmt: skip
-    return function
 
 
 def fitted_name(stem: str, suffix: str, *, room: int = 0) -> str:
@@ -197,7 +202,8 @@ def fitted_name(stem: str, suffix: str, *, room: int = 0) -> str:
     Args:
         stem: any text that a file name may hold, of any length.
         suffix: kept as it is.
-        room: how many of the 255 bytes to leave free, such as for a longer suffix; at most 200.
+        room: how many of the 255 bytes to leave free, such as for a longer suffix; at most
+            `MOST_ROOM`.
     """
     limit = NAME_BYTES - room
     # A character takes 4 bytes at most: most names need not be encoded to be measured.
@@ -226,44 +232,19 @@ def is_numbered(path: Path, plain: Path) -> bool:
     return path == plain or (number is not None and path == numbered(plain, int(number[1])))
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Delete what a kill left of unfinished files below ``folder``; return how many."""
-    removed = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(TEMPORARY_PREFIX):
-                with contextlib.suppress(OSError):
-                    Path(place, name).unlink()
-                    removed += 1
-    return removed
+def is_gone(path: Path) -> bool:
+    """Tell whether there is no such file; False where the system does not say."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
 
 
 def free_bytes(folder: Path) -> int:
     """Return the free bytes of the file system of ``folder`` (or of its nearest parent)."""
-    while not folder.exists() and folder != folder.parent:
+    # Not Path.exists, which raises for a folder whose parent may not be searched.
+    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110
         folder = folder.parent
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
-
-
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
-            raise
-    finally:
-        os.close(descriptor)

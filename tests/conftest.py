@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
+def deep_tmp_path() -> Iterator[Path]:
+    """Return a folder for folders nested so deep that pytest could not remove them."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "r")
+        root.mkdir()
+        yield root
+        subprocess.run(["rm", "-r", root], check=True)
+
+
+@pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Return the settings of a home with one picture, ``a.png``, for an executor that is a fake."""
     home = support.make_home(tmp_path / "home", watch={"settle_seconds": 0})
@@ -74,6 +85,15 @@ def ledger(config: Config) -> Iterator[Ledger]:
     """Return the ledger of ``config``."""
     with Ledger(ledger_path(config.state)) as ledger:
         yield ledger
+
+
+@pytest.fixture
+def anybodys_folder() -> Iterator[Path]:
+    """Return a folder that every user can enter, and only its owner write to."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture

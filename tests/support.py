@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +36,10 @@ from nst_pipeline.workers.protocol import MakeExecutor, Progress, Task
 
 LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
 PATIENCE_SECONDS = 30.0
+UNPRIVILEGED = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+)
+"""What a program is run under so that permissions hold for it, also where root tests it."""
 
 
 class FakeExecutor:
@@ -43,8 +47,9 @@ class FakeExecutor:
 
     What it is to do with a content stands in ``orders/NAME`` beside the inbox: ``fail``, ``input``
     (is no picture), ``pass`` (may pass), ``cut`` (the result is cut short), ``die`` (SIGKILL),
-    ``lost`` (the device is), or ``slow`` (steps until the order is taken away). What it painted
-    stands in ``painted.log``.
+    ``lost`` (the device is), ``raise`` (what nobody foresaw), or ``slow`` (steps until the order is
+    taken away). What it painted stands in ``painted.log``. The program takes ``crash``, too: the
+    process is killed when it looks at the file.
 
     Attributes:
         fates: a failure or an error for the contents of a stem.
@@ -108,6 +113,8 @@ class FakeExecutor:
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "lost":
             raise DeviceLostError("device: fake: lost")
+        if what == "raise":
+            raise MemoryError
         kinds: dict[str, Any] = {"fail": "job", "input": "input", "pass": "passing"}
         if what in kinds:
             return Failure(f"{name}: told to {what}", kind=kinds[what])
@@ -216,6 +223,14 @@ def draw(path: Path | bytes, seed: int = 0) -> None:
         file.write(buffer.getvalue())
 
 
+def nest(folder: Path, name: str = "d") -> Path:
+    """Make folders below one, nested deeper than Python nests calls; return the last."""
+    for _ in range(sys.getrecursionlimit() + 100):
+        folder /= name
+        folder.mkdir()
+    return folder
+
+
 def settings_text(**changes: Any) -> str:
     """Return a pipeline.yaml that waits for nothing long."""
     settings: dict[str, Any] = {
@@ -299,18 +314,49 @@ def program(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def as_nobody(act: Callable[[], object]) -> str:
+    """Do something as the user `nobody`, in a process of its own; return the error it ended with.
+
+    Only root can; the test is skipped otherwise.
+    """
+    import pytest  # here, because the program needs none
+
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            act()
+        except BaseException as error:  # noqa: BLE001 - it is what the caller wants to see
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read) as said:  # noqa: PTH123 - a descriptor
+        return said.read()
+
+
+NOBODY = 65534
+
+
 class Watch:
     """`nst-pipeline watch` as a process; use it as a context manager."""
 
-    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, before: Sequence[str] = (), **environment: str
+    ) -> None:
         self.home, self._arguments, self._environment = home, arguments, environment
+        self._before = before
         self.log = home / "watch.log"
 
     def __enter__(self) -> Self:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                command("watch", *self._arguments), cwd=self.home, stdout=log, stderr=log,
-                env={**os.environ, **self._environment},
+                [*self._before, *command("watch", *self._arguments)], cwd=self.home, stdout=log,
+                stderr=log, env={**os.environ, **self._environment},
             )  # fmt: skip
         return self
 
@@ -351,7 +397,19 @@ class Watch:
 def main() -> None:
     """Run nst-pipeline with the executor that paints nothing."""
     from nst_pipeline import cli
+    from nst_pipeline.jobs import looking
     from nst_pipeline.workers import local
+
+    identify = looking.identify
+
+    def crash(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+        path = Path(name)
+        order = path.parent.parent / "orders" / path.name
+        if order.exists() and order.read_text() == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return identify(data, name, max_pixels)
+
+    looking.identify = crash
 
     local.LocalExecutor = FakeExecutor(limit=1)  # type: ignore[misc, assignment]
     cli.main()

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
+from support import NOBODY, as_nobody
 
 from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
@@ -18,10 +20,10 @@ from nst_pipeline.files import (
     is_numbered,
     numbered,
     publish,
-    rename_new,
     shown,
     signature,
 )
+from nst_pipeline.folders import PRIVATE, make_folder
 
 LONG = "p" * 251
 """With ``.png``, the longest name that a file can have."""
@@ -120,6 +122,27 @@ def test_a_place_where_nothing_can_be_created_is_reported(tmp_path: Path) -> Non
         publish(tmp_path / "file" / "x", b"")
 
 
+def test_a_place_of_another_user_is_told_to_be_so(anybodys_folder: Path) -> None:
+    theirs = anybodys_folder / "theirs"
+    publish(theirs, b"x")
+    said = as_nobody(lambda: publish(theirs, b"y"))
+    assert f"{theirs}: cannot be written: Permission denied: {theirs} belongs to root" in said
+    said = as_nobody(lambda: ensure_folder(anybodys_folder / "new/deep"))
+    assert f"{anybodys_folder} belongs to root (mode 0755), and this process runs as nobody" in said
+    (own := anybodys_folder / "own").mkdir(0o500)
+    os.chown(own, NOBODY, NOBODY)
+    assert f"{own} belongs to nobody (mode 0500);" in as_nobody(lambda: ensure_folder(own))
+
+
+def test_folders_are_made_and_cleared_however_deep_they_are_nested(deep_tmp_path: Path) -> None:
+    deepest = deep_tmp_path.joinpath(*"d" * (sys.getrecursionlimit() + 100))
+    make_folder(deepest)
+    (deepest / ".nst-unfinished").touch()
+    (deepest / "whole.png").touch()
+    assert PRIVATE.remove_temporaries(deep_tmp_path) == 1
+    assert [path.name for path in deepest.iterdir()] == ["whole.png"]
+
+
 def test_any_path_can_be_shown() -> None:
     assert shown(Path(os.fsdecode(b"caf\xe9/\xc3\xa9"))) == "caf\\xe9/é"
 
@@ -167,22 +190,6 @@ def test_a_signature_changes_with_a_files_bytes_its_times_and_its_place(tmp_path
     assert len(set(signatures)) == len(signatures)
     assert changed_ns(signatures[-1]) == path.stat().st_ctime_ns
     assert signature(path.stat()) == signatures[-1]
-
-
-def test_rename_new_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nst_pipeline import files
-
-    for way in ("kernel", "links"):
-        if way == "links":
-            monkeypatch.setattr(files, "_renameat2", lambda: None)
-        (tmp_path / "a").write_text("a")
-        (tmp_path / "b").write_text("b")
-        with pytest.raises(FileExistsError):
-            rename_new(tmp_path / "a", tmp_path / "b")
-        assert (tmp_path / "b").read_text() == "b"
-        rename_new(tmp_path / "a", tmp_path / "c")
-        assert (tmp_path / "c").read_text() == "a" and not (tmp_path / "a").exists()
-        (tmp_path / "c").unlink()
 
 
 def test_free_bytes_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:

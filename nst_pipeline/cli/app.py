@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints, and sets the exit code."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
+from nst_pipeline.cli.echo import say
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
 from nst_pipeline.files import as_text, shown
 
@@ -43,8 +45,7 @@ def main() -> None:
     try:
         app()
     except PipelineError as error:
-        for line in str(error).split("\n"):
-            typer.echo(shown(line), err=True)
+        say(str(error), err=True)
         sys.exit(error.exit_code)
     except SystemExit as stop:
         sys.exit(64 if stop.code == 2 else stop.code)
@@ -52,7 +53,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"nst-pipeline {__version__}")
+        say(f"nst-pipeline {__version__}")
         raise typer.Exit
 
 
@@ -138,9 +139,14 @@ def _run(
     from nst_pipeline.runner.runner import Runner
     from nst_pipeline.workers.local import LocalExecutor
 
-    check = end_on_signals()
+    end = end_on_signals()
+
+    def check() -> None:
+        end()
+        lock.check()
+
     with (
-        Lock(config.state, "run", wait),
+        Lock(config.state, "run", wait) as lock,
         Display(console, check) as display,
         Runner(config, LocalExecutor, display) as runner,
     ):
@@ -169,39 +175,46 @@ def _run(
 def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json: bool) -> None:
     import json
 
-    plan = _plan(config, paths, force)
+    plan, copied = _plan(config, paths, force)
     rows: list[tuple[str, Path, str, str]] = []
     for job in plan.todo:
-        action = "copy" if job.output in plan.copied else "paint"
+        action = "copy" if job.output in copied else "paint"
         rows.append((action, job.content.path, job.style.name, as_text(job.output)))
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
     rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
-    rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
     if as_json:
+        rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
         keys = ("action", "content", "style", "outcome")
         typer.echo(
             json.dumps([dict(zip(keys, map(as_text, r), strict=True)) for r in rows], indent=2)
         )
         return
     for action, content, style, outcome in rows:
-        typer.echo(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
-    copied = f"copy {len(plan.copied)}, " if plan.copied else ""
+        say(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
+    for broken in plan.broken:  # in all styles alike
+        say(f"fail   {shown(broken.reason)}")
+    if passed_over := str(plan.passed_over):
+        say(f"passed {passed_over}")
+    copy = f"copy {len(copied)}, " if copied else ""
     held = f"hold {len(plan.held)}, " if plan.held else ""
-    typer.echo(
-        f"would paint {len(plan.todo) - len(plan.copied)}, {copied}skip {len(plan.done)}, "
+    say(
+        f"would paint {len(plan.todo) - len(copied)}, {copy}skip {len(plan.done)}, "
         f"{held}fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
         f"{plan.weights.note}"
     )
 
 
-def _plan(config: "Config", paths: list[Path] | None = None, force: bool = False) -> "Plan":
-    """Plan without leaving a trace."""
+def _plan(
+    config: "Config", paths: list[Path] | None = None, force: bool = False
+) -> tuple["Plan", set[Path]]:
+    """Plan without leaving a trace; return the plan, and the outputs that need no painting."""
     from nst_pipeline.jobs.ledger import Ledger, ledger_path
-    from nst_pipeline.jobs.planning import make_plan, make_scanner
+    from nst_pipeline.jobs.planning import copies, make_plan, make_scanner
 
     path = ledger_path(config.state)
     with Ledger(path if path.is_file() else None) as ledger:
-        return make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
+        plan = make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
+        return plan, set() if force else copies(plan.todo, ledger)
 
 
 @app.command()
@@ -217,40 +230,45 @@ def check(config_path: ConfigOption = None) -> None:
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
-    typer.echo(f"settings   {shown(path)}: fine")
+    say(f"settings   {shown(path)}: fine")
     exit_code = 0
     try:
         device = resolve_device(config.device)
         dtype = resolve_precision(config.precision, device)
-        typer.echo(f"device     {describe_device(device)}")
-        typer.echo(f"precision  {describe_precision(dtype)} ({config.precision})")
+        say(f"device     {describe_device(device)}")
+        say(f"precision  {describe_precision(dtype)} ({config.precision})")
     except PipelineError as error:
-        typer.echo(f"device     {error}")
+        say(f"device     {error}")
         exit_code = error.exit_code
     for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
-        typer.echo(f"{name:10} {shown(getattr(config, name))}: {state}")
+        say(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
     try:
-        plan = _plan(config)
-        typer.echo(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
-        typer.echo(f"           SHA-256 {plan.weights.sha256}")
-        typer.echo(f"styles     {', '.join(style.name for style in plan.styles)}")
-        copied = f"{len(plan.copied)} to copy, " if plan.copied else ""
-        typer.echo(
-            f"jobs       {len(plan.todo) - len(plan.copied)} to paint, {copied}"
+        plan, copied = _plan(config)
+        say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
+        say(f"           SHA-256 {plan.weights.sha256}")
+        say(f"styles     {', '.join(style.name for style in plan.styles)}")
+        copy = f"{len(copied)} to copy, " if copied else ""
+        say(
+            f"jobs       {len(plan.todo) - len(copied)} to paint, {copy}"
             f"{len(plan.done)} done already, "
             f"{len(plan.broken) * len(plan.styles)} cannot be painted"
         )
         for broken in plan.broken:
-            typer.echo(f"           {shown(broken.reason)}")
+            say(f"           {shown(broken.reason)}")
         if passed_over := str(plan.passed_over):
-            typer.echo(f"passed     {passed_over}")
+            say(f"passed     {passed_over}")
     except PipelineError as error:
-        typer.echo(f"problem    {error}")
+        say(f"problem    {_aligned(error)}")
         exit_code = exit_code or error.exit_code
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _aligned(error: PipelineError) -> str:
+    """Return an error's lines, the second and those after it below the first."""
+    return str(error).replace("\n", "\n           ")
 
 
 def _folder_state(folder: Path, wanted: int, must_exist: bool) -> tuple[str, bool]:
@@ -286,9 +304,9 @@ def init(
         ) from error
     except OSError as error:
         raise CannotCreateError(f"{shown(error.filename)}: {error.strerror}") from error
-    typer.echo(f"wrote {shown(path)} and its folders; next:")
-    typer.echo(f"  put pictures into {shown(folder / 'inbox')}")
-    typer.echo(f"  nst-pipeline run -c {shown(path)}")
+    say(f"wrote {shown(path)} and its folders; next:")
+    say(f"  put pictures into {shown(folder / 'inbox')}")
+    say(f"  nst-pipeline run -c {shlex.quote(shown(path))}")
 
 
 preview.register(app)
@@ -306,13 +324,13 @@ def show_weights(context: typer.Context) -> None:
         for path in published.paths():
             part = "" if path == published.path else ", the convolutions alone"
             line = _with_size(published.id, path) + part
-            typer.echo(line)
+            say(line)
         if not published.paths():
-            typer.echo(f"{published.id:9} {shown(published.path)}: not there; {published.hint}")
+            say(f"{published.id:9} {shown(published.path)}: not there; {published.hint}")
     line = _with_size("compact", COMPACT_PATH)
-    typer.echo(line)
+    say(line)
     used = resolve("auto")
-    typer.echo(f"auto      means {shown(used.id)}, {shown(used.path)}")
+    say(f"auto      means {shown(used.id)}, {shown(used.path)}")
 
 
 def _with_size(network: str, path: Path) -> str:
@@ -341,11 +359,11 @@ def fetch_weights(
     published = PUBLISHED[network]
     path = fetch(published, url, convolutions_only)
     line = _with_size(network, path)
-    typer.echo(line)
+    say(line)
     if convolutions_only and published.path.is_file():
-        typer.echo(f"          {shown(published.path)} is not needed for them any more")
+        say(f"          {shown(published.path)} is not needed for them any more")
     elif path == published.path:
-        typer.echo(
+        say(
             f"          of which {published.megabytes[1]} MB are used; "
             f"`{published.command} --convolutions-only` keeps these in a file of their own"
         )

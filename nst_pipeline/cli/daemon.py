@@ -1,5 +1,6 @@
 """The daemon's part of the command line."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nst_pipeline import CONFIG_NAME
+from nst_pipeline.cli.echo import say
 from nst_pipeline.files import shown
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
@@ -37,6 +39,9 @@ def watch(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Paint whatever arrives in the inbox, until told to stop (SIGTERM, Ctrl-C)."""
+    from nst_pipeline.daemon.signals import hold_notes
+
+    hold_notes()  # before all that takes time
     from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import logs, loop
     from nst_pipeline.errors import UsageError
@@ -84,7 +89,7 @@ def _print(status: object, as_json: bool, clear: bool) -> None:
     if clear:
         typer.echo("\033[H\033[2J", nl=False)
     for line in lines(status):
-        typer.echo(line)
+        say(line)
 
 
 def retry(
@@ -101,11 +106,13 @@ def retry(
 
     if bool(names) == all_failed:
         raise UsageError("retry: name files, or give --all-failed")
-    chosen = control.retry(load(config_path or Path(CONFIG_NAME)), names or [])
-    for path in chosen:
-        typer.echo(f"queued again  {shown(path)}")
-    if not chosen:
-        typer.echo("nothing has failed")
+    done, problems = control.retry(load(config_path or Path(CONFIG_NAME)), names or [])
+    for path in done:
+        say(f"queued again  {shown(path)}")
+    if problems:
+        raise type(problems[0])("\n".join(map(str, problems)))
+    if not done:
+        say("nothing has failed")
 
 
 def cancel(
@@ -115,9 +122,20 @@ def cancel(
     """Take a file's jobs out of the queue, also those at work; the file stays in the inbox."""
     from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import control
+    from nst_pipeline.errors import UsageError
 
-    for path in control.cancel(load(config_path or Path(CONFIG_NAME)), names):
-        typer.echo(f"cancelled  {shown(path)}; `nst-pipeline retry` puts it back")
+    decided = control.cancel(load(config_path or Path(CONFIG_NAME)), names)
+    for one in decided:
+        name = shown(one.source)
+        if one.cancelled:
+            some = f" in {', '.join(one.cancelled)}" if one.late else ""
+            say(f"cancelled  {name}{some}; `nst-pipeline retry` puts it back")
+        if one.late:
+            say(f"too late   {name} in {', '.join(one.late)}: done, or just being published")
+        elif not one.cancelled:
+            say(f"too late   {name}: none of its jobs is in the queue any more")
+    if not all(one.cancelled for one in decided):
+        raise typer.Exit(UsageError.exit_code)
 
 
 def pause(config_path: ConfigOption = None) -> None:
@@ -126,7 +144,7 @@ def pause(config_path: ConfigOption = None) -> None:
     from nst_pipeline.daemon import control
 
     control.pause(load(config_path or Path(CONFIG_NAME)))
-    typer.echo("paused; `nst-pipeline resume` goes on")
+    say("paused; `nst-pipeline resume` goes on")
 
 
 def resume(config_path: ConfigOption = None) -> None:
@@ -135,7 +153,7 @@ def resume(config_path: ConfigOption = None) -> None:
     from nst_pipeline.daemon import control
 
     control.resume(load(config_path or Path(CONFIG_NAME)))
-    typer.echo("goes on")
+    say("goes on")
 
 
 def install_service(
@@ -153,11 +171,14 @@ def install_service(
     config = load(path)
     if print_only:
         typer.echo(service.render(config, path, user), nl=False)
+        for problem in [] if user else service.barriers(config, path):
+            say(problem, err=True)
         return
     flag = "--user " if user else ""
-    typer.echo(f"wrote {shown(service.install(config, path, user))}; next:")
+    say(f"wrote {shown(service.install(config, path, user))}; next:")
     if not user:
-        typer.echo("  useradd --system --home-dir /var/lib/nst-pipeline nst-pipeline")
-        typer.echo("  give it the folders of the settings (chown)")
-    typer.echo(f"  systemctl {flag}daemon-reload")
-    typer.echo(f"  systemctl {flag}enable --now nst-pipeline")
+        folders = shlex.join(map(shown, service.folders(config)))
+        say(f"  useradd --system --home-dir /var/lib/{service.USER} {service.USER}")
+        say(f"  chown -R {service.USER}: {folders}")
+    say(f"  systemctl {flag}daemon-reload")
+    say(f"  systemctl {flag}enable --now nst-pipeline")

@@ -13,7 +13,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.jobs.state import JobState
 from nst_pipeline.manifest.model import JobRecord
-from nst_pipeline.runner.observer import Observer
+from nst_pipeline.runner.observer import Observer, failure
 
 
 class Bars:
@@ -110,14 +110,14 @@ class Display(Bars, Observer):
                 self.line(f"note     {note}")
             self._noted.add(note)
         if record.error:
-            reported = (record.content.path, record.error.reason)
+            reported = (record.content.place, record.error.reason)
             if reported not in self._reported:
-                self.line(f"failed   {record.error.reason}", "red")
+                self.line(f"failed   {failure(record)}", "red")
             self._reported.add(reported)
         elif record.output and record.duplicate_of:
             self.line(
                 f"done     {_short(record.content.path)} in {record.style.name} -> "
-                f"{_short(record.output.path)}  same as {_short(record.duplicate_of)}"
+                f"{_short(record.output.path)}  {_known(record)}"
             )
         elif record.output and record.losses:
             start, end = record.losses["start"].total, record.losses["end"].total
@@ -134,6 +134,14 @@ class Display(Bars, Observer):
     def _count(self) -> None:
         description = f"{self._ended} of {self._jobs} jobs"
         self._progress.update(self._everything, description=description)
+
+
+def _known(record: JobRecord) -> str:
+    """Say where a result that was not painted is from."""
+    assert record.output and record.duplicate_of
+    if record.duplicate_of == record.output.path:
+        return "there already"
+    return f"same as {_short(record.duplicate_of)}"
 
 
 def _short(path: str) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import typer
 from pydantic import ValidationError
 
 from nst_pipeline import CONFIG_NAME
+from nst_pipeline.cli.echo import say
 from nst_pipeline.config.pipeline import Config, explain, load, parse
 from nst_pipeline.config.recipe import did_you_mean
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
@@ -71,7 +71,7 @@ def configure(
     except ValidationError as error:
         raise UsageError("\n".join(explain(error))) from error
     if note := expansion_note(styles, paths):
-        typer.echo(note, err=True)
+        say(note, err=True)
     return _change_recipes(config, {k: v for k, v in changes.items() if v is not None})
 
 

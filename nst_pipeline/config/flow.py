@@ -4,6 +4,8 @@ from typing import Any
 
 import yaml
 
+from nst_pipeline.config import documents
+
 
 def parse_list(text: str) -> list[tuple[str, Any]]:
     """Return the values of a list without its brackets, each as it was typed and as it is read.
@@ -16,9 +18,8 @@ def parse_list(text: str) -> list[tuple[str, Any]]:
     """
     source = f"[{text}]"
     try:
-        node = yaml.compose(source, yaml.SafeLoader)
-        values = yaml.safe_load(source)
-    except yaml.YAMLError as error:
+        node, values = documents.parse(source)
+    except documents.DocumentError as error:
         raise ValueError("is not YAML") from error
     if not isinstance(node, yaml.SequenceNode) or node.end_mark.index < len(source):
         raise ValueError("is no list of values")

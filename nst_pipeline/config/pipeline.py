@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from nst_pipeline.config import documents
+from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.recipe import (
     Recipe,
     RecipeChanges,
@@ -39,6 +41,8 @@ from nst_pipeline.files import shown
 
 KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
+MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
+"""Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
 
 
 def _check_style_name(name: str) -> str:
@@ -53,7 +57,7 @@ def check_device(name: str) -> str:
     Raises:
         ValueError: no device can have it.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
     return name
 
@@ -77,6 +81,11 @@ class Limits(Settings):
 
     max_pixels: int = Field(100_000_000, ge=1, description="Largest input, in pixels.")
     max_bytes: int = Field(256 * 2**20, ge=1, description="Largest input file, in bytes.")
+    max_memory_bytes: Annotated[int, Field(ge=2**26)] | Literal["auto"] = Field(
+        "auto",
+        description="The most memory that a picture, its masks and a style may take to be decoded; "
+        "auto: half of the machine's.",
+    )
     cache_bytes: int = Field(
         512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
     )
@@ -86,6 +95,30 @@ class Limits(Settings):
     batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
     )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The value of `max_memory_bytes`, with what ``auto`` stands for."""
+        given = self.max_memory_bytes
+        return machine_bytes() // 2 if given == "auto" else given
+
+
+class KeepSettings(Settings):
+    """How much is kept of what piles up; the oldest is deleted first, after each run."""
+
+    targets_bytes: int = Field(
+        2**30, ge=0, description="Style targets kept on disk, in bytes; others are computed anew."
+    )
+    checkpoint_days: float = Field(
+        7.0, ge=0, le=36_500,
+        description="How long work in the middle is kept whose job does not wait to go on, such "
+        "as one that was cancelled.",
+    )  # fmt: skip
+    manifests: int = Field(
+        1000, ge=1,
+        description="Manifests kept in the outbox, of all pipelines that share it; a daemon makes "
+        "one a burst of work.",
+    )  # fmt: skip
 
 
 class WatchSettings(Settings):
@@ -197,7 +230,7 @@ class Config(Settings):
         "auto", description="Paint in tiles, which takes less memory; auto: where it is needed."
     )
     checkpoint_seconds: float = Field(
-        60.0, ge=0,
+        60.0, ge=0, allow_inf_nan=False,
         description="Work that takes longer is saved so often, and goes on from there after a "
         "stop or a kill; 0: never.",
     )  # fmt: skip
@@ -206,6 +239,7 @@ class Config(Settings):
     )
     output: OutputSettings = Field(default_factory=OutputSettings)
     limits: Limits = Field(default_factory=Limits)
+    keep: KeepSettings = Field(default_factory=KeepSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
@@ -225,6 +259,11 @@ class Config(Settings):
     def excluded(self) -> tuple[Path, ...]:
         """Folders that hold no pictures to paint, even if they lie in the inbox."""
         return (self.outbox, self.state, self.processed, self.failed)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders that others may write to; only their own paths are trusted."""
+        return (self.inbox, self.outbox, self.processed, self.failed)
 
     @model_validator(mode="after")
     def _check_folders(self) -> Self:
@@ -272,26 +311,25 @@ def load(path: Path) -> Config:
         ConfigError: every problem found, each with its line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node, data = documents.parse(documents.read_text(path))
     except OSError as error:
         raise ConfigError(
             [f"{shown(path)}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{shown(path)}: not YAML: {error}"]) from error
+    except documents.DocumentError as error:
+        raise ConfigError([f"{shown(path)}:{error.line}: not YAML: {_cut(str(error))}"]) from error
     if not isinstance(data, dict):
         raise ConfigError(
-            [f"{shown(path)}: holds no settings; `nst-pipeline init .` writes a commented one"]
+            [f"{shown(path)}:1: holds no settings; `nst-pipeline init .` writes a commented one"]
         )
-    problems = [(line, f"{key}: stands twice") for line, key in _repeated_keys(node)]
+    problems = [(line, _cut(f"{key}: stands twice")) for line, key in _repeated_keys(node)]
     try:
         config = parse(data, path.parent)
     except ValidationError as error:
         problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
     if problems:
-        raise ConfigError([f"{shown(path)}:{line}: {text}" for line, text in sorted(problems)])
+        told = [f"{shown(path)}:{line}: {text}" for line, text in sorted(problems)[:MOST_PROBLEMS]]
+        raise ConfigError(told)
     return config
 
 
@@ -315,7 +353,7 @@ def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
     Pydantic refuses a value of several kinds once for each kind: those are one mistake.
     """
     groups: dict[tuple[str, ...], list[ErrorDetails]] = {}
-    for details in error.errors():
+    for details in error.errors(include_url=False)[:MOST_MISTAKES]:
         loc = tuple(str(part) for part in details["loc"] if not KIND.fullmatch(str(part)))
         groups.setdefault(loc, []).append(details)
     return [
@@ -326,6 +364,16 @@ def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
 
 
 def _explain(loc: list[str], group: list[ErrorDetails]) -> str:
+    return _cut(_explanation(loc, group))
+
+
+def _cut(text: str) -> str:
+    """Return a text for people, without the middle of one that nobody would read."""
+    text = shown(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def _explanation(loc: list[str], group: list[ErrorDetails]) -> str:
     where = shown(".".join(loc)) + ": " if loc else ""
     kind, given = group[0]["type"], group[0].get("input")
     if kind == "extra_forbidden":
@@ -350,8 +398,8 @@ def _line(node: yaml.Node | None, loc: list[str]) -> int:
     for part in loc:
         if isinstance(node, yaml.MappingNode):
             found = next(((k, v) for k, v in reversed(node.value) if k.value == part), None)
-        elif isinstance(node, yaml.SequenceNode) and part.isdecimal():
-            found = (node.value[int(part)],) * 2
+        elif isinstance(node, yaml.SequenceNode):
+            found = next(((n, n) for i, n in enumerate(node.value) if str(i) == part), None)
         else:
             found = None
         if found is None:

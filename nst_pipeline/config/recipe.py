@@ -52,8 +52,11 @@ NOT_PIXELS: dict[str, Any] = {"pixels": False}
 """``json_schema_extra`` of a field that cannot change a pixel."""
 
 
-def _weigh_layers(value: Any) -> Any:
-    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+def weigh_equally(value: Any) -> Any:
+    """Return a list of names as a mapping of each to 1; anything else as it is."""
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return dict.fromkeys(value, 1.0)
+    return value
 
 
 def _check_layers(value: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
@@ -73,12 +76,12 @@ def _check_scales(value: Any) -> Any:
 
 ContentLayers = Annotated[
     dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
-    BeforeValidator(_weigh_layers),
+    BeforeValidator(weigh_equally),
     AfterValidator(functools.partial(_check_layers, known=LAYER_NAMES)),
 ]
 StyleLayers = Annotated[
     dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
-    BeforeValidator(_weigh_layers),
+    BeforeValidator(weigh_equally),
     AfterValidator(functools.partial(_check_layers, known=STYLE_LAYER_NAMES)),
 ]
 SHORTEST_SIDE = 32

@@ -22,11 +22,14 @@ from nst_pipeline.config.recipe import (
     RecipeField,
     Settings,
     did_you_mean,
+    weigh_equally,
 )
-from nst_pipeline.files import shown
+from nst_pipeline.files import NAME_BYTES, shown
 
 NAME_FIELDS = ("content", "style", "recipe", "size")
 """What an output's name template may hold."""
+PATH_BYTES = 4095
+"""The longest path that the kernel takes."""
 
 
 def absolute_path(path: Path, info: ValidationInfo) -> Path:
@@ -35,13 +38,21 @@ def absolute_path(path: Path, info: ValidationInfo) -> Path:
     Raises:
         ValueError: it begins with the home of a user that is not there.
     """
-    base = (info.context or {}).get("base", Path.cwd())
+    base = (info.context or {}).get("base", Path())
     try:
         return Path(base, path.expanduser()).absolute()
     except RuntimeError as error:
         raise ValueError(
             f"{shown(path)}: {shown(path.parts[0])} is nobody's home; write it in full"
         ) from error
+
+
+def _check_folder(path: Path) -> Path:
+    if len(os.fsencode(path)) > PATH_BYTES or any(
+        len(os.fsencode(part)) > NAME_BYTES for part in path.parts
+    ):
+        raise ValueError(f"{shown(path)}: too long, no folder can have such a path")
+    return path
 
 
 def _check_file(path: Path) -> Path:
@@ -52,7 +63,10 @@ def _check_file(path: Path) -> Path:
 
 def _check_template(template: str) -> str:
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
+        parsed = list(string.Formatter().parse(template))
+        fields = [field for _, field, _, _ in parsed if field]
+        if any(spec or conversion for _, _, spec, conversion in parsed):
+            raise ValueError(f"{template!r}: write its fields as they are, such as {{content}}")
         for field in fields:
             if field not in NAME_FIELDS:
                 raise ValueError(
@@ -64,20 +78,18 @@ def _check_template(template: str) -> str:
     if "content" not in fields:
         raise ValueError(f"{template!r} gives every content the same name; put {{content}} into it")
     parts = Path(template).parts
+    if shown(template) != template:
+        raise ValueError(f"{template!r} cannot be a file's name")
     if Path(template).is_absolute() or ".." in parts or any(p.startswith(".") for p in parts):
         raise ValueError(f"{template!r} must stay in the outbox and not be hidden")
     return template
 
 
-FolderPath = Annotated[Path, AfterValidator(absolute_path)]
+FolderPath = Annotated[Path, AfterValidator(absolute_path), AfterValidator(_check_folder)]
 ImagePath = Annotated[Path, AfterValidator(absolute_path), AfterValidator(_check_file)]
 
 Sources = Mapping[str, tuple[tuple[Path, float], ...]]
 """A style's images with their shares, which sum to 1, by region; without regions, by ``""``."""
-
-
-def _with_equal_weights(value: Any) -> Any:
-    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
 
 
 def _check_region(name: str) -> str:
@@ -95,8 +107,8 @@ def _check_exactly_one(settings: BaseModel, names: tuple[str, ...]) -> None:
 
 
 Images = Annotated[
-    dict[ImagePath, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
-    BeforeValidator(_with_equal_weights),
+    dict[ImagePath, Annotated[float, Field(gt=0, le=1e9)]],
+    BeforeValidator(weigh_equally),
     Field(min_length=1),
 ]
 

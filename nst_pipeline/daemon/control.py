@@ -1,65 +1,104 @@
 """What people ask of the queue: retry, cancel, pause, resume. Safe beside a daemon at work."""
 
-import contextlib
 import errno
 import os
-import shutil
-import signal
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.errors import UsageError
-from nst_pipeline.files import (
-    TEMPORARY_PREFIX,
-    cannot_write,
-    make_folder,
-    rename_new,
-    shown,
-    sync_folder,
-)
+from nst_pipeline.daemon.wake_up import wake
+from nst_pipeline.digests import digest, file_digest
+from nst_pipeline.errors import PipelineError, UsageError
+from nst_pipeline.files import as_text, cannot_write, is_gone, shown
+from nst_pipeline.folders import Folders, LinkError, make_folder
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.planning import make_plan, make_scanner
-from nst_pipeline.jobs.state import JobState
-from nst_pipeline.runner.moves import report_path
+from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
+from nst_pipeline.runner.moves import copy, report_path
+from nst_pipeline.runner.runner import folders_of
 
 PAUSED_NAME = "paused"
 
 
-def retry(config: Config, names: list[str]) -> list[Path]:
-    """Put failed and cancelled files back into the inbox and the queue; return them.
+def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineError]]:
+    """Put failed and cancelled files back into the inbox and the queue.
 
     Args:
         config: the settings.
         names: of files, as paths, relative to the inbox, or alone; none: all that failed.
 
+    Returns:
+        The files that are back, and why others are not: their place in the inbox is taken, they
+        cannot be moved, or they are gone (of which is told only by name).
+
     Raises:
-        UsageError: no such file, or its place in the inbox is taken.
-        OutputError: it cannot be moved.
+        UsageError: no such file.
     """
+    done: list[Path] = []
+    problems: list[PipelineError] = []
     with _ledger(config) as ledger:
+        folders = folders_of(config, ledger)
         places = {one.source: one.place for one in ledger.files.failed()}
         failed = ledger.jobs.sources(JobState.FAILED)
         if names:
             others = ledger.jobs.sources(JobState.CANCELLED, JobState.QUEUED)
-            chosen = _choose(names, [*places, *failed, *others], config)
+            chosen = _choose(names, config, [*places, *failed, *others])
         else:
             chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
         chosen = list(dict.fromkeys([*_companions(chosen, places), *chosen]))
+        left: set[tuple[Path, str]] = set()
         for source in chosen:
-            # The jobs first: should we be killed, the file is still listed as failed.
-            ledger.jobs.retry(source)
-            if (place := places.get(source)) is not None and place != source:
-                _move_back(place, source)
-            ledger.files.forgive(source)
-            ledger.files.forget(source)
+            try:
+                if _retry(folders, source, places.get(source, source), ledger, left):
+                    done.append(source)
+                elif names:
+                    problems.append(UsageError(f"{shown(source)}: is gone; put it there again"))
+            except PipelineError as error:
+                problems.append(error)
+                if found := role(source.name):
+                    left.add((source.parent, found[0]))
         _note_change(ledger)
     wake(config.state)
-    return chosen
+    return done, problems
+
+
+def _retry(
+    folders: Folders,
+    source: Path,
+    place: Path,
+    ledger: Ledger,
+    left: set[tuple[Path, str]],
+) -> bool:
+    """Put a file back into the inbox and the queue; return whether it is there.
+
+    Args:
+        folders: to reach it in.
+        source: where it belongs.
+        place: where it is.
+        ledger: holds its jobs.
+        left: folders and stems of the pictures that a companion cannot come back to.
+
+    Raises:
+        UsageError: its place in the inbox is taken, or a companion's is.
+        CannotCreateError, OutputError: it cannot be moved.
+    """
+    if is_gone(source) and is_gone(place):
+        return False
+    if (source.parent, source.stem) in left:
+        raise UsageError(f"{shown(source)}: stays where its mask or start is, which cannot go back")
+    if place != source and _is_taken(folders, source, place):
+        raise _taken(source)
+    # The jobs first: should we be killed, the file is still listed as failed.
+    ledger.jobs.retry(source)
+    if place != source:
+        _move_back(folders, place, source)
+    ledger.files.forgive(source)
+    ledger.files.forget(source)
+    return True
 
 
 def _companions(chosen: list[Path], failures: Iterable[Path]) -> list[Path]:
@@ -69,22 +108,35 @@ def _companions(chosen: list[Path], failures: Iterable[Path]) -> list[Path]:
     return [path for path, it in known if it and (path.parent, it[0]) in pictures]
 
 
-def cancel(config: Config, names: list[str]) -> list[Path]:
-    """Take the jobs of some files out of the queue, also those at work; return the files.
+@dataclass(frozen=True)
+class Cancellation:
+    """What became of a file that was to be cancelled.
+
+    Attributes:
+        source: the file.
+        cancelled: the styles that it is not painted in.
+        late: those that it was painted in already.
+    """
+
+    source: Path
+    cancelled: list[str]
+    late: list[str]
+
+
+def cancel(config: Config, names: list[str]) -> list[Cancellation]:
+    """Take the jobs of some files out of the queue, also those at work; return what was decided.
 
     Raises:
-        UsageError: no such file is in the queue.
+        UsageError: no such file is in the queue, or was.
     """
     with _ledger(config) as ledger:
         _queue_new(names, ledger, config)
-        known = ledger.jobs.sources(JobState.QUEUED, JobState.RUNNING)
-        chosen = _choose(names, known, config)
-        late = [source for source in chosen if not ledger.jobs.cancel(source)]
+        known = ledger.jobs.sources(*IN_QUEUE), ledger.jobs.sources(*FINISHED)
+        chosen = _choose(names, config, *known)
+        decided = [Cancellation(source, *ledger.jobs.cancel(source)) for source in chosen]
         _note_change(ledger)
     wake(config.state)
-    if late:
-        raise UsageError("\n".join(f"{shown(path)}: too late, it is done" for path in late))
-    return chosen
+    return decided
 
 
 def _queue_new(names: list[str], ledger: Ledger, config: Config) -> None:
@@ -98,7 +150,7 @@ def _queue_new(names: list[str], ledger: Ledger, config: Config) -> None:
 
 def is_paused(state: Path) -> bool:
     """Tell whether somebody asked for a pause."""
-    return (state / PAUSED_NAME).exists()
+    return os.path.exists(state / PAUSED_NAME)  # noqa: PTH110 - Path.exists raises
 
 
 def pause(config: Config) -> None:
@@ -128,14 +180,6 @@ def resume(config: Config) -> None:
     wake(config.state)
 
 
-def wake(state: Path) -> None:
-    """Have a daemon look at once; one of another user looks at its next scan."""
-    who = holder(state)
-    if who is not None and who.command == "watch" and who.pid:
-        with contextlib.suppress(OSError):
-            os.kill(who.pid, signal.SIGUSR1)
-
-
 def _ledger(config: Config) -> Ledger:
     path = ledger_path(config.state)
     if not path.is_file():
@@ -148,61 +192,112 @@ def _note_change(ledger: Ledger) -> None:
     ledger.set_fact("changed_by_hand", str(time.time_ns()))
 
 
-def _choose(names: list[str], known: list[Path], config: Config) -> list[Path]:
-    """Return the known files that the names mean.
+def _choose(names: list[str], config: Config, *known: list[Path]) -> list[Path]:
+    """Return the known files that the names mean: of the first of the lists that holds such.
 
     Raises:
         UsageError: a name means none of them, or several.
     """
-    known = list(dict.fromkeys(known))
     chosen, problems = [], []
     for name in names:
-        places = (Path(name).absolute(), config.inbox / name)
-        texts = {shown(place) for place in places}  # a name may be copied from what was printed
-        found = [path for path in known if shown(path) in texts] or [
-            path for path in known if shown(path.name) == shown(name)
-        ]
+        found = next(filter(None, (_meant(name, config, files) for files in known)), [])
         if len(found) == 1:
             chosen.append(found[0])
         elif found:
             several = ", ".join(shown(path) for path in found)
             problems.append(f"{shown(name)}: several files: {several}; give more of the path")
         else:
-            some = ", ".join(shown(path.name) for path in known[:5]) or "none"
+            some = ", ".join(shown(path.name) for path in known[0][:5]) or "none"
             problems.append(f"{shown(name)}: no such file there; known: {some}")
     if problems:
         raise UsageError("\n".join(problems))
     return chosen
 
 
-def _move_back(place: Path, source: Path) -> None:
-    if not os.path.lexists(place):
-        return  # somebody put it back, or threw it away
+def _meant(name: str, config: Config, files: list[Path]) -> list[Path]:
+    """Return those of some files that a name means: a path, or at the end of one."""
+    files = list(dict.fromkeys(files))
+    places = (Path(name).absolute(), config.inbox / name)
+    texts = {shown(place) for place in places}  # a name may be copied from what was printed
+    return (
+        [path for path in files if path in places]
+        or [path for path in files if shown(path) in texts]
+        or [path for path in files if shown(path.name) == shown(name)]
+    )
+
+
+def _taken(source: Path) -> UsageError:
+    return UsageError(f"{shown(source)}: another file has its name by now; rename one of them")
+
+
+def _is_taken(folders: Folders, source: Path, place: Path) -> bool:
+    """Tell whether another file stands where one belongs, and not one of the same bytes."""
     try:
-        make_folder(source.parent)
-        try:
-            rename_new(place, source)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy_back(place, source)
-        report_path(place).unlink(missing_ok=True)
+        if not folders.exists(source) or not folders.exists(place):
+            return False
+        return file_digest(source, folders) != file_digest(place, folders)
+    except LinkError:
+        return False  # the move will say so
+    except OSError:
+        return True
+
+
+def _move_back(folders: Folders, place: Path, source: Path) -> None:
+    """Move a file back, or go on with what a kill left of that.
+
+    Raises:
+        UsageError: another file has its name.
+        CannotCreateError, OutputError: it cannot be moved.
+    """
+    try:
+        if folders.exists(place):  # else somebody put it back, or we did
+            folders.make(source.parent)
+            _rename_back(folders, place, source)
+        folders.unlink(report_path(place), missing_ok=True)
     except FileExistsError:
-        raise UsageError(
-            f"{shown(source)}: another file has its name by now; rename one of them"
-        ) from None
+        raise _taken(source) from None
     except OSError as error:
         raise cannot_write(source, error) from error
 
 
-def _copy_back(place: Path, source: Path) -> None:
-    temporary = source.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-back")
+def _rename_back(folders: Folders, place: Path, source: Path) -> None:
+    if folders.exists(source) and not _is_taken(folders, source, place):
+        _remove(folders, place)  # a copy is there already: a kill came before this
+        return
     try:
-        shutil.copy2(place, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        rename_new(temporary, source)
+        folders.rename_new(place, source)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_back(folders, place, source)
+
+
+def _copy_back(folders: Folders, place: Path, source: Path) -> None:
+    """Move a file from another file system: a durable copy first, and only then it goes."""
+    mark = f"back-{digest(as_text(source))[:16]}-"
+    prefix = folders.temporary(source, mark).name
+    for name in folders.names(source.parent):
+        if name.startswith(prefix) and not _is_alive(int(name.removeprefix(prefix))):
+            folders.unlink(source.with_name(name), missing_ok=True)
+    temporary = folders.temporary(source, f"{mark}{os.getpid()}")
+    try:
+        copy(folders, place, temporary)
+        folders.rename_new(temporary, source)
     finally:
-        temporary.unlink(missing_ok=True)
-    place.unlink()
-    sync_folder(place.parent)
+        folders.unlink(temporary, missing_ok=True)
+    _remove(folders, place)
+
+
+def _remove(folders: Folders, place: Path) -> None:
+    folders.unlink(place)
+    folders.sync(place.parent)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -80,9 +80,10 @@ class _Json(logging.Formatter):
 
 def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     # Names were made fit for a line where the message was made; this is for all other text.
-    text = "\n".join(map(shown, record.getMessage().split("\n")))
+    text = record.getMessage()
     if job := getattr(record, "job", None):
         text += f" [{job}]"
     if record.exc_info:
         text += "\n" + formatter.formatException(record.exc_info)
-    return text
+    # Indented, for no line but the first begins a record.
+    return "\n  ".join(map(shown, text.split("\n")))

@@ -1,6 +1,8 @@
 """The daemon: decides when the runner runs, and waits for what it cannot run without."""
 
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,20 +11,25 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.reporter import Reporter
-from nst_pipeline.daemon.signals import Signals, WakeUp
+from nst_pipeline.daemon.signals import Signals
+from nst_pipeline.daemon.wake_up import WakeUp
 from nst_pipeline.errors import (
     Abandoned,
+    CannotCreateError,
     ConfigError,
     DeviceLostError,
     DiskFullError,
     InboxGoneError,
     PipelineError,
+    StateGoneError,
+    UnreadableError,
 )
 from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.inbox.file_watcher import FileWatcher
 from nst_pipeline.inbox.mounts import mount_point
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import Lock
-from nst_pipeline.jobs.planning import Plan, make_scanner
+from nst_pipeline.jobs.planning import Plan, find_styles, make_scanner
 from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.protocol import MakeExecutor
 
@@ -30,6 +37,8 @@ log = logging.getLogger(__name__)
 
 OBSTACLE_SECONDS = 5.0
 """How often the daemon looks whether what it waits for is there."""
+BREATH_SECONDS = 1.0
+"""How often, while it waits, it looks whether the state folder is still its own."""
 TROUBLE_SECONDS = (1.0, 300.0)
 """The shortest and the longest wait after an error that is nobody's job's."""
 SCAN_SHARE = 10
@@ -50,21 +59,23 @@ def watch(load: Callable[[], Config], make_executor: MakeExecutor, wait: bool = 
         LockedError: there is one, and we are not to wait.
         ConfigError, UnavailableError, CannotCreateError: it cannot even begin.
         DeviceLostError: the device broke; start the daemon again.
+        StateGoneError: somebody deleted the state folder.
     """
-    config = load()
-    with Lock(config.state, "watch", wait):
-        daemon = _Daemon(config, load, make_executor)
-        try:
-            daemon.run()
-        finally:
-            daemon.close()
+    with contextlib.closing(WakeUp()) as wake_up, Signals(wake_up.set) as signals:
+        config = load()
+        with Lock(config.state, "watch", wait) as lock:
+            daemon = _Daemon(config, load, make_executor, lock, wake_up, signals)
+            try:
+                daemon.run()
+            finally:
+                daemon.close()
 
 
 class _Schedule:
     """When to look at the inbox again."""
 
-    def __init__(self) -> None:
-        self.wake_up = WakeUp()
+    def __init__(self, wake_up: WakeUp) -> None:
+        self._wake_up = wake_up
         self._rest_until = 0.0
         self._due: float | None = None
 
@@ -84,18 +95,16 @@ class _Schedule:
     def is_due(self) -> bool:
         """Tell whether to look now: there is a reason to, and enough rest since the last look."""
         now = time.monotonic()
-        has_reason = self.wake_up.is_set() or (self._due is not None and now >= self._due)
+        has_reason = self._wake_up.is_set() or (self._due is not None and now >= self._due)
         if not has_reason or now < self._rest_until:
             return False
-        self.wake_up.clear()
+        self._wake_up.clear()
         self._due = None
         return True
 
-    def wait(self, seconds: float) -> None:
-        """Wait for the next reason to look, so many seconds at most."""
-        if self._due is not None:
-            seconds = min(seconds, self._due - time.monotonic())
-        self.wake_up.wait(seconds)
+    def due_seconds(self) -> float:
+        """Return in how long a look is due that nobody needs to ask for."""
+        return math.inf if self._due is None else self._due - time.monotonic()
 
     def rest_seconds(self) -> float:
         """Return how long the rest since the last look still is."""
@@ -110,11 +119,20 @@ class _DaemonObserver(Reporter):
     """
 
     def __init__(
-        self, config: Config, notifier: Notifier, signals: Signals, schedule: _Schedule
+        self,
+        config: Config,
+        notifier: Notifier,
+        lock: Lock,
+        signals: Signals,
+        schedule: _Schedule,
     ) -> None:
         super().__init__(config, notifier)
         self.config = config
-        self._signals, self._schedule = signals, schedule
+        self._lock, self._signals, self._schedule = lock, signals, schedule
+
+    def alive(self) -> None:
+        self._lock.check()
+        super().alive()
 
     def looked(self, plan: Plan) -> None:
         self._schedule.note_look(plan.seconds)
@@ -144,12 +162,18 @@ class _DaemonObserver(Reporter):
 
 class _Daemon:
     def __init__(
-        self, config: Config, load: Callable[[], Config], make_executor: MakeExecutor
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        make_executor: MakeExecutor,
+        lock: Lock,
+        wake_up: WakeUp,
+        signals: Signals,
     ) -> None:
         self._load, self._make_executor = load, make_executor
-        self._schedule, self._notifier = _Schedule(), Notifier()
-        self._signals = Signals(self._schedule.wake_up.set, config.watch.stop_seconds)
-        self._observer = _DaemonObserver(config, self._notifier, self._signals, self._schedule)
+        self._lock, self._wake_up, self._signals = lock, wake_up, signals
+        self._schedule, self._notifier = _Schedule(wake_up), Notifier()
+        self._observer = _DaemonObserver(config, self._notifier, lock, signals, self._schedule)
         self._trouble_seconds = 0.0
         self._use(config)
 
@@ -159,16 +183,15 @@ class _Daemon:
         self._signals.stop_seconds = config.watch.stop_seconds
         self._scanner = make_scanner(config)
         self._runner = Runner(config, self._make_executor, self._observer)
-        self._file_watcher = FileWatcher(
-            config.inbox, config.watch.polling, self._schedule.wake_up.set
-        )
+        self._file_watcher = FileWatcher(config.inbox, config.watch.polling, self._wake_up.set)
         self._mount: Path | None = None
 
     def run(self) -> None:
         """Work until told to stop."""
         try:
-            with self._signals:
+            with self._signals.taking_stops():
                 self._notifier.extend()
+                self._listen()
                 log.info("watching %s", shown(self._config.inbox))
                 while not self._signals.stopping:
                     self._turn()
@@ -181,32 +204,43 @@ class _Daemon:
         self._notifier.tell(STOPPING=1)
         self._file_watcher.close()
         self._runner.close()
-        self._observer.close()
-        self._schedule.wake_up.close()
+        self._observer.close(is_ours=self._lock.is_held())
+
+    def _listen(self) -> None:
+        """Hear of what people ask as soon as they do, where the file system knows sockets."""
+        try:
+            self._wake_up.listen(self._config.state)
+        except CannotCreateError as error:
+            log.warning("%s", error)
 
     def _turn(self) -> None:
-        self._schedule.wake_up.clear()  # before anything is looked at, so that nothing is lost
+        self._wake_up.clear()  # before anything is looked at, so that nothing is lost
+        self._lock.check()
         if self._signals.stopping:
             return
         if self._signals.reload:
             self._reload()
-        if obstacle := self._obstacle():
-            self._observer.state(*obstacle, level=logging.WARNING)
-            self._observer.ready()
-            self._observer.alive()
-            self._schedule.wake_up.wait(OBSTACLE_SECONDS)
-            return
         try:
+            if obstacle := self._obstacle():
+                self._observer.state(*obstacle, level=logging.WARNING)
+                self._observer.ready()
+                self._wait(OBSTACLE_SECONDS)
+                return
             self._look()
             self._trouble_seconds = 0.0
         except (InboxGoneError, DiskFullError) as error:
             if self._obstacle() is None:  # over already, or less room than a result takes
                 self._wait_out(error)
-        except DeviceLostError:
+        except UnreadableError as error:
+            self._observer.ready()
+            self._wait_out(error)
+        except (DeviceLostError, StateGoneError):
             raise
-        except PipelineError as error:
+        except Exception as error:
             if not self._observer.is_ready:
                 raise
+            if not isinstance(error, PipelineError):
+                log.error("of nobody's job, and not foreseen", exc_info=error)
             self._wait_out(error)
 
     def _look(self) -> None:
@@ -220,26 +254,44 @@ class _Daemon:
         self._observer.state("idle")
         watch = self._config.watch
         has_events = self._file_watcher.has_events
-        self._schedule.wait(watch.rescan_seconds if has_events else watch.poll_seconds)
+        seconds = watch.rescan_seconds if has_events else watch.poll_seconds
+        self._wait(min(seconds, self._schedule.due_seconds()))
         self._rest(self._schedule.rest_seconds())
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for something to happen, alive all the while.
+
+        Raises:
+            StateGoneError: somebody deleted the state folder.
+        """
+        until = time.monotonic() + seconds
+        breath = min(BREATH_SECONDS, self._notifier.alive_seconds)
+        while True:
+            self._observer.alive()
+            left = until - time.monotonic()
+            if left <= 0 or self._wake_up.wait(min(left, breath)):
+                return
 
     def _rest(self, seconds: float) -> None:
         """Let more events come in, but no signal wait."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._schedule.wake_up.clear()
+            self._wake_up.clear()
             if self._signals.stopping or self._signals.reload:
                 return
-            self._schedule.wake_up.wait(left)
+            self._wait(left)
 
-    def _wait_out(self, error: PipelineError) -> None:
+    def _wait_out(self, error: Exception) -> None:
         """Report trouble that is not a job's, and wait before the next try, ever longer."""
         low, high = TROUBLE_SECONDS
         self._trouble_seconds = min(high, max(low, 2 * self._trouble_seconds))
         if isinstance(error, DiskFullError):  # room comes without a sign
             self._trouble_seconds = min(OBSTACLE_SECONDS, self._trouble_seconds)
-        self._observer.error(str(error))
-        self._observer.state("waiting", f"{error}; tried again in {self._trouble_seconds:.0f} s")
+        what = (
+            str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        )
+        self._observer.error(what)
+        self._observer.state("waiting", f"{what}; tried again in {self._trouble_seconds:.0f} s")
         self._rest(self._trouble_seconds)
 
     def _obstacle(self) -> tuple[str, str] | None:
@@ -277,6 +329,8 @@ class _Daemon:
             config = self._load()
             if config.state != self._config.state or config.metrics != self._config.metrics:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
+            with Ledger(ledger_path(config.state)) as ledger:
+                find_styles(config, ledger)
         except PipelineError as error:
             self._observer.error(f"the settings stay as they were: {error}")
         else:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,14 +11,17 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    start_http_server,
+    make_wsgi_app,
     write_to_textfile,
 )
 
 from nst_pipeline.config.pipeline import MetricsSettings
+from nst_pipeline.daemon.server import serve
 from nst_pipeline.errors import UnavailableError
-from nst_pipeline.files import shown
+from nst_pipeline.files import cause, shown
+from nst_pipeline.folders import make_folder
 from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.runner.pruning import Kept
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class Metrics:
         )
         self._memory = self._make(Gauge, "device_memory_bytes", "Device memory in use.")
         self._up = self._make(Gauge, "up", "1 while the daemon works, 0 while it waits for help.")
+        self._files = self._make(Gauge, "kept_files", "Files that pile up, by kind.", ["kind"])
+        self._bytes = self._make(Gauge, "kept_bytes", "Bytes of these files.", ["kind"])
         for outcome in ("done", "duplicate", "failed"):
             self._jobs.labels(outcome)
         self._stop = self._serve(settings.http) if settings.http else None
@@ -80,6 +85,12 @@ class Metrics:
         """Note the length of the queue."""
         self._queue.set(jobs)
 
+    def kept(self, kinds: Mapping[str, Kept]) -> None:
+        """Note how much is kept of what piles up."""
+        for kind, kept in kinds.items():
+            self._files.labels(kind).set(kept.files)
+            self._bytes.labels(kind).set(kept.bytes)
+
     def up(self, works: bool) -> None:
         """Note whether the daemon works, or waits for room, an inbox or a person."""
         self._up.set(works)
@@ -90,10 +101,10 @@ class Metrics:
             return
         self._written = time.monotonic()
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             write_to_textfile(str(self._path), self._registry)
         except OSError as error:
-            log.warning("metrics.textfile: %s: %s", shown(self._path), error.strerror)
+            log.warning("metrics.textfile: %s: %s", shown(self._path), cause(self._path, error))
 
     def close(self) -> None:
         """Write the last figures, and stop serving."""
@@ -107,15 +118,8 @@ class Metrics:
     def _serve(self, address: str) -> Callable[[], None]:
         host, _, port = address.rpartition(":")
         try:
-            server, thread = start_http_server(int(port), host.strip("[]"), self._registry)
+            return serve(host.strip("[]"), int(port), make_wsgi_app(self._registry))
         except OSError as error:
             raise UnavailableError(
                 f"metrics.http: {address}: {error.strerror}; choose another address"
             ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return stop

@@ -1,6 +1,7 @@
 """What systemd is told (sd_notify): nothing where there is no systemd to tell."""
 
 import contextlib
+import math
 import os
 import socket
 import time
@@ -12,7 +13,12 @@ EXTENSION_SECONDS = 120
 
 
 class Notifier:
-    """Tells the service manager how the service is."""
+    """Tells the service manager how the service is.
+
+    Attributes:
+        alive_seconds: how often `alive` is to be called, at least: a quarter of the time after
+            which the watchdog bites; infinite without one.
+    """
 
     def __init__(self) -> None:
         """Find out whom to tell, and how often it wants to hear."""
@@ -21,7 +27,7 @@ class Notifier:
         usec = os.environ.get("WATCHDOG_USEC", "")
         pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
         wanted = usec.isdecimal() and pid == str(os.getpid())
-        self._every = int(usec) / 4e6 if wanted else None
+        self.alive_seconds = int(usec) / 4e6 if wanted and int(usec) else math.inf
         self._last = self._extended = 0.0
 
     def tell(self, **assignments: object) -> None:
@@ -44,9 +50,9 @@ class Notifier:
             self.tell(EXTEND_TIMEOUT_USEC=EXTENSION_SECONDS * 1_000_000)
 
     def alive(self) -> None:
-        """Tell of real progress, a step or a scan, as often as the watchdog wants to hear it."""
+        """Tell of a step, a finished scan, or a wait: as often as the watchdog wants to hear it."""
         now = time.monotonic()
-        if self._every is not None and now - self._last >= self._every:
+        if now - self._last >= self.alive_seconds:
             self._last = now
             self.tell(WATCHDOG=1)
 

@@ -2,18 +2,21 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.logs import about
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
-from nst_pipeline.files import shown
+from nst_pipeline.files import as_text, shown
+from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
-from nst_pipeline.runner.observer import Observer
+from nst_pipeline.runner.observer import Observer, failure
+from nst_pipeline.runner.pruning import Kept
 
 if TYPE_CHECKING:
     from nst_pipeline.daemon.metrics import Metrics
@@ -40,6 +43,7 @@ class Reporter(Observer):
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping = "", False
+        self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
         self.is_ready = False
@@ -85,7 +89,7 @@ class Reporter(Observer):
 
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
-        self._notifier.alive()
+        self.alive()
         self._arriving = len(plan.arriving)
         self._backlog = plan.more * len(plan.styles)
         counts = plan.passed_over.counts()
@@ -100,6 +104,19 @@ class Reporter(Observer):
         self._queue = jobs + self._backlog
         self._count()
 
+    def waits(self, files: list[Waiting]) -> None:
+        """Report what waits, and what for."""
+        for one in files:
+            if one.kind != "refused" and one.reason not in self._told:
+                log.warning("%s; tried again in %.0f s", shown(one.reason), one.seconds)
+        self._told = {one.reason for one in files}
+        now = time.time()
+        waiting = [
+            {"path": as_text(one.path), "reason": one.reason, "next_try": now + one.seconds}
+            for one in files
+        ]
+        self._file.set(waiting=waiting)
+
     def noted(self, machine: Machine) -> None:
         """Report what is painted on."""
         cache = {
@@ -112,14 +129,20 @@ class Reporter(Observer):
         if self._metrics:
             self._metrics.machine(machine)
 
+    def kept(self, kinds: Mapping[str, Kept]) -> None:
+        """Report how much is kept of what piles up."""
+        if self._metrics:
+            self._metrics.kept(kinds)
+
     def timed(self, stage: str, seconds: float) -> None:
         """Report how long a stage took."""
         if self._metrics:
             self._metrics.stage(stage, seconds)
 
-    def close(self) -> None:
-        """Report the end."""
-        self._file.remove()
+    def close(self, is_ours: bool = True) -> None:
+        """Report the end; unless the state folder is still ours, another may report in it."""
+        if is_ours:
+            self._file.remove()
         if self._metrics:
             self._metrics.up(False)
             self._metrics.close()
@@ -153,8 +176,9 @@ class Reporter(Observer):
         if record.error:
             self._failed(record, extra)
         elif record.output and record.duplicate_of:
-            log.info("done %s -> %s, as %s", name, shown(record.output.path),
-                     shown(record.duplicate_of), extra=extra)  # fmt: skip
+            is_it = record.duplicate_of == record.output.path
+            known = "there already" if is_it else f"as {shown(record.duplicate_of)}"
+            log.info("done %s -> %s, %s", name, shown(record.output.path), known, extra=extra)
         elif record.output and record.losses:
             start, end = record.losses["start"].total, record.losses["end"].total
             log.info(
@@ -173,10 +197,9 @@ class Reporter(Observer):
     def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
         assert record.error
         # A file that fails for all styles alike is told once.
-        reported = (record.content.path, record.error.reason)
+        reported = (record.content.place, record.error.reason)
         if reported not in self._reported:
-            name = shown(record.content.path)
-            log.error("failed %s: %s", name, shown(record.error.reason), extra=extra)
+            log.error("failed %s", failure(record), extra=extra)
             if record.error.trace:
                 log.debug("%s", record.error.trace, extra=extra)
         self._reported.add(reported)

@@ -1,12 +1,18 @@
 """The systemd unit, made to fit the settings."""
 
 import os
+import re
+import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import nst_pipeline
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.daemon.access import Account, barrier
 from nst_pipeline.errors import CannotCreateError
-from nst_pipeline.files import make_folder, publish, shown
+from nst_pipeline.files import cause, owner, publish, shown
+from nst_pipeline.folders import make_folder
 
 UNIT_NAME = "nst-pipeline.service"
 TEMPLATE = Path(__file__).with_name(UNIT_NAME)
@@ -14,6 +20,10 @@ SYSTEM_FOLDER = Path("/etc/systemd/system")
 STOP_MARGIN_SECONDS = 30
 WATCHDOG_SECONDS = 600
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
+"""Hidden by ProtectHome=yes."""
+TEMPORARY = tuple(map(Path, ("/tmp", "/var/tmp")))  # noqa: S108 - it is asked what lies there
+"""Hidden by PrivateTmp=yes."""
+USER = "nst-pipeline"
 
 IDENTITY = """User=nst-pipeline
 StateDirectory=nst-pipeline
@@ -35,7 +45,7 @@ SystemCallArchitectures=native
 """
 
 HARDENING = """ProtectHome=@HOME@
-PrivateTmp=yes
+PrivateTmp=@TMP@
 PrivateIPC=yes
 PrivateUsers=yes
 NoNewPrivileges=yes
@@ -87,54 +97,71 @@ def render(
         config_path: where they stand.
         user: for the user's own service manager, which cannot protect as much.
         command: what starts nst-pipeline; this very Python if not given.
+
+    Raises:
+        CannotCreateError: a unit cannot hold one of the paths.
     """
-    command = command or f"{_escaped(sys.executable)} -m nst_pipeline"
-    folders = (config.inbox, config.outbox, config.state, config.processed, config.failed)
-    paths = _covering(list(folders))
+    config_path = config_path.absolute()
+    written = _covering(_with_real([*folders(config), config.processed, config.failed]))
     if config.metrics.textfile is not None:
-        paths.append(config.metrics.textfile.parent)
-    in_home = any(
-        path.is_relative_to(home)
-        for path in (*paths, config_path.absolute(), Path(command.split(" ")[0]))
-        for home in HOMES
-    )
-    hardening = USER_HARDENING if user else HARDENING
-    network = LOCAL_NETWORK if config.metrics.http else NO_NETWORK
+        written.append(config.metrics.textfile.parent)
+    programs = [Path(command.split(" ")[0])] if command else _programs()
+    paths = _with_real([*written, *programs, *_files(config, config_path)])
     watch = config.watch
     values = {
-        "HARDENING": hardening.rstrip("\n"),
         "IDENTITY": "" if user else IDENTITY.rstrip("\n"),
-        "NETWORK": network,
-        "HOME": "read-only" if in_home else "yes",
+        "NETWORK": LOCAL_NETWORK if config.metrics.http else NO_NETWORK,
+        "HOME": "read-only" if _are_below(HOMES, paths) else "yes",
+        "TMP": "no" if _are_below(TEMPORARY, paths) else "yes",
         "USERFLAG": "--user " if user else "",
-        "EXEC": command,
-        "CONFIG": _escaped(str(config_path.absolute())),
-        "FOLDERS": " ".join(_escaped(str(f)) for f in (config.inbox, config.outbox)),
-        "PATHS": " ".join(f"-{_escaped(str(path))}" for path in paths),
+        "EXEC": command or f"{_program(sys.executable)} -m nst_pipeline",
+        "CONFIG": _argument(config_path),
+        "FOLDERS": " ".join(map(_quoted, _with_real([config.inbox, config.outbox]))),
+        "PATHS": " ".join(f"-{_quoted(path)}" for path in written),
         "STOP": f"{watch.stop_seconds + STOP_MARGIN_SECONDS:.0f}s",
-        "WATCHDOG": f"{max(WATCHDOG_SECONDS, 3 * watch.rescan_seconds):.0f}s",
+        "WATCHDOG": f"{WATCHDOG_SECONDS}s",
         "TARGET": "default.target" if user else "multi-user.target",
     }
-    text = TEMPLATE.read_text(encoding="utf-8")
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
+    hardening = (USER_HARDENING if user else HARDENING).rstrip("\n")
+    text = TEMPLATE.read_text(encoding="utf-8").replace("@HARDENING@", hardening)
+    # All at once, for a path may hold what looks like a place for another value.
+    return re.sub("@([A-Z]+)@", lambda match: values[match[1]], text)
 
 
 def install(config: Config, config_path: Path, user: bool) -> Path:
     """Write the unit to where systemd looks for it; return its path.
 
     Raises:
-        CannotCreateError: that, or one of the settings' folders, cannot be made.
+        CannotCreateError: that, or one of the settings' folders, cannot be made, or the service
+            could not start.
     """
     path = unit_path(user)
-    try:
-        for folder in (config.inbox, config.outbox, config.state):
+    text = render(config, config_path, user)
+    if not user and (problems := barriers(config, config_path)):
+        raise CannotCreateError("\n".join([*problems, f"{shown(path)}: not written"]))
+    for folder in folders(config):
+        try:
             make_folder(folder)
-    except OSError as error:
-        raise CannotCreateError(f"{shown(error.filename)}: {error.strerror}") from error
-    publish(path, render(config, config_path, user).encode())
+        except OSError as error:
+            raise CannotCreateError(f"{shown(folder)}: {cause(folder, error)}") from error
+    publish(path, text.encode())
     return path
+
+
+def barriers(config: Config, config_path: Path) -> list[str]:
+    """Return what keeps the service's user from what the service needs, a line each."""
+    account = Account.named(USER)
+    files = [*_programs(), *_files(config, config_path.absolute())]
+    found = [(path, barrier(path, account, os.R_OK)) for path in files]
+    # The folders themselves are given to the user.
+    found += [(path, barrier(path.parent, account, os.X_OK)) for path in folders(config)]
+    firsts = {place: path for path, place in reversed(found) if place}
+    return [
+        f"{shown(path)}: the service's user {USER} cannot pass {shown(place)} (mode "
+        f"{stat.S_IMODE(place.stat().st_mode):04o}, of {owner(place)}); put the file elsewhere, "
+        "such as below /opt or /srv, or give --user"
+        for place, path in firsts.items()
+    ]
 
 
 def unit_path(user: bool) -> Path:
@@ -145,14 +172,66 @@ def unit_path(user: bool) -> Path:
     return Path(home).expanduser() / "systemd" / "user" / UNIT_NAME
 
 
+def folders(config: Config) -> tuple[Path, ...]:
+    """Return the folders of the settings that must be there, and be the service's own."""
+    return config.inbox, config.outbox, config.state
+
+
+def _programs() -> list[Path]:
+    """Return what must be seen to start this Python: each link to it, its library, and ours."""
+    found = [Path(sys.executable).absolute()]
+    while found[-1].is_symlink() and len(found) < 40:  # the kernel follows no more either
+        found.append(found[-1].parent / found[-1].readlink())
+    library = Path(os.__file__)
+    return [*found, Path(sys.prefix), library, Path(str(nst_pipeline.__file__))]
+
+
+def _files(config: Config, config_path: Path) -> list[Path]:
+    """Return the files that the service reads."""
+    images = [path for style in config.styles.values() for path in style.paths()]
+    weights = [Path(config.weights)] if Path(config.weights).is_absolute() else []
+    return [config_path, *images, *weights]
+
+
+def _with_real(paths: list[Path]) -> list[Path]:
+    """Return some paths, and those that they lead to by links, each once."""
+    return list(dict.fromkeys((*paths, *(Path(os.path.realpath(path)) for path in paths))))
+
+
+def _are_below(folders: Iterable[Path], paths: Iterable[Path]) -> bool:
+    """Tell whether a path lies in one of some folders."""
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
+
+
 def _covering(folders: list[Path]) -> list[Path]:
     """Return few paths that hold all folders, none of them at the top of the file system."""
     parents = {f.parent if len(f.parent.parts) > 2 else f for f in folders}
     return sorted(p for p in parents if not any(p != q and p.is_relative_to(q) for q in parents))
 
 
-def _escaped(text: str) -> str:
-    """Return a path as a unit file holds it."""
-    # What `shown` escapes, systemd reads: a line's end in a name must not begin a setting.
-    text = shown(text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"'))
-    return f'"{text}"' if {" ", "\\"} & set(text) else text
+def _program(path: str) -> str:
+    """Return a program as a command line begins with it."""
+    # systemd takes none with such characters for a program, but `env` does.
+    prefix = "/usr/bin/env " if set("\"'\\\t$") & set(path) else ""
+    if prefix and "=" in path:
+        raise CannotCreateError(f"{shown(path)}: no unit can start a program of this name")
+    return prefix + _argument(path)
+
+
+def _argument(path: object) -> str:
+    return _quoted(path).replace("$", "$$")
+
+
+def _quoted(path: object) -> str:
+    """Return a path as a unit file holds it.
+
+    Raises:
+        CannotCreateError: it cannot: the path is no text, or holds control characters.
+    """
+    text = str(path)
+    if shown(text.replace("\t", "")) != text.replace("\t", ""):
+        raise CannotCreateError(
+            f"{shown(text)}: a unit cannot hold this name: rename what has control characters in it"
+        )
+    text = text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
+    return text if re.fullmatch(r"[\w/.,:@%+=~-]+", text) else f'"{text}"'

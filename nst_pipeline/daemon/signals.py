@@ -1,13 +1,13 @@
-"""What signals ask of a run and of a daemon, and what wakes a daemon that waits."""
+"""What signals ask of a run and of a daemon."""
 
 import contextlib
 import os
-import select
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 
 from nst_pipeline.errors import Abandoned
 
@@ -34,73 +34,58 @@ def end_on_signals() -> Callable[[], None]:
     return check
 
 
-class WakeUp:
-    """An event that threads and signal handlers can set, where no lock is safe.
+NOTES = (signal.SIGHUP, signal.SIGUSR1)
+"""What is only noted; by default it would end the process."""
 
-    Its methods are those of `threading.Event`.
-    """
 
-    def __init__(self) -> None:
-        """Make the pipe that it consists of."""
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def set(self) -> None:
-        """Wake whoever waits, now or as soon as somebody does."""
-        with contextlib.suppress(OSError):  # the pipe is full: it is set already
-            os.write(self._write, b"!")
-
-    def is_set(self) -> bool:
-        """Tell whether it was set since the last `clear`."""
-        return self.wait(0)
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until it is set; return whether it is."""
-        return bool(select.select([self._read], [], [], max(0.0, seconds))[0])
-
-    def clear(self) -> None:
-        """Wait anew from now on."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._read, 65536):
-                pass
-
-    def close(self) -> None:
-        """Free the pipe."""
-        os.close(self._read)
-        os.close(self._write)
+def hold_notes() -> None:
+    """Have what a daemon only notes wait until it takes it in, in all threads begun from now on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, NOTES)
 
 
 class Signals:
-    """Takes in signals while the block lasts; use it as a context manager in the main thread.
+    """Takes in SIGHUP and SIGUSR1 while the block lasts, and holds them from then on.
+
+    Use it in the main thread, before any other is begun. A thread of its own waits for them:
+    handlers in Python interrupt each other, and so many may come that the stack ends.
 
     Attributes:
         stopping: whether SIGTERM or SIGINT came.
         reload: whether SIGHUP came; whoever reads the settings again sets it back.
-        stop_seconds: how long the job at work may go on after the first.
+        stop_seconds: how long the job at work may go on after the first SIGTERM or SIGINT.
     """
 
-    def __init__(self, wake: Callable[[], None], stop_seconds: float) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
         """Take in nothing yet; ``wake`` is called for each signal and must be safe in a handler."""
         self.stopping = self.reload = False
-        self.stop_seconds = stop_seconds
+        self.stop_seconds = 0.0
         self._deadline = 0.0
         self._wake = wake
-        self._before: dict[signal.Signals, Any] = {}
+        self._is_over = False
+        self._taker = threading.Thread(target=self._take_notes, daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to take them in."""
-        handlers = {
-            signal.SIGTERM: self._on_stop,
-            signal.SIGINT: self._on_stop,
-            signal.SIGHUP: self._on_reload,
-            signal.SIGUSR1: self._on_wake,
-        }
-        self._before = {number: signal.signal(number, on) for number, on in handlers.items()}
+        hold_notes()
+        self._taker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Handle them as before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        """Only hold them from now on: the process ends, and they shall not be what ends it."""
+        self._is_over = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self._taker.join()
+
+    @contextlib.contextmanager
+    def taking_stops(self) -> Iterator[None]:
+        """Take in SIGTERM and SIGINT too, which end the process at once otherwise."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._on_stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def check(self) -> None:
         """End the job at work when its time is over.
@@ -119,9 +104,10 @@ class Signals:
         self.stopping = True
         self._deadline = time.monotonic() + self.stop_seconds
 
-    def _on_reload(self, number: int, frame: FrameType | None) -> None:
-        self.reload = True
-        self._wake()
-
-    def _on_wake(self, number: int, frame: FrameType | None) -> None:
-        self._wake()
+    def _take_notes(self) -> None:
+        while True:
+            number = signal.sigwait(NOTES)
+            if self._is_over:
+                return
+            self.reload |= number == signal.SIGHUP
+            self._wake()

@@ -11,16 +11,19 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
-from nst_pipeline.files import as_text, free_bytes, shown
+from nst_pipeline.files import as_text, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
+from nst_pipeline.runner.pruning import kept
 
 HOUR_SECONDS = 3600
 
 
 STATUS_NAME = "status.json"
+FAILURES = 5
+"""How many failures people are told, the last ones."""
 EVERY_SECONDS = 1.0
 """How often, at most, progress is written."""
 
@@ -37,7 +40,9 @@ class Status:
         paused: whether a pause was asked for.
         queue: jobs queued or at work.
         arriving: files that still change.
-        passed_over: numbers of files that are not painted: ``by_name`` for being no pictures,
+        waiting: files that something is to be done for later, each with its path, what it waits
+            for, and when it is tried again.
+        passed_over: numbers of files that are not painted: ``by_name`` for being none or ignored,
             ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         current: the job at work, with its iteration and its loss.
         done: jobs done, ever.
@@ -45,10 +50,11 @@ class Status:
         cancelled: jobs cancelled.
         jobs_last_hour: jobs done in the last hour.
         last_error: the last reason for trouble, and when.
-        failures: the files given up, each with its reason and its place.
+        failures: the files given up that are still there, each with its reason and its place.
         device: what is painted on.
         memory_bytes: what is used of its memory.
         cache: style targets: hits, misses, bytes in memory, bytes on disk.
+        kept: how many files and bytes there are of checkpoints, targets and manifests.
         free_bytes: room in the outbox.
         min_free_bytes: what must be free.
     """
@@ -62,6 +68,7 @@ class Status:
     paused: bool = False
     queue: int = 0
     arriving: int = 0
+    waiting: list[dict[str, Any]] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
     current: dict[str, Any] | None = None
     done: int = 0
@@ -73,6 +80,7 @@ class Status:
     device: str | None = None
     memory_bytes: int | None = None
     cache: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, dict[str, int]] = field(default_factory=dict)
     free_bytes: int = 0
     min_free_bytes: int = 0
 
@@ -133,7 +141,7 @@ def read_status(config: Config) -> Status:
     """
     who = holder(config.state)
     live = _read_file(config.state) if who and who.command == "watch" else {}
-    known = _from_ledger(config)
+    known, piled_up = _from_ledger(config), kept(config)
     last = known["failures"][-1] if known["failures"] else None
     return Status(
         alive=who is not None,
@@ -145,12 +153,14 @@ def read_status(config: Config) -> Status:
         paused=is_paused(config.state),
         queue=known.pop("queue") + live.get("backlog", 0),
         arriving=live.get("arriving", 0),
+        waiting=_waiting(known.pop("waiting"), live.get("waiting", [])),
         passed_over=live.get("passed_over", {}),
         current=live.get("current"),
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
         memory_bytes=live.get("memory_bytes"),
-        cache=live.get("cache", {}) | {"disk_bytes": _size(config.state / "targets")},
+        cache=live.get("cache", {}) | {"disk_bytes": piled_up["targets"].bytes},
+        kept={kind: asdict(one) for kind, one in piled_up.items()},
         free_bytes=free_bytes(config.outbox),
         min_free_bytes=config.limits.min_free_bytes,
         **known,
@@ -161,14 +171,20 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     """Return the fields of `Status` that the ledger knows."""
     ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {"queue": 0, "failures": []}
+        return {"queue": 0, "failures": [], "waiting": []}
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
+        ahead = ledger.jobs.now() - time.time()  # the jobs' clock is not set when the system's is
+        waiting = [
+            {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try - ahead}
+            for one in ledger.jobs.waiting()
+        ]
         failures = [
             {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
              "time": one.time}
             for one in ledger.files.failed()
+            if not is_gone(one.place)
         ]  # fmt: skip
     return {
         "queue": sum(counts.get(state, 0) for state in IN_QUEUE),
@@ -177,7 +193,14 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "cancelled": counts.get(JobState.CANCELLED, 0),
         "jobs_last_hour": recent,
         "failures": failures,
+        "waiting": waiting,
     }
+
+
+def _waiting(*sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each file once that waits, the first to be tried again first; the last source wins."""
+    by_path = {one["path"]: one for some in sources for one in some}
+    return sorted(by_path.values(), key=lambda one: one["next_try"])
 
 
 def lines(status: Status) -> Iterator[str]:
@@ -198,12 +221,21 @@ def lines(status: Status) -> Iterator[str]:
     yield f"queue      {status.queue} jobs, {status.arriving} files still arriving"
     if status.passed_over:
         yield f"passed     {PassedOver(**status.passed_over, notes=[])}"
+    for one in status.waiting[:5]:
+        wait = max(0.0, one["next_try"] - time.time())
+        yield f"waits      {shown(one['reason'])}; tried again in {wait:.0f} s"
+    if len(status.waiting) > 5:
+        yield f"           and {len(status.waiting) - 5} more"
     yield (
         f"jobs       {status.done} done, {status.failed} files failed, {status.cancelled} "
         f"cancelled; {status.jobs_last_hour} done in the last hour"
     )
-    for failure in status.failures[-5:]:
-        yield f"failed     {shown(failure['reason'])}; now {shown(failure['place'])}"
+    for failure in status.failures[-FAILURES:]:
+        is_left = failure["place"] == failure["source"]
+        where = "left there" if is_left else f"now {shown(failure['place'])}"
+        yield f"failed     {shown(failure['reason'])}; {where}"
+    if (more := len(status.failures) - FAILURES) > 0:
+        yield f"failed     {more} more before them; --json lists all"
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
         yield f"error      {when} {shown(status.last_error['reason'])}"
@@ -215,6 +247,10 @@ def lines(status: Status) -> Iterator[str]:
         f"cache      {cache.get('hits', 0)} hits, {cache.get('misses', 0)} misses, "
         f"{_megabytes(cache.get('bytes', 0))} in memory, {_megabytes(cache['disk_bytes'])} on disk"
     )
+    piled_up = (
+        f"{one['files']} {kind} ({_megabytes(one['bytes'])})" for kind, one in status.kept.items()
+    )
+    yield f"kept       {', '.join(piled_up)}"
     yield (
         f"disk       {_megabytes(status.free_bytes)} free, "
         f"{_megabytes(status.min_free_bytes)} must be"
@@ -223,10 +259,3 @@ def lines(status: Status) -> Iterator[str]:
 
 def _megabytes(number: int | None) -> str:
     return f"{(number or 0) / 1e6:,.0f} MB"
-
-
-def _size(folder: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in folder.iterdir())
-    except OSError:
-        return 0

@@ -1,15 +1,27 @@
 """What is seen of a picture: its hidden pixels count for nothing."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from nst_pipeline.engine.images import Picture, WithAlpha, resize, scaled, to_tensor
+from nst_pipeline.engine.images import (
+    Picture,
+    WithAlpha,
+    check_samples,
+    resize,
+    resize_samples,
+    scaled,
+    to_tensor,
+)
 
+LARGE_PIXELS = 2**24
+"""Of a larger picture the samples are kept as they came, and made floats whenever it is resized."""
 HIDDEN = 0.5
 """What a picture of no visible pixel is filled with: grey."""
 
@@ -38,7 +50,29 @@ class Seen(NamedTuple):
         return Seen(pixels, resize(self.alpha, size).to(device))
 
 
-def see(picture: Picture) -> Seen:
+@dataclass(frozen=True, eq=False)
+class SeenWhole:
+    """What is seen of a large picture of which all is: floats would take four times the room.
+
+    Attributes:
+        samples: (H, W, 3), uint8 or uint16.
+        alpha: as `Seen` has it.
+    """
+
+    samples: NDArray[Any]
+    alpha: None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.samples.shape[0], self.samples.shape[1]
+
+    def at(self, size: tuple[int, int], device: torch.device) -> Seen:
+        """Return it at another size (height, width), on a device."""
+        return Seen(resize_samples(self.samples, size).to(device), None)
+
+
+def see(picture: Picture) -> Seen | SeenWhole:
     """Return what is seen of a picture.
 
     Raises:
@@ -53,8 +87,12 @@ def see(picture: Picture) -> Seen:
             alpha = np.array(picture.getchannel("A"))
     elif isinstance(picture, WithAlpha):
         alpha, picture = picture.alpha, picture.pixels
+    is_whole = alpha is None or alpha.min() == np.iinfo(alpha.dtype).max
+    if is_whole and isinstance(picture, np.ndarray) and picture.size > 3 * LARGE_PIXELS:
+        check_samples(picture)
+        return SeenWhole(picture)
     pixels = to_tensor(picture)
-    if alpha is None or alpha.min() == np.iinfo(alpha.dtype).max:
+    if alpha is None or is_whole:
         return Seen(pixels, None)
     weights = scaled(alpha[None, None])
     return Seen(fill_hidden(pixels, weights), weights)

@@ -1,6 +1,8 @@
 """A batch of styles on one content, through all scales."""
 
+import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from nst_pipeline.engine.checkpoint import Checkpoint
+from nst_pipeline.engine.alpha import Seen, SeenWhole
+from nst_pipeline.engine.checkpoint import Checkpoint, CheckpointError
 from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
@@ -55,6 +58,13 @@ class Result:
     seconds: float
     stop_reason: str
     history_size: int
+
+    @property
+    def problem(self) -> str:
+        """Why this is no pastiche, for people; empty: it is one."""
+        if math.isfinite(self.end.total):
+            return ""
+        return f"the loss is {self.end.total}; lower the recipe's weights, or give other weights"
 
     @property
     def pastiche(self) -> Image.Image:
@@ -169,11 +179,11 @@ class Batch:
         trunk: the network.
         targets: prepares the styles.
         scenes: the content, coarse to fine.
-        masks: (1, 1, H, W) in [0, 1], by name.
+        masks: as `scene.masks_at` takes them.
         tiling: how large images are evaluated.
         styles: what to paint.
         indices: of the styles, among all of the content's.
-        init: a picture (1, 3, H, W) to start from; None: as the recipe says.
+        init: a picture to start from; None: as the recipe says.
         history_size: steps that L-BFGS remembers.
         bits: of the results.
     """
@@ -185,15 +195,21 @@ class Batch:
     tiling: Tiling
     styles: Sequence[StyleSet]
     indices: range
-    init: Tensor | None
+    init: Seen | SeenWhole | None
     history_size: int
     bits: Bits
 
     def paint(self, callbacks: Callbacks) -> list[Result]:
         """Return the pastiches, in order of the styles."""
         resume = callbacks.resume(self.indices)
-        if resume and resume.history_size != self.history_size:
-            resume = None
+        if resume and resume.history_size == self.history_size:
+            with contextlib.suppress(CheckpointError):
+                return self._paint(callbacks, resume)
+        return self._paint(callbacks)
+
+    def _paint(self, callbacks: Callbacks, resume: Checkpoint | None = None) -> list[Result]:
+        if resume and not 0 <= resume.scale < len(self.scenes):
+            raise CheckpointError("of more scales")
         begun = time.perf_counter() - (resume.seconds if resume else 0)
         done, found = (resume.steps_before if resume else 0), None
         first = resume.scale if resume else 0

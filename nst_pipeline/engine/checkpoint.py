@@ -12,6 +12,10 @@ FORMAT = 3
 PROGRESS = "progress"
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that no work can go on from."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An unfinished batch: all that it needs to go on.

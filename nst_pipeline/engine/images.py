@@ -53,12 +53,29 @@ def to_tensor(picture: Image.Image | NDArray[Any] | Tensor) -> Tensor:
         return picture.float()
     if isinstance(picture, Image.Image):
         picture = np.array(picture.convert("RGB"))
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype not in (np.uint8, np.uint16):
+    check_samples(picture)
+    return scaled(picture.transpose(2, 0, 1)[None])
+
+
+def check_samples(samples: NDArray[Any]) -> None:
+    """See that an array is (H, W, 3), uint8 or uint16.
+
+    Raises:
+        ShapeError: it is not.
+    """
+    if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype not in (np.uint8, np.uint16):
         raise ShapeError(
             "a picture as an array is (H, W, 3) and uint8 or uint16, "
-            f"not {picture.shape} and {picture.dtype}"
+            f"not {samples.shape} and {samples.dtype}"
         )
-    return scaled(picture.transpose(2, 0, 1)[None])
+
+
+def resize_samples(samples: NDArray[Any], size: tuple[int, int]) -> Tensor:
+    """Return what `resize` makes of `to_tensor` of an array, with a third of the memory."""
+    pixels = torch.empty(1, 3, *size)
+    for channel in range(3):
+        pixels[:, channel] = resize(scaled(samples[None, None, ..., channel]), size)[0]
+    return pixels
 
 
 def scaled(samples: NDArray[Any]) -> Tensor:

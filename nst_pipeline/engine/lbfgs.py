@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nst_pipeline.engine.checkpoint import CheckpointError
 from nst_pipeline.engine.graphs import captured
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -283,8 +284,17 @@ class Lbfgs:
         return {**self._tensors(), "done": torch.tensor(self.done)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave of a minimisation with the same arguments."""
-        for name, tensor in self._tensors().items():
+        """Continue from what `state` gave of a minimisation with the same arguments.
+
+        Raises:
+            CheckpointError: it gave no such thing; nothing has changed.
+        """
+        tensors, shapes = self._tensors(), {name: t.shape for name, t in state.items()}
+        if shapes != {"done": (), **{name: t.shape for name, t in tensors.items()}}:
+            raise CheckpointError("of another minimisation")
+        if not (state["point"].isfinite().all() and state["best_point"].isfinite().all()):
+            raise CheckpointError("not finite")
+        for name, tensor in tensors.items():
             tensor.copy_(state[name])
         self.done = int(state["done"])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from nst_pipeline.config.memory import control_groups
 from nst_pipeline.config.networks import LAYER_NAMES
 from nst_pipeline.errors import OutOfMemoryError
 
@@ -233,7 +234,7 @@ def available_bytes(device: torch.device, proc: Path = Path("/proc/meminfo")) ->
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
-    limits = [_meminfo(proc), *(_cgroup_free(group) for group in _cgroups())]
+    limits = [_meminfo(proc), *(_cgroup_free(group) for group in control_groups())]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
 
@@ -244,20 +245,6 @@ def _meminfo(path: Path) -> int | None:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
     except (OSError, StopIteration, ValueError):
         return None
-
-
-def _cgroups(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> list[Path]:
-    """Return the folders of this process's control group (version 2) and those above it."""
-    try:
-        name = next(
-            line[3:] for line in own.read_text().splitlines() if line.startswith("0::")
-        ).strip("/")
-    except (OSError, StopIteration):
-        return []
-    folder = root / name
-    return [folder, *(above for above in folder.parents if above.is_relative_to(root))]
 
 
 def _cgroup_free(folder: Path) -> int | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.engine import colour
-from nst_pipeline.engine.alpha import Seen
+from nst_pipeline.engine.alpha import Seen, SeenWhole
 from nst_pipeline.engine.images import missing, padded, padded_weights, resize
 from nst_pipeline.engine.losses import SMALLEST_SHARE
 from nst_pipeline.engine.scales import Scale
@@ -63,7 +63,7 @@ class Scene:
 
 
 def make_scene(
-    trunk: nn.Sequential, recipe: Recipe, content: Seen, scale: Scale, tiling: Tiling
+    trunk: nn.Sequential, recipe: Recipe, content: Seen | SeenWhole, scale: Scale, tiling: Tiling
 ) -> Scene:
     """Return the scene of a content of any size."""
     pixels, alpha = content.at(scale.size, next(trunk.parameters()).device)
@@ -104,7 +104,7 @@ def masks_at(
     """Return where anything is painted (1, 1, H, W), and where each style is (1, R, H, W).
 
     Args:
-        masks: (1, 1, H, W) in [0, 1], by name; `WHOLE` limits all.
+        masks: (1, 1, H, W), uint8 or in [0, 1], by name; `WHOLE` limits all.
         regions: names of the masks, one for each style of a set; empty: one style for all.
         like: what size and device they are wanted for, (1, 3, H, W).
 
@@ -116,7 +116,7 @@ def masks_at(
             f"masks: there is none of the region {missing[0]!r}; give one of that name"
         )
     height, width = like.shape[-2:]
-    fitted = {name: resize(mask, (height, width)).to(like) for name, mask in masks.items()}
+    fitted = {name: resize(_shares(m), (height, width)).to(like) for name, m in masks.items()}
     whole = fitted.get(WHOLE)
     if not regions:
         return whole, whole
@@ -124,6 +124,10 @@ def masks_at(
     if whole is None:
         return parts.sum(1, keepdim=True).clamp(0, 1), parts
     return whole, parts * whole
+
+
+def _shares(mask: Tensor) -> Tensor:
+    return mask if mask.is_floating_point() else mask.float() / 255
 
 
 def check_init(recipe: Recipe, init: object | None) -> None:
@@ -140,18 +144,18 @@ def check_init(recipe: Recipe, init: object | None) -> None:
 
 
 def first_pastiche(
-    scene: Scene, colours: Callable[[], colour.Moments], init: Tensor | None
+    scene: Scene, colours: Callable[[], colour.Moments], init: Seen | SeenWhole | None
 ) -> Tensor:
     """Return what a pastiche (1, 3, H, W) starts as.
 
     Args:
         scene: at the coarsest scale.
         colours: gives the style's.
-        init: a picture (1, 3, H, W) to start from, whatever the recipe says.
+        init: a picture to start from, whatever the recipe says.
     """
     recipe, content = scene.recipe, scene.content
     if init is not None:
-        return scene.as_input(resize(init, scene.scale.size).to(content))
+        return scene.as_input(init.at(scene.scale.size, content.device).pixels)
     if recipe.init == "style-colors":
         return scene.as_input(colour.match_colours(content, colours(), scene.alpha))
     if recipe.init == "noise":

@@ -95,6 +95,7 @@ class StyleTargets:
         self._trunk, self._recipe, self._cache, self._tiling = trunk, recipe, cache, tiling
         parameter = next(trunk.parameters())
         self._device = parameter.device
+        self._shapes = _shapes(trunk, recipe)
         self._settings = [
             sorted(recipe.style_layers), recipe.statistic, recipe.pooling, recipe.padding,
             weights.sha256, str(parameter.dtype),
@@ -143,7 +144,8 @@ class StyleTargets:
         keys = self._keys.setdefault(style, {})
         if (index, longer) not in keys:
             keys[index, longer] = digest([*_digests(seen()), *self._settings])
-        return self._cache.get(keys[index, longer], self._device, lambda: self._compute(seen()))
+        key = keys[index, longer]
+        return self._cache.get(key, self._device, self._shapes, lambda: self._compute(seen()))
 
     def _see(self, picture: Picture, longer: int) -> Seen:
         """Return what is seen of a picture, so large.
@@ -162,6 +164,16 @@ class StyleTargets:
             self._trunk, padded(seen.pixels), set(recipe.style_layers), recipe.statistic,
             padded_weights(seen.alpha, seen.pixels),
         )  # fmt: skip
+
+
+def _shapes(trunk: nn.Sequential, recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one picture's statistic, by layer."""
+    channels, widths = 3, {"pixels": 3}
+    for name, layer in trunk.named_children():
+        channels = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
+        widths[name] = channels
+    more = 0 if recipe.statistic == "gram" else 1
+    return {name: (1, 1, widths[name], widths[name] + more) for name in recipe.style_layers}
 
 
 def _digests(seen: Seen) -> list[object]:

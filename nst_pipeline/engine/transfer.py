@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nst_pipeline.config.recipe import Padding, Pooling, Recipe, check_layers, make_recipe
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
-from nst_pipeline.engine.alpha import see
+from nst_pipeline.engine.alpha import Seen, SeenWhole, see
 from nst_pipeline.engine.batch import Batch, Callbacks, FunctionCallbacks, OnStep, Result
 from nst_pipeline.engine.devices import (
     Precision,
@@ -50,13 +50,13 @@ class _Prepared:
 
     Attributes:
         scenes: coarse to fine.
-        masks: (1, 1, H, W) in [0, 1], by name.
-        init: a picture (1, 3, H, W) to start from; None: as the recipe says.
+        masks: (1, 1, H, W), uint8 or in [0, 1], by name.
+        init: a picture to start from; None: as the recipe says.
     """
 
     scenes: list[Scene]
     masks: dict[str, Tensor]
-    init: Tensor | None
+    init: Seen | SeenWhole | None
 
 
 class StyleTransfer:
@@ -242,7 +242,7 @@ class StyleTransfer:
                 make_scene(self._trunk, self.recipe, seen, scale, self.tiling) for scale in scales
             ]
             known = {name: _mask(mask) for name, mask in masks.items()}
-            return _Prepared(scenes, known, None if init is None else see(init).pixels)
+            return _Prepared(scenes, known, None if init is None else see(init))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -303,5 +303,6 @@ def _trunk(
 
 
 def _mask(mask: Mask) -> Tensor:
-    """Return a mask as (1, 1, H, W) in [0, 1]."""
-    return torch.from_numpy(mask.astype(np.float32) / 255)[None, None]
+    """Return a mask as (1, 1, H, W): uint8 as it is, for there may be many, else in [0, 1]."""
+    values = np.array(mask) if mask.dtype == np.uint8 else mask.astype(np.float32) / 255
+    return torch.from_numpy(values)[None, None]

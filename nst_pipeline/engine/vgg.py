@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -44,10 +45,12 @@ def load_trunk(
         raise UnavailableError(
             f"weights: {shown(path)}: has no layer {last_layer}, but {', '.join(names)}"
         )
+    channels = 3
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name in names[: names.index(last_layer) + 1]:
         if name.startswith("conv"):
-            layers[name] = _convolution(state, name, path, padding)
+            layers[name] = layer = _convolution(state, name, channels, path, padding)
+            channels = layer.out_channels
         elif name.startswith("relu"):
             layers[name] = nn.ReLU()
         else:
@@ -61,15 +64,17 @@ def _pooling(kind: Pooling) -> nn.Module:
     return nn.AvgPool2d(2, divisor_override=2 if kind == "rescaled-average" else None)
 
 
-def _convolution(state: dict[str, Tensor], name: str, path: Path, padding: Padding) -> nn.Conv2d:
+def _convolution(
+    state: dict[str, Any], name: str, channels: int, path: Path, padding: Padding
+) -> nn.Conv2d:
+    """Return a convolution of an image of so many channels."""
     try:
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        channels_out, channels_in, height, width = weight.shape
-        if (height, width) != (3, 3) or bias.shape != (channels_out,):
+        weight, bias = (_parameter(state, f"{name}.{kind}") for kind in ("weight", "bias"))
+        if weight.shape[1:] != (channels, 3, 3) or bias.shape != weight.shape[:1]:
             raise ValueError(f"{name} has weights of the shape {tuple(weight.shape)}")
     except (KeyError, ValueError) as error:
         raise no_network(path, error) from error
-    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=padding)
+    layer = nn.Conv2d(channels, len(weight), 3, padding=1, padding_mode=padding)
     assert layer.bias is not None
     with torch.no_grad():
         layer.weight.copy_(weight)
@@ -77,8 +82,25 @@ def _convolution(state: dict[str, Tensor], name: str, path: Path, padding: Paddi
     return layer
 
 
-def load_convolutions(path: Path) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the layers of the network in a weights file, and its convolutions' parameters.
+def _parameter(state: dict[str, Any], key: str) -> Tensor:
+    """Return a parameter.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it is no tensor of finite numbers.
+    """
+    value = state[key]
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{key} is no tensor but {type(value).__name__}")
+    if not (value.is_floating_point() and value.layout == torch.strided and not value.is_meta):
+        raise ValueError(f"{key} holds {value.dtype} ({value.layout}, {value.device})")
+    if not value.isfinite().all():
+        raise ValueError(f"{key} holds what is no finite number")
+    return value
+
+
+def load_convolutions(path: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the layers of the network in a weights file, and what it holds for its convolutions.
 
     Args:
         path: a .pth state dict or a .safetensors file, with torchvision's names or the paper's, as
@@ -86,7 +108,8 @@ def load_convolutions(path: Path) -> tuple[tuple[str, ...], dict[str, Tensor]]:
 
     Returns:
         The layers' paper names in order; and the parameters, such as ``conv1_1.weight``
-        (O, I, 3, 3) and ``conv1_1.bias`` (O,), of any float dtype, by paper name.
+        (O, I, 3, 3) and ``conv1_1.bias`` (O,), of any float dtype, by paper name. What a .pth file
+        holds may be anything else.
 
     Raises:
         UnavailableError: the file is no such thing.

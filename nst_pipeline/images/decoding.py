@@ -22,7 +22,7 @@ from PIL import (
     features,
 )
 
-from nst_pipeline.errors import ImageError, NotReadyError
+from nst_pipeline.errors import ImageError, NotReadyError, UnreadableError
 from nst_pipeline.images import colour, containers, metadata, png, raw, tiff
 from nst_pipeline.images.containers import Container
 from nst_pipeline.images.metadata import Metadata, Reading
@@ -42,6 +42,13 @@ READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 }
 PARTS = {"TIFF": "pages", "JPEG": "pictures", "HEIF": "pictures"}
 """What a file has several of; else frames."""
+STRIP_ROWS = 256
+FINENESS = 4
+"""How much finer than the pastiche a reduced mask is, at least."""
+PEAK_BYTES = {"": (13, 19), "WEBP": (18, 26)}
+"""Of a pixel of 8 bits a channel while it is decoded, opaque or not, as measured."""
+DEEP_PEAK_BYTES = 16
+"""Of a pixel of more bits, besides two copies of its samples."""
 JPEG_END = b"\xff\xd9"
 JPEG_FILLS = (
     b"\x55" * 4096,
@@ -114,6 +121,46 @@ def identify(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
         return look.size
 
 
+@dataclass(frozen=True)
+class Need:
+    """The bytes of memory that an image takes: while it is decoded, its file included, and then."""
+
+    peak: int
+    held: int
+
+
+def need(data: bytes, name: str, max_pixels: int) -> Need:
+    """Return the memory that `decode` takes at most, by an image file's header alone.
+
+    Raises:
+        ImageError: not an image in one of `FORMATS`, or too large.
+    """
+    with _refusing(data, name), _looked_at(data, name, max_pixels) as look:
+        samples, sample_bytes, has_alpha = _layout(look)
+        if sample_bytes == 1:
+            peak = PEAK_BYTES.get(look.file.kind, PEAK_BYTES[""])[has_alpha]
+        else:
+            peak = DEEP_PEAK_BYTES + 2 * samples * sample_bytes
+        held = (3 + has_alpha) * min(sample_bytes, 2)
+        pixels = look.size[0] * look.size[1]
+        return Need(pixels * peak + 2 * len(data), pixels * held)
+
+
+def check_need(data: bytes, name: str, max_pixels: int, memory_bytes: int) -> None:
+    """See that an image takes no more memory than it may to be decoded.
+
+    Raises:
+        NotReadyError: it does.
+        ImageError: not an image in one of `FORMATS`, or too large.
+    """
+    peak = need(data, name, max_pixels).peak
+    if peak > memory_bytes:
+        raise NotReadyError(
+            f"{name}: takes {peak / 1e9:.2f} GB of memory to be decoded; limits.max_memory_bytes "
+            f"allows {memory_bytes / 1e9:.2f} GB"
+        )
+
+
 def to_depth(pixels: Pixels, bits: int) -> Pixels:
     """Return samples as uint8 (``bits`` 8) or uint16 (16), black and white staying themselves."""
     if pixels.dtype.itemsize * 8 == bits:
@@ -127,6 +174,18 @@ def to_depth(pixels: Pixels, bits: int) -> Pixels:
 def to_grey(pixels: Pixels) -> NDArray[np.uint8]:
     """Return the luma (ITU-R BT.601) of (H, W, 3) pixels as (H, W) in 8 bits."""
     return np.array(Image.fromarray(to_depth(pixels, 8)).convert("L"))
+
+
+def reduced(grey: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Return (H, W) grey pixels by means over squares, `FINENESS` times ``longest`` or longer.
+
+    What is not twice as long as that, or would be black all over, stays as it is.
+    """
+    factor = max(grey.shape) // (FINENESS * longest)
+    if factor < 2:
+        return grey
+    small = np.array(Image.fromarray(grey).reduce(factor))
+    return small if small.any() else grey
 
 
 @contextlib.contextmanager
@@ -144,7 +203,10 @@ def _refusing(data: bytes, name: str) -> Iterator[None]:
                 f"{name}: memory does not suffice to decode it; free some"
             ) from error
         except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
-            kind, words = type(error).__name__, str(error)
+            if isinstance(error, OSError) and error.errno is not None:  # not of bytes in memory
+                raise UnreadableError(f"{name}: cannot be decoded now: {error.strerror}") from error
+            kind, said = type(error).__name__, error.args[:1] or ("",)
+            words = said[0].decode(errors="replace") if isinstance(said[0], bytes) else str(error)
             if not isinstance(error, OSError | SyntaxError | ValueError) or not words:
                 words = f"{kind}: {words}".removesuffix(": ")  # alone, they say little
             raise ImageError(
@@ -201,6 +263,21 @@ def _looked_at(data: bytes, name: str, max_pixels: int) -> Iterator[_Look]:
             look = _Look(data, file, (image.height, image.width), image, None, number, count)
         _check_size(look.size, name, max_pixels)
         yield look
+
+
+def _layout(look: _Look) -> tuple[int, int, bool]:
+    """Return the samples of a pixel, the bytes of a sample, and whether one is transparency."""
+    page, image = look.file.directory, look.image
+    if look.raw:
+        return 4, 4, False
+    if image is None:
+        assert page
+        samples = min(page.number(tiff.SAMPLES, 1), tiff.MOST_SAMPLES)
+        return samples, max(2, page.number(tiff.BITS) // 8), samples in (2, 4)
+    if look.file.kind == "PNG" and png.header(look.file.pixels).bits == 16:
+        has_alpha = image.has_transparency_data
+        return 3 + has_alpha, 2, has_alpha
+    return 3, 1, image.has_transparency_data
 
 
 def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
@@ -347,8 +424,17 @@ def _in_srgb(samples: _Samples, profile: bytes, reading: Reading) -> Pixels:
     if not profile and reading.is_adobe_rgb:
         profile = colour.adobe_rgb()
     if isinstance(colours, Image.Image):
-        return np.array(colour.to_srgb(colours, profile))
+        return _as_array(colour.to_srgb(colours, profile))
     return colours if samples.is_srgb else colour.to_deep_srgb(colours, profile)
+
+
+def _as_array(image: Image.Image) -> NDArray[np.uint8]:
+    """Return an RGB image as (H, W, 3), strip by strip: at once, it would be copied twice more."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP_ROWS):
+        bottom = min(image.height, top + STRIP_ROWS)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {

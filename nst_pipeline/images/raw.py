@@ -16,7 +16,7 @@ def opened(data: bytes, name: str) -> Any:
     """Return a RAW file as rawpy opens it, by its header alone; to be used as a context manager.
 
     Raises:
-        ImageError: rawpy is not installed.
+        ImageError: rawpy is not installed, or does not know the camera.
     """
     try:
         import rawpy
@@ -25,7 +25,13 @@ def opened(data: bytes, name: str) -> Any:
             f"{name}: a camera's RAW file, which needs one package more: "
             "pip install 'nst-pipeline[raw]'; or export it as TIFF or JPEG"
         ) from None
-    return rawpy.imread(io.BytesIO(data))
+    try:
+        return rawpy.imread(io.BytesIO(data))
+    except rawpy.LibRawFileUnsupportedError:
+        raise ImageError(
+            f"{name}: a RAW file of a camera that LibRaw does not know, or damaged; bring rawpy up "
+            "to date, or export it as TIFF or JPEG"
+        ) from None
 
 
 def size(raw: Any) -> tuple[int, int]:

@@ -7,7 +7,7 @@ as. Any image suffix will do, in any case. Such a name is never a picture to pai
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -16,7 +16,14 @@ import numpy as np
 
 from nst_pipeline.errors import ImageError
 from nst_pipeline.files import shown, signature
-from nst_pipeline.images.decoding import IMAGE_SUFFIXES, Decoded, Pixels, to_depth, to_grey
+from nst_pipeline.images.decoding import (
+    IMAGE_SUFFIXES,
+    Decoded,
+    Pixels,
+    reduced,
+    to_depth,
+    to_grey,
+)
 
 ROLE = re.compile(r"(.+?)\.(mask(?:\.[^.]+)?|init)", re.IGNORECASE | re.DOTALL)
 
@@ -30,7 +37,7 @@ class ListedFile(NamedTuple):
     Attributes:
         path: the file.
         folder: its folder relative to where the search started.
-        root: where the search started.
+        root: where the search started; of what was named, that itself.
         status: what the file system says of it; None: nothing, as of a link to nowhere.
     """
 
@@ -49,12 +56,19 @@ class Companion:
         path: the file.
         signature: the file's when it was listed; None: it had none.
         arrived_ns: when it got its name or its bytes, in ns since the epoch; 0: not known.
+        device: the number of its file system's.
     """
 
     kind: str
     path: Path
     signature: str | None = None
     arrived_ns: int = 0
+    device: int = 0
+
+    @property
+    def identity(self) -> str | None:
+        """What `files.identity` gave when it was listed."""
+        return self.signature and f"{self.signature} {self.device}"
 
 
 def role(name: str) -> tuple[str, str] | None:
@@ -112,7 +126,8 @@ def with_companions(
 def _companion(file: ListedFile, kind: str) -> Companion:
     if file.status is None:
         return Companion(kind, Path(file.path))
-    return Companion(kind, Path(file.path), signature(file.status), file.status.st_ctime_ns)
+    status = file.status
+    return Companion(kind, Path(file.path), signature(status), status.st_ctime_ns, status.st_dev)
 
 
 def by_kind(picture: Path, companions: Iterable[Companion]) -> dict[str, Companion]:
@@ -163,8 +178,17 @@ def missing_companion(
     return ""
 
 
+def used(kinds: Iterable[str], regions: Iterable[str]) -> list[str]:
+    """Return those kinds of companions that styles of these regions take anything of."""
+    wanted = {"mask", "init", *(f"mask.{region}" for region in regions)}
+    return [kind for kind in kinds if kind in wanted]
+
+
 def engine_arguments(
-    picture: Path, content: Pixels, companions: Mapping[str, tuple[Path, Decoded]]
+    picture: Path,
+    content: Pixels,
+    companions: Iterable[tuple[str, Path, Decoded]],
+    longest: int | None = None,
 ) -> dict[str, Any]:
     """Return the engine's arguments that a picture's companions stand for; without any: none.
 
@@ -174,19 +198,24 @@ def engine_arguments(
     Args:
         picture: the file, for messages.
         content: its pixels.
-        companions: by their kind, each a file and what is in it.
+        companions: the kind of each, the file and what is in it; asked for one by one, so that no
+            two masks need be decoded at a time.
+        longest: side of the pastiches, in pixels; masks that are much larger are made smaller.
+            None: as large as they are.
 
     Raises:
         ImageError: one is not of the picture's shape, or there is nothing to be seen on it.
     """
     arguments: dict[str, Any] = {}
-    for kind, (path, companion) in companions.items():
+    for kind, path, companion in companions:
         _check_shape(path, companion.pixels, picture, content)
         if kind == "init":
             arguments["init"] = visible(path, companion)
         else:
             region = kind.removeprefix("mask").removeprefix(".")
-            arguments.setdefault("masks", {})[region] = _mask(path, companion)
+            mask = _mask(path, companion)
+            arguments.setdefault("masks", {})[region] = reduced(mask, longest) if longest else mask
+        del companion
     return arguments
 
 

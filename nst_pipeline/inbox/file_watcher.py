@@ -84,11 +84,12 @@ class FileWatcher:
             try:
                 self._observer = self._observe()
                 break
-            except OSError as error:
+            except (OSError, RecursionError) as error:
                 root = self._identity()
                 if attempt < ATTEMPTS and isinstance(error, FileNotFoundError | NotADirectoryError):
                     continue  # a subfolder went away while the folder was searched for them
-                # Most likely the limit of inotify watches (fs.inotify.max_user_watches).
+                # The limit of inotify watches (fs.inotify.max_user_watches), or folders nested
+                # deeper than calls: before Python 3.12, watchdog searches them with os.walk.
                 message = "%s: events cannot be had (%s); looked at every few seconds"
                 self._log_once(message, error)
                 return
@@ -117,6 +118,7 @@ class FileWatcher:
 
         Raises:
             OSError: there are no watches left, or the folder or a subfolder went away meanwhile.
+            RecursionError: its subfolders are nested too deep.
         """
         observer = Observer()
         try:
@@ -124,7 +126,7 @@ class FileWatcher:
                 _Handler(self._on_change), str(self._folder), recursive=True, event_filter=EVENTS
             )
             observer.start()
-        except OSError:
+        except (OSError, RecursionError):
             with contextlib.suppress(RuntimeError):  # that it never ran is no matter
                 observer.stop()
             raise

@@ -4,10 +4,11 @@ What has another suffix, or none, is looked at by its content.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Container
 from pathlib import Path
+
+from nst_pipeline.folders import Folders
 
 SYSTEM_FOLDERS = frozenset(
     (
@@ -56,11 +57,11 @@ def is_no_picture(name: str) -> bool:
     return bool(stem) and suffix.lower() in OTHER_KINDS
 
 
-def is_outbox(folder: Path, names: Container[str]) -> bool:
+def is_outbox(folder: Path, names: Container[str], folders: Folders) -> bool:
     """Tell whether a folder, by the names of what is in it, is the outbox of an earlier run."""
     if STATE_NAME in names:
         return True
     if MANIFESTS_NAME in names:
         with contextlib.suppress(OSError):
-            return any(map(MANIFEST.fullmatch, os.listdir(folder / MANIFESTS_NAME)))  # noqa: PTH208
+            return any(map(MANIFEST.fullmatch, folders.names(folder / MANIFESTS_NAME)))
     return False

@@ -1,4 +1,8 @@
-"""Reading a file once, whole, and only if nobody writes to it."""
+"""Reading a file once, whole, and only if nobody writes to it.
+
+Of what a person named, every link is followed; of what a search found, only one to a file that
+lies in the folder that was searched (`nst_pipeline.folders`).
+"""
 
 import errno
 import fcntl
@@ -7,47 +11,93 @@ import signal
 import stat
 from pathlib import Path
 
-from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError
-from nst_pipeline.files import shown, signature
+from nst_pipeline.errors import BeingWrittenError, ImageError, NotReadyError, UnreadableError
+from nst_pipeline.files import identity, shown, signature
+from nst_pipeline.folders import READING, Folders, LinkError
 
+DEAD_ENDS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 BEING_WRITTEN = "still being written; run again when it is complete"
 
 
-def read(path: Path, max_bytes: int, expected: str | None = None) -> bytes:
+def read(
+    path: Path, max_bytes: int, expected: str | None = None, root: Path | None = None
+) -> bytes:
     """Return the bytes of a regular file that nobody changed meanwhile.
 
     Args:
         path: the file.
         max_bytes: refused above this.
-        expected: the signature that it was listed with; another file by now is refused.
+        expected: the identity that it was listed with; another file by now is refused.
+        root: where the search started that found it; None: a person named it.
 
     Raises:
         BeingWrittenError: being written, or another file than was listed.
-        NotReadyError: empty or unreadable.
+        NotReadyError: empty, or a link to nowhere.
+        UnreadableError: the system does not let it be read now, whatever is in it.
         ImageError: not a regular file, or too large.
     """
     try:
-        # O_NONBLOCK: a FIFO without a writer must not hang the run.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _open(path, root)
     except OSError as error:
-        # Not Path.exists and its like, which raise what they do not expect, such as no permission.
-        is_dead = os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
-        reason = "a link to nowhere" if is_dead else error.strerror
-        raise NotReadyError(f"{shown(path)}: {reason}") from error
+        raise _not_opened(path, error) from error
     try:
         before = os.fstat(descriptor)
         _check_kind(before, path, max_bytes)
-        if expected not in (None, signature(before)) or _is_being_written(descriptor):
+        if expected not in (None, identity(before)) or _is_being_written(descriptor):
             raise BeingWrittenError(f"{shown(path)}: {BEING_WRITTEN}")
         data = _read_all(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:
-        raise NotReadyError(f"{shown(path)}: {error.strerror}") from error
+        raise UnreadableError(f"{shown(path)}: {error.strerror}") from error
     finally:
         os.close(descriptor)
     if len(data) != before.st_size or signature(after) != signature(before):
         raise BeingWrittenError(f"{shown(path)}: {BEING_WRITTEN}")
     return data
+
+
+def status(path: Path, root: Path) -> os.stat_result:
+    """Return what the file system says of a file that a search from ``root`` found.
+
+    Raises:
+        LinkError: it is, or lies behind, a link that is not followed.
+        OSError: nobody can tell.
+    """
+    if path == root:
+        return path.stat()
+    folders, place = _followed(path, root)
+    return folders.status(place)
+
+
+def _open(path: Path, root: Path | None) -> int:
+    if root is None or path == root:
+        return os.open(path, READING)
+    folders, place = _followed(path, root)
+    return folders.open(place)
+
+
+def _followed(path: Path, root: Path) -> tuple[Folders, Path]:
+    """Return where a file that a search found really lies, and the folders to reach it in."""
+    folders = Folders((root,))
+    if not folders.is_link(path):
+        return folders, path
+    real = Path(os.path.realpath(folders.root(path.parent)))
+    place = Path(os.path.realpath(path))
+    if not place.is_relative_to(real):
+        raise LinkError(path)
+    return Folders((real,)), place
+
+
+def _not_opened(path: Path, error: OSError) -> ImageError:
+    """Return the error to raise for a file that cannot be opened."""
+    if error.errno == errno.ENXIO:
+        return ImageError(f"{shown(path)}: a socket or device, not an image file")
+    # Not Path.exists and its like, which raise what they do not expect, such as no permission.
+    if error.errno in DEAD_ENDS and os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+        return NotReadyError(f"{shown(path)}: a link to nowhere")
+    if isinstance(error, LinkError):
+        return NotReadyError(f"{shown(path)}: {error.strerror}")
+    return UnreadableError(f"{shown(path)}: {error.strerror}")
 
 
 def _is_being_written(descriptor: int) -> bool:

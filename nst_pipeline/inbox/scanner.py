@@ -14,8 +14,10 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 
 from nst_pipeline.errors import UsageError
-from nst_pipeline.files import shown, signature
+from nst_pipeline.files import identity, shown, signature
+from nst_pipeline.folders import Entry, Folders, LinkError, entries
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
+from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import (
     Companion,
     ListedFile,
@@ -29,6 +31,10 @@ from nst_pipeline.inbox.mounts import inbox_gone, is_network
 log = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = tuple(IMAGE_SUFFIXES)
+LEADS_OUT = (
+    "a link to a folder or out of the folder that is searched, passed over; put the file itself "
+    "there"
+)
 NOTES = 10
 """How many files are named of those that a search passes over, and people may wonder about."""
 
@@ -41,7 +47,7 @@ class PassedOver:
     """What a search passed over.
 
     Attributes:
-        by_name: files that are no pictures by their names.
+        by_name: files that are no pictures by their names, or whose names are to be ignored.
         links: symbolic links to folders or out of the folder that is searched.
         results: what earlier runs made, where the outbox is searched.
         notes: of what people may wonder about, a line each.
@@ -59,10 +65,13 @@ class PassedOver:
 
     def __str__(self) -> str:
         """Return the numbers, for people; empty if there is nothing to tell."""
-        files = f"{self.by_name} files that are no pictures by name" if self.by_name else ""
-        links = f"{self.links} links to folders or out of the inbox" if self.links else ""
-        results = f"{self.results} results of earlier runs" if self.results else ""
-        return ", ".join(filter(None, (files, links, results)))
+        found = (
+            (self.by_name, "file by its name", "files by their names"),
+            (self.links, "link to a folder or out of the inbox",
+             "links to folders or out of the inbox"),
+            (self.results, "result of an earlier run", "results of earlier runs"),
+        )  # fmt: skip
+        return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in found if n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +81,12 @@ class SourceFile:
     Attributes:
         path: the file.
         folder: its folder relative to where the search started; kept in the outbox.
-        root: where the search started.
+        root: where the search started; of a file that was named, that itself.
         signature: the file's when it was listed; None: it had none, as a link to nowhere.
         arrived_ns: when the last of it and its companions got its name or its bytes, in ns since
             the epoch; 0: not known.
         companions: the files that say how it is painted.
+        device: the number of its file system's.
     """
 
     path: Path
@@ -85,6 +95,12 @@ class SourceFile:
     signature: str | None = None
     arrived_ns: int = 0
     companions: tuple[Companion, ...] = ()
+    device: int = 0
+
+    @property
+    def identity(self) -> str | None:
+        """What `files.identity` gave when it was listed."""
+        return self.signature and f"{self.signature} {self.device}"
 
     @property
     def signatures(self) -> str:
@@ -148,23 +164,29 @@ def list_files(
     if not is_inbox and not os.path.lexists(root):
         raise UsageError(f"{shown(root)}: no such file or folder")
     if not is_inbox and not _is_folder(root):
-        for path in named_with_companions(root):
-            yield ListedFile(str(path.absolute()), PurePath(), root.parent, _status(path))
+        yield from _named(root.absolute(), passed)
         return
     try:
-        search = _Search(
-            os.path.realpath(root), _matching(ignore), _real(excluded), passed, is_inbox
-        )
-        for entry, folder in search.walk(root.absolute(), PurePath()):
-            try:
-                status = entry.stat()
-            except OSError as error:
-                if isinstance(error, FileNotFoundError) and not entry.is_symlink():
-                    continue  # taken away since the folder was read
-                status = None
-            yield ListedFile(entry.path, folder, root, status)
+        yield from _Search(
+            root.absolute(), os.path.realpath(root), _matching(ignore), _real(excluded), passed,
+            is_inbox,
+        ).files()  # fmt: skip
     except OSError as error:
         raise inbox_gone(root, error) from error
+
+
+def _named(root: Path, passed: PassedOver) -> Iterator[ListedFile]:
+    """List a file that was named, and its companions but those that are links out of the folder."""
+    for path in named_with_companions(root):
+        try:
+            status = reading.status(path, root)
+        except LinkError:
+            passed.links += 1
+            passed.notes.append(f"{shown(path)}: {LEADS_OUT}")
+            continue
+        except OSError:
+            status = None
+        yield ListedFile(str(path), PurePath(), root, status)
 
 
 @dataclass(frozen=True)
@@ -172,6 +194,7 @@ class _Search:
     """A search of a folder.
 
     Attributes:
+        folder: its path.
         root: its real path.
         ignore: the names to pass over.
         excluded: the real paths to pass over, with what is to be said of them.
@@ -179,52 +202,81 @@ class _Search:
         is_inbox: whether outboxes of earlier runs in it are searched like any folder.
     """
 
+    folder: Path
     root: str
     ignore: re.Pattern[str]
     excluded: Mapping[str, str]
     passed: PassedOver
     is_inbox: bool
 
-    def walk(
-        self, folder: Path, relative: PurePath
-    ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
-        """List the entries to paint of a folder, each with its folder relative to the first."""
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+    def files(self) -> Iterator[ListedFile]:
+        """List the files to paint, each folder's in the place of its name.
+
+        Raises:
+            OSError: the folder itself cannot be searched.
+        """
+        rest: list[ListedFile | PurePath] = [PurePath()]
+        while rest:
+            one = rest.pop()
+            if isinstance(one, PurePath):
+                rest.extend(reversed(self._found_in(one)))
+            else:
+                yield one
+
+    def _found_in(self, relative: PurePath) -> list[ListedFile | PurePath]:
+        """Return a folder's files to paint and its folders to search."""
+        path = self.folder / relative
+        try:
+            with Folders((self.folder,)).opened(path) as folder:
+                return list(self._entries(folder, path, relative))
+        except OSError as error:
+            if not relative.parts:
+                raise
+            if not isinstance(error, FileNotFoundError):  # taken away since its parent was read
+                self._note(f"{shown(path)}: cannot be searched: {error.strerror}")
+            return []
+
+    def _entries(
+        self, folder: int, path: Path, relative: PurePath
+    ) -> Iterator[ListedFile | PurePath]:
+        found = entries(folder)
         is_below = relative.parts and not self.is_inbox
-        if is_below and is_outbox(folder, {entry.name for entry in entries}):
-            self._note(f"{shown(folder)}: the outbox of an earlier run, passed over; name it to "
+        if is_below and is_outbox(path, {e.name for e in found}, Folders((self.folder,))):
+            self._note(f"{shown(path)}: the outbox of an earlier run, passed over; name it to "
                        "have it painted")  # fmt: skip
             return
         real = f"{self.root}/{relative}" if relative.parts else self.root
-        for entry in entries:
-            if entry.name.startswith("."):
+        for entry in found:
+            name = entry.name
+            if name.startswith("."):
                 continue
-            if (note := self.excluded.get(f"{real}/{entry.name}")) is not None:
+            if (note := self.excluded.get(f"{real}/{name}")) is not None:
                 self._note(note)
             # A folder that is named like an image is a mistake to report, not one to search.
-            elif entry.is_dir(follow_symlinks=False) and not _is_like_image(entry.name):
-                yield from self._walk_into(entry, relative)
-            elif self.ignore.match(entry.name) or is_no_picture(entry.name):
+            elif entry.is_folder and not _is_like_image(name):
+                if not self.ignore.match(name) and name.lower() not in SYSTEM_FOLDERS:
+                    yield relative / name
+            elif self.ignore.match(name) or is_no_picture(name):
                 self.passed.by_name += 1
-            elif entry.is_symlink() and not _stays_in(entry.path, self.root):
+            elif entry.is_link and not _stays_in(f"{path}/{name}", self.root):
                 self.passed.links += 1
-                self._note(f"{shown(entry.path)}: a link to a folder or out of the folder that is "
-                           "searched, passed over; put the file itself there")  # fmt: skip
+                self._note(f"{shown(path / name)}: {LEADS_OUT}")
             else:
-                yield entry, relative
+                yield from self._listed(folder, path, relative, entry)
 
-    def _walk_into(
-        self, entry: "os.DirEntry[str]", relative: PurePath
-    ) -> Iterator[tuple["os.DirEntry[str]", PurePath]]:
-        if self.ignore.match(entry.name) or entry.name.lower() in SYSTEM_FOLDERS:
-            return
+    def _listed(
+        self, folder: int, path: Path, relative: PurePath, entry: Entry
+    ) -> Iterator[ListedFile]:
+        place, status = f"{path}/{entry.name}", None
         try:
-            yield from self.walk(Path(entry.path), relative / entry.name)
-        except FileNotFoundError:
-            pass  # taken away since its parent was read
+            if entry.is_link:
+                status = reading.status(Path(place), self.folder)
+            else:
+                status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
-            self._note(f"{shown(entry.path)}: cannot be searched: {error.strerror}")
+            if isinstance(error, FileNotFoundError) and not entry.is_link:
+                return  # taken away since the folder was read
+        yield ListedFile(place, relative, self.folder, status)
 
     def _note(self, note: str) -> None:
         if note:
@@ -253,7 +305,10 @@ def _tell(notes: list[str]) -> None:
 
 
 def _stays_in(link: str, root: str) -> bool:
-    target = os.path.realpath(link)
+    try:
+        target = os.path.realpath(link)
+    except OSError:  # it is no link any more
+        return False
     return target.startswith(f"{root}/") and not _is_folder(target)
 
 
@@ -262,21 +317,14 @@ def _is_folder(path: Path | str) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises PermissionError
 
 
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
-
-
 def _own_signature(file: ListedFile) -> str | None:
     return signature(file.status) if file.status else None
 
 
 def _source(file: ListedFile, own: str | None, companions: tuple[Companion, ...]) -> SourceFile:
-    arrived = file.status.st_ctime_ns if file.status else 0
+    arrived, device = (file.status.st_ctime_ns, file.status.st_dev) if file.status else (0, 0)
     arrived = max([arrived, *(companion.arrived_ns for companion in companions)])
-    return SourceFile(Path(file.path), file.folder, file.root, own, arrived, companions)
+    return SourceFile(Path(file.path), file.folder, file.root, own, arrived, companions, device)
 
 
 @functools.lru_cache(maxsize=8)
@@ -284,6 +332,14 @@ def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """Return one expression for many shell patterns, in any case; of none, what matches nothing."""
     expression = "|".join(fnmatch.translate(p) for p in patterns) or r"(?!)"
     return re.compile(expression, re.DOTALL | re.IGNORECASE)
+
+
+def is_unchanged(found: SourceFile) -> bool:
+    """Tell whether a file is the very one that was listed."""
+    try:
+        return identity(reading.status(found.path, found.root)) == found.identity
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

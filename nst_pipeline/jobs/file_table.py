@@ -3,14 +3,14 @@
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nst_pipeline.errors import ImageError, NotReadyError
 from nst_pipeline.files import changed_ns, signature
-from nst_pipeline.jobs.schema import transaction
+from nst_pipeline.jobs.schema import durably, transaction
 
 RACY_NS = 2_000_000_000
 """Within the clock's resolution a file can change again without its signature changing."""
@@ -43,14 +43,14 @@ class Move:
     Attributes:
         source: the file.
         target: where it goes; with ``delete``, where it stands for the last moment.
-        signature: of the file, as it was seen.
+        identity: of the file, as it was seen (`files.identity`).
         kind: whether it is moved, deleted, or given up (``fail``).
         report: of a failure, JSON.
     """
 
     source: Path
     target: Path
-    signature: str
+    identity: str
     kind: Literal["move", "delete", "fail"]
     report: str = ""
 
@@ -97,7 +97,7 @@ class FileTable:
         compute: Callable[[Path], str],
         seen: str | None = None,
         known: Known | None = None,
-        terms: str = "",
+        terms: str | None = "",
     ) -> str:
         """Return the SHA-256 of a file, computed only if the file changed since the last time.
 
@@ -109,7 +109,8 @@ class FileTable:
             compute: computes it, of a file of the signature ``seen`` alone.
             seen: the signature that the file was seen with; by default the one that it has now.
             known: what `known` gave, where many files are asked for.
-            terms: digest of all but the file that decides whether it is a picture.
+            terms: digest of all but the file that decides whether it is a picture; None: that it
+                is none is neither remembered nor believed.
         """
         try:
             seen = seen or signature(path.stat())
@@ -119,7 +120,7 @@ class FileTable:
         if row is not None and row.signature == seen:
             if row.problem is None:
                 return row.sha256
-            if row.terms == terms:
+            if terms is not None and row.terms == terms:
                 raise ImageError(row.problem)
         sha256, problem = "", None
         try:
@@ -128,8 +129,9 @@ class FileTable:
             raise
         except ImageError as error:
             problem = error
-        if time.time_ns() - changed_ns(seen) > RACY_NS:
-            self._remember(path, seen, sha256, str(problem) if problem else None, terms)
+        is_told = problem is None or terms is not None
+        if is_told and time.time_ns() - changed_ns(seen) > RACY_NS:
+            self._remember(path, seen, sha256, str(problem) if problem else None, terms or "")
         if problem:
             raise problem
         return sha256
@@ -178,10 +180,10 @@ class FileTable:
 
     def intend(self, moves: Iterable[Move]) -> None:
         """Note moves before they are begun, all or none."""
-        with transaction(self._database):
+        with durably(self._database), transaction(self._database):
             self._database.executemany(
                 "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)",
-                ((os.fsencode(m.source), os.fsencode(m.target), m.signature, m.kind, m.report)
+                ((os.fsencode(m.source), os.fsencode(m.target), m.identity, m.kind, m.report)
                  for m in moves),
             )  # fmt: skip
 
@@ -206,15 +208,22 @@ class FileTable:
             (os.fsencode(source), os.fsencode(place), reason, time.time()),
         )
 
+    def fail_left(self, reasons: Mapping[Path, str]) -> None:
+        """Record that sources failed and were left where they are, each with its reason."""
+        with transaction(self._database):
+            for source, reason in reasons.items():
+                self.fail(source, source, reason)
+
     def failed(self) -> list[FailedSource]:
-        """Return the sources that were given up, the oldest first."""
+        """Return the sources that were given up and did not go away since, the oldest first."""
         rows = self._database.execute(
             "SELECT source, place, reason, failed FROM failures ORDER BY failed"
         )
-        return [
+        found = [
             FailedSource(Path(os.fsdecode(source)), Path(os.fsdecode(place)), *rest)
             for source, place, *rest in rows
         ]
+        return [one for one in found if one.place != one.source or os.path.lexists(one.place)]
 
     def forgive_left(self, source: Path) -> None:
         """Forget that a source was given up, if it was left where it was: it is painted by now."""

@@ -1,6 +1,7 @@
 """Jobs: one content x one style, what makes each unique, and where its result goes. Pure."""
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from nst_pipeline.config.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest, canonical, digest
 from nst_pipeline.errors import ConfigError
-from nst_pipeline.files import fitted_name, shown
+from nst_pipeline.files import MOST_ROOM, fitted_name, shown
 from nst_pipeline.images.encoding import SUFFIXES
 from nst_pipeline.inbox.scanner import SourceFile
 
@@ -161,17 +162,28 @@ class JobTemplate(NamedTuple):
     def names(self) -> Callable[[str], str]:
         """Return what makes an output's name in its folder of what stands for the content.
 
-        A name that no file system would take is shortened.
+        In a name that no file system would take, the content's is shortened if that suffices: by
+        the rest people tell the results of one content apart. A part that would lead to another
+        folder, as ``..`` from a picture that is called ``...jpg``, gets an underscore.
         """
         style, recipe = self.style, self.style.recipe
         template = str(PurePath(self.encoding.name))
         suffix = SUFFIXES[self.encoding.format]
 
-        def name(content: str) -> str:
+        def parts(content: str) -> list[str]:
             filled = template.format(
                 content=content, style=style.name, recipe=recipe.name, size=recipe.size
             )
-            *folders, stem = filled.split("/")
+            *folders, stem = (f"_{n}" if n in ("", ".", "..") else n for n in filled.split("/"))
+            return [*folders, f"{stem}{suffix}"]
+
+        def name(content: str) -> str:
+            whole = parts(content)
+            if all(fitted_name(part, "") == part for part in whole):
+                return "/".join(whole)
+            rest = max(len(os.fsencode(part)) for part in parts(""))
+            *folders, last = parts(fitted_name(content, "", room=min(rest, MOST_ROOM)))
+            stem = last.removesuffix(suffix)
             return "/".join([*(fitted_name(f, "") for f in folders), fitted_name(stem, suffix)])
 
         return name
@@ -201,10 +213,11 @@ class Candidate(NamedTuple):
         if place == self.output:
             return True
         path, name = self.content.path, self.template.names()
+        whole = PurePath(os.path.normpath(path.parent))
         ends = [f"/{name(path.stem)}", f"/{name(path.name)}"]
         folders = [PurePath(place.removesuffix(end)) for end in ends if place.endswith(end)]
         return any(
-            folder.is_relative_to(outbox) and _ends(path.parent, folder.relative_to(outbox))
+            folder.is_relative_to(outbox) and _ends(whole, folder.relative_to(outbox))
             for folder in folders
         )
 
@@ -300,7 +313,9 @@ def _places(
     result = []
     for item, place in zip(found, places, strict=True):
         if counts[item.folder, item.path.name] > 1:
-            result.append((PurePath(*item.path.parent.parts[1:]), place[1]))
+            # As it was named, the folder may lead up and out (../x/photo.jpg).
+            whole = PurePath(os.path.normpath(item.path.parent))
+            result.append((PurePath(*whole.parts[1:]), place[1]))
         elif stems[place] > 1:
             result.append((item.folder, item.path.name))
         else:

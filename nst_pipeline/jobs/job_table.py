@@ -6,9 +6,11 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS, clock_of
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.schema import transaction
+from nst_pipeline.jobs.schema import durably, transaction
 from nst_pipeline.jobs.state import (
+    AT_WORK,
     COLUMNS,
     FINISHED,
     IN_QUEUE,
@@ -24,11 +26,16 @@ Key = tuple[str, str]
 
 
 class JobTable:
-    """Every job that was ever planned."""
+    """Every job that was ever planned.
+
+    Attributes:
+        now: gives the time that `next_try` is meant by, in seconds since the epoch.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         """Work with the tables of ``database``."""
         self._database = database
+        self.now = clock_of(database)
 
     # What there is
 
@@ -89,6 +96,13 @@ class JobTable:
         )
         return [Path(os.fsdecode(source)) for (source,) in rows]
 
+    def keys(self, *states: JobState) -> set[str]:
+        """Return the keys of the jobs in some states."""
+        rows = self._database.execute(
+            f"SELECT key FROM jobs WHERE state IN ({_marks(states)})", states
+        )
+        return {key for (key,) in rows}
+
     def state(self, job: int) -> JobState:
         """Return a job's state alone: it is asked for at every step."""
         (state,) = self._database.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
@@ -96,7 +110,10 @@ class JobTable:
 
     def queue_length(self) -> int:
         """Return the number of jobs that are still to be done."""
-        return sum(self.counts().get(state, 0) for state in IN_QUEUE)
+        (count,) = self._database.execute(
+            f"SELECT count(*) FROM jobs WHERE state IN ({_marks(IN_QUEUE)})", IN_QUEUE
+        ).fetchone()
+        return int(count)
 
     def counts(self) -> dict[JobState, int]:
         """Return the number of jobs in each state that there are any in."""
@@ -110,8 +127,13 @@ class JobTable:
         ).fetchone()
         return int(count)
 
+    def waiting(self) -> list[Entry]:
+        """Return the jobs that wait for another attempt, the first to be due first."""
+        found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", self.now())
+        return sorted(found, key=lambda one: one.next_try)
+
     def next_try(self) -> float | None:
-        """Return when the next job that waits for another attempt is due, or None."""
+        """Return when, by `now`, the next job that waits for another attempt is due, or None."""
         (when,) = self._database.execute(
             "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > 0", (JobState.QUEUED,)
         ).fetchone()
@@ -157,7 +179,8 @@ class JobTable:
             False: it is not queued any more, such as when somebody cancelled it.
         """
         change = "attempts = attempts + 1, started = ?"
-        return self._go([job], JobState.RUNNING, change, time.time())
+        with durably(self._database):
+            return self._go([job], JobState.RUNNING, change, time.time())
 
     def begin_commit(self, job: int, final: Path, temporary: Path, sha256: str) -> bool:
         """Record that a result of this digest is whole in ``temporary`` and goes to ``final``.
@@ -165,12 +188,13 @@ class JobTable:
         Returns:
             False: the job was cancelled meanwhile.
         """
-        return self._go(
-            [job], JobState.COMMITTING,
-            "final = ?, temporary = ?, sha256 = ?, "
-            "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
-            os.fsencode(final), os.fsencode(temporary), sha256,
-        )  # fmt: skip
+        with durably(self._database):
+            return self._go(
+                [job], JobState.COMMITTING,
+                "final = ?, temporary = ?, sha256 = ?, "
+                "attempts = CASE state WHEN 'queued' THEN attempts + 1 ELSE attempts END",
+                os.fsencode(final), os.fsencode(temporary), sha256,
+            )  # fmt: skip
 
     def finish(self, job: int) -> None:
         """Record that a job's result stands where `begin_commit` said it goes."""
@@ -190,25 +214,50 @@ class JobTable:
         """Record that the source of finished jobs was moved away or deleted."""
         self._go(self._ids(source, JobState.DONE), JobState.DISPOSED)
 
-    def requeue(self, job: int, reason: str = "", trace: str = "", wait_seconds: float = 0) -> None:
-        """Put a job at work back to try it again; one without a reason is as if never tried."""
-        self._go(
+    def requeue(
+        self,
+        job: int,
+        reason: str = "",
+        trace: str = "",
+        wait_seconds: float = 0,
+        is_attempt: bool = True,
+    ) -> bool:
+        """Put a job at work back to try it again.
+
+        Args:
+            job: its number.
+            reason: why it is not done, for people.
+            trace: of Python, likewise.
+            wait_seconds: how long it is to wait.
+            is_attempt: whether what was begun counts; not if that ended for no reason of the job's.
+
+        Returns:
+            False: it is not at work any more, such as when somebody cancelled it.
+        """
+        return self._go(
             [job], JobState.QUEUED,
             "temporary = NULL, next_try = ?, reason = ?, trace = ?, "
             "attempts = max(0, attempts - ?)",
-            time.time() + wait_seconds, reason, trace, 0 if reason else 1,
+            self._after(wait_seconds), reason, trace, 0 if is_attempt else 1, only=AT_WORK,
         )  # fmt: skip
 
     def postpone(self, job: int, reason: str, wait_seconds: float) -> None:
         """Have a queued job wait; that is no attempt."""
         self._database.execute(
             "UPDATE jobs SET next_try = ?, reason = ? WHERE id = ? AND state = 'queued'",
-            (time.time() + wait_seconds, reason, job),
+            (self._after(wait_seconds), reason, job),
         )
 
-    def fail(self, job: int, reason: str, trace: str = "", poison: bool = False) -> None:
-        """Give a job up; ``poison``: it ended the process."""
-        self._go(
+    def _after(self, seconds: float) -> float:
+        return self.now() + min(seconds, LONGEST_WAIT_SECONDS)
+
+    def fail(self, job: int, reason: str, trace: str = "", poison: bool = False) -> bool:
+        """Give a job up; ``poison``: it ended the process.
+
+        Returns:
+            False: somebody cancelled it meanwhile.
+        """
+        return self._go(
             [job], JobState.FAILED,
             "reason = ?, trace = ?, poison = ?, temporary = NULL, finished = ?",
             reason, trace, poison, time.time(),
@@ -218,12 +267,26 @@ class JobTable:
         """Take jobs out of the queue that are none any more."""
         self._go(jobs, JobState.GONE)
 
-    def cancel(self, source: Path) -> bool:
-        """Take a file's jobs out of the queue, also those at work; tell whether there were any."""
+    def cancel(self, source: Path) -> tuple[list[str], list[str]]:
+        """Take a file's jobs out of the queue, also those at work, in one transaction.
+
+        Returns:
+            The styles of the jobs that were cancelled, and those for which it was too late: whose
+            result is there or about to be. Those of older bytes of the file count only if there
+            was nothing to cancel.
+        """
         with transaction(self._database):
-            jobs = self._ids(source, JobState.QUEUED, JobState.RUNNING)
-            self._go(jobs, JobState.CANCELLED)
-        return bool(jobs)
+            entries = self._entries("source = ?", os.fsencode(source))
+            jobs = [one for one in entries if one.state in before(JobState.CANCELLED)]
+            self._go([job.id for job in jobs], JobState.CANCELLED)
+        styles, contents = [job.style for job in jobs], {job.content for job in jobs}
+        late = {
+            one.style
+            for one in entries
+            if one.state in (JobState.COMMITTING, *FINISHED)
+            and (one.content in contents or not contents)
+        }
+        return styles, sorted(late.difference(styles))
 
     def retry(self, source: Path) -> None:
         """Queue a file's failed and cancelled jobs as if they were new, and wait for none."""
@@ -237,7 +300,14 @@ class JobTable:
                 (os.fsencode(source),),
             )
 
-    def _go(self, jobs: Iterable[int], state: JobState, change: str = "", *values: object) -> bool:
+    def _go(
+        self,
+        jobs: Iterable[int],
+        state: JobState,
+        change: str = "",
+        *values: object,
+        only: tuple[JobState, ...] = tuple(JobState),
+    ) -> bool:
         """Take jobs to a state, as far as `TRANSITIONS` has a way there; return whether all went.
 
         Args:
@@ -245,8 +315,9 @@ class JobTable:
             state: where they go.
             change: SQL of what else is set.
             *values: of the parameters in ``change``.
+            only: from these states, and no others from which there is a way.
         """
-        jobs, ways = list(jobs), before(state)
+        jobs, ways = list(jobs), [one for one in before(state) if one in only]
         if not jobs:
             return True
         with transaction(self._database):

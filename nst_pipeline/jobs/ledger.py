@@ -1,13 +1,18 @@
 """The ledger: the durable memory of all runs. SQLite, one file, three groups of tables."""
 
+import errno
+import os
+import secrets
 import sqlite3
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Self
 
 from nst_pipeline.errors import CannotCreateError, DiskFullError, OutputError
-from nst_pipeline.files import shown
+from nst_pipeline.files import cause, shown
+from nst_pipeline.folders import make_folder
 from nst_pipeline.jobs import schema
+from nst_pipeline.jobs.clock import set_clock
 from nst_pipeline.jobs.file_table import FileTable
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.run_table import RunTable
@@ -17,8 +22,9 @@ DatabaseError = sqlite3.Error
 
 LEDGER_NAME = "ledger.sqlite"
 
-Fact = Literal["clean", "changed_by_hand"]
-"""``clean``: ``no`` while a run is open; ``changed_by_hand``: when a person changed the queue."""
+Fact = Literal["clean", "changed_by_hand", "owner"]
+"""``clean``: ``no`` while a run is open; ``changed_by_hand``: when a person changed the queue;
+``owner``: see `Ledger.owner`."""
 
 
 class Ledger:
@@ -30,8 +36,13 @@ class Ledger:
         runs: the last runs' records.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, is_relaxed: bool = False) -> None:
         """Open the ledger at ``path``, making it and its folder when missing; None: in memory.
+
+        Args:
+            path: the file.
+            is_relaxed: a loss of power may take what was noted last, as if it had come a moment
+                before; but never what anything outside of the ledger is done upon.
 
         Raises:
             CannotCreateError: it cannot be opened, or a program of another version wrote it.
@@ -39,17 +50,20 @@ class Ledger:
         """
         try:
             if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute(f"PRAGMA synchronous = {'NORMAL' if is_relaxed else 'FULL'}")
             version = schema.create(database)
+            if version == schema.VERSION:
+                set_clock(database)
         except (sqlite3.Error, OSError) as error:
             if "full" in str(error):
                 raise DiskFullError(f"{shown(path)}: {error}") from error
+            if path and (barrier := _barrier(path)):
+                raise CannotCreateError(f"{shown(path)}: cannot be opened: {barrier}") from error
             raise CannotCreateError(
-                f"{shown(path)}: the ledger cannot be opened: {error}; check the permissions of "
-                "the state folder, or move a damaged ledger away"
+                f"{shown(path)}: the ledger cannot be opened: {error}; move a damaged ledger away"
             ) from error
         if version != schema.VERSION:
             database.close()
@@ -57,10 +71,10 @@ class Ledger:
                 f"{shown(path)}: written by another nst-pipeline (ledger version {version}, this "
                 f"one has {schema.VERSION}); use that one, or move the ledger away"
             )
-        self._use(database)
+        self._use(database, path)
 
-    def _use(self, database: sqlite3.Connection) -> None:
-        self._database = database
+    def _use(self, database: sqlite3.Connection, path: Path | None) -> None:
+        self._database, self._path = database, path
         self.jobs = JobTable(database)
         self.files = FileTable(database)
         self.runs = RunTable(database)
@@ -79,12 +93,13 @@ class Ledger:
             database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
             version = schema.version(database)
         except sqlite3.Error as error:
-            raise CannotCreateError(f"{shown(path)}: cannot be read: {error}") from error
+            reason = _barrier(path, os.R_OK) or error
+            raise CannotCreateError(f"{shown(path)}: cannot be read: {reason}") from error
         if version not in schema.MIGRATED:
             database.close()
             return None
         ledger = cls.__new__(cls)
-        ledger._use(database)
+        ledger._use(database, path)
         return ledger
 
     def __enter__(self) -> Self:
@@ -100,11 +115,24 @@ class Ledger:
         self._database.close()
         if isinstance(error, sqlite3.Error):
             kind = DiskFullError if "full" in str(error) else OutputError
-            raise kind(f"the ledger cannot be written: {error}") from error
+            barrier = _barrier(self._path) if self._path else ""
+            raise kind(f"the ledger cannot be written: {barrier or error}") from error
 
     def transaction(self) -> AbstractContextManager[None]:
         """Do all or nothing of a block, also when a signal's handler ends it."""
         return schema.transaction(self._database)
+
+    def durably(self) -> AbstractContextManager[None]:
+        """Have what a block commits, and all that was before, outlive a loss of power."""
+        return schema.durably(self._database)
+
+    def owner(self) -> str:
+        """Return what the names of this pipeline's unfinished files tell them from others' by."""
+        with self.durably():
+            self._database.execute(
+                "INSERT OR IGNORE INTO facts VALUES ('owner', ?)", (secrets.token_hex(4),)
+            )
+        return self.fact("owner") or ""
 
     def fact(self, name: Fact) -> str | None:
         """Return a remembered fact."""
@@ -114,7 +142,26 @@ class Ledger:
     def set_fact(self, name: Fact, value: str) -> None:
         """Remember a fact."""
         if self.fact(name) != value:
-            self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+            with self.durably():
+                self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def _barrier(path: Path, wanted: int = os.W_OK) -> str:
+    """Return why the system keeps the ledger's files from us, which SQLite does not tell.
+
+    They are not opened for that: to close one would free SQLite's locks.
+    """
+    folder = path.parent
+    try:
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        is_fixed = os.statvfs(folder).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return cause(folder, error)
+    code = errno.EROFS if is_fixed else errno.EACCES
+    for place in (path, path.with_name(f"{path.name}-wal"), folder):
+        if place.exists() and not os.access(place, wanted):
+            return cause(place, OSError(code, os.strerror(code)))
+    return ""
 
 
 def ledger_path(state: Path) -> Path:

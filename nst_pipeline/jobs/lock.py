@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from nst_pipeline.errors import CannotCreateError, LockedError
-from nst_pipeline.files import shown
+from nst_pipeline.errors import CannotCreateError, LockedError, StateGoneError
+from nst_pipeline.files import cause, shown
+from nst_pipeline.folders import make_folder
 
 LOCK_NAME = "lock"
 LOOKERS = 10
@@ -56,19 +57,10 @@ class Lock:
             LockedError: somebody else has it, and we are not to wait.
             CannotCreateError: the state folder cannot be written to.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise CannotCreateError(
-                f"{shown(self._path)}: cannot be opened: {error.strerror}; "
-                "check the permissions of the state folder"
-            ) from error
-        try:
-            self._take()
-        except BaseException:
+        self._open_and_take()
+        while not self.is_held():  # what we waited for was deleted meanwhile
             os.close(self._descriptor)
-            raise
+            self._open_and_take()
         holder = {"pid": os.getpid(), "since": time.time(), "command": self._command}
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
@@ -77,6 +69,45 @@ class Lock:
     def __exit__(self, *_: object) -> None:
         """Give it back."""
         os.close(self._descriptor)
+
+    def is_held(self) -> bool:
+        """Tell whether the file that we locked is still the one that others would lock."""
+        mine = os.fstat(self._descriptor)
+        try:
+            found = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # nobody else could take it now
+            return True
+        return os.path.samestat(mine, found)
+
+    def check(self) -> None:
+        """See that nobody took the right away.
+
+        Raises:
+            StateGoneError: the state folder or the lock in it was deleted or renamed.
+        """
+        if not self.is_held():
+            raise StateGoneError(
+                f"{shown(self._path)}: was deleted or renamed while this process worked with it, "
+                "so another could begin beside it; stopped. Put the state folder back, or start "
+                "again: a new one knows of nothing that was painted"
+            )
+
+    def _open_and_take(self) -> None:
+        try:
+            make_folder(self._path.parent)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise CannotCreateError(
+                f"{shown(self._path)}: cannot be opened: {cause(self._path, error)}; "
+                "check the permissions of the state folder"
+            ) from error
+        try:
+            self._take()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     def _take(self) -> None:
         for attempt in range(LOOKERS):

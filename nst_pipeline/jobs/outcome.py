@@ -1,9 +1,17 @@
 """What comes of a job: a result, a failure, or nothing yet."""
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nst_pipeline.errors import (
+    BeingWrittenError,
+    NotReadyError,
+    OutOfMemoryError,
+    PipelineError,
+    UnreadableError,
+)
 from nst_pipeline.jobs.job import Job
 
 
@@ -46,13 +54,31 @@ class Failure:
         reason: for people.
         trace: of Python; empty for a reason that the program foresaw.
         kind: ``input`` if the content is no picture, ``changed`` if one of its files or the style's
-            is another one by now, ``job`` if it will not work the next time either, and ``passing``
-            if it may.
+            is another one by now, ``job`` if it will not work the next time either, ``passing``
+            if it may, and ``system`` if it is not the job's fault at all, but the machine refused
+            something: that may last, and is no attempt.
     """
 
     reason: str
     trace: str = ""
-    kind: Literal["input", "changed", "job", "passing"] = "passing"
+    kind: Literal["input", "changed", "job", "passing", "system"] = "passing"
+
+
+def failure(error: Exception) -> Failure:
+    """Return what an error means for a job; only what we did not foresee has a trace."""
+    if isinstance(error, BeingWrittenError):
+        return Failure(str(error), kind="changed")
+    if isinstance(error, UnreadableError):
+        return Failure(str(error), kind="system")
+    if isinstance(error, OutOfMemoryError | NotReadyError):
+        return Failure(str(error), kind="passing")  # others may free some
+    if isinstance(error, PipelineError):
+        return Failure(str(error), kind="job")
+    trace = "".join(traceback.format_exception(error))
+    # With a number it is the system's; what decoders raise of a file's bytes has none.
+    is_systems = isinstance(error, OSError) and error.errno is not None
+    kind: Literal["passing", "system"] = "system" if is_systems else "passing"
+    return Failure(f"{type(error).__name__}: {error}", trace, kind)
 
 
 @dataclass(frozen=True)

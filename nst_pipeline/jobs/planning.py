@@ -3,40 +3,31 @@
 import functools
 import itertools
 import os
+import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nst_pipeline import __version__, images
-from nst_pipeline.config.pipeline import Config, Limits
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights, resolve
-from nst_pipeline.digests import bytes_digest, digest, file_digest
-from nst_pipeline.errors import (
-    BeingWrittenError,
-    ConfigError,
-    ImageError,
-)
+from nst_pipeline.digests import digest, file_digest
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
-from nst_pipeline.images.decoding import decode, identify
-from nst_pipeline.inbox.companions import by_kind
-from nst_pipeline.inbox.reading import read
+from nst_pipeline.inbox.patience import Patience, judge
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
-from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.ledger import DatabaseError, Ledger
+from nst_pipeline.jobs.looking import as_content, as_styles, terms_of
 from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
 
 CHUNK = 256
 """Files that are looked at together, and new contents that `WATCH` takes up at a time."""
-DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
-"""Distributions that decide, by being there and by their version, what can be decoded."""
 EXTRAS = (".steps", ".gif", ".webp")
 """What follows the stem of a result in the names of the folder and the files beside it."""
 KEPT_BYTES = 64 * 2**20
@@ -69,10 +60,17 @@ WATCH = Policy(remembers=True, chunk=CHUNK, retries=True, looks=True)
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that no job can be made of, and why."""
+    """A file that no job can be made of, and why.
+
+    Attributes:
+        found: the file.
+        reason: why, for people.
+        is_final: whether it is to be given up whatever its age.
+    """
 
     found: SourceFile
     reason: str
+    is_final: bool = False
 
 
 class Done(NamedTuple):
@@ -132,7 +130,6 @@ class Plan:
         terms: digest of all but a file itself that decides whether it is a picture.
         digest: of all that decides the outputs but the contents.
         todo: jobs to do, all styles of a content before the next.
-        copied: outputs of ``todo`` that are there already, only not where the settings say.
         done: those whose output is there already, in the same order.
         broken: files that cannot be painted.
         held: jobs that wait for another attempt, were cancelled or have failed for good.
@@ -151,7 +148,6 @@ class Plan:
     terms: str
     digest: str
     todo: list[Job] = field(default_factory=list)
-    copied: set[Path] = field(default_factory=set)
     done: list[Done] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -205,6 +201,7 @@ def make_plan(
     policy: Policy = RUN,
     force: bool = False,
     scan: Scan | None = None,
+    patience: Patience | None = None,
 ) -> Plan:
     """Find the contents and decide what must be painted.
 
@@ -218,24 +215,31 @@ def make_plan(
         policy: of `run` or `watch`.
         force: paint also what is done already.
         scan: what the scanner found; by default it looks now, after it was told what is finished.
+        patience: knows which files are to wait; what cannot be read is put off. By default, none
+            waits, and it is as broken as any other.
 
     Raises:
         InboxGoneError: a folder to search is not there.
         ConfigError: a style that is no image, a recipe with a layer that the network lacks, or
             outputs that would clash.
         UnavailableError: no weights as asked.
+        UnreadableError: a style that cannot be read now.
         UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
-    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
-    terms = _terms(config.limits)
-    styles = _styles(config, ledger, network, terms)
+    network, terms, styles = find_styles(config, ledger)
     plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
     scan = _without_results(scan or scanner.scan(), config, ledger, scanner.roots)
     plan.arriving.extend(scan.unstable)
-    contents, more = _contents(plan, config, ledger, scan, policy)
+    if patience:
+        patience.forget_all_but({found.path for found in (*scan.stable, *scan.unstable)})
+    try:
+        contents, more = _contents(plan, config, ledger, scan, policy, patience)
+    finally:
+        if patience:
+            patience.end_look()
     candidates = pair(
         contents, styles, config.outbox, config.output, network, config.precision, scan.finished
     )
@@ -253,6 +257,19 @@ def make_plan(
         if content.path not in wanted:
             plan.read_ahead.take(content.path)
     return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
+
+
+def find_styles(config: Config, ledger: Ledger) -> tuple[Weights, str, list[PlannedStyle]]:
+    """Return the weights, the terms and the styles of settings: all of a plan but the contents.
+
+    Raises:
+        ConfigError: a style that is no image, or a recipe with a layer that the network lacks.
+        UnavailableError: no weights as asked.
+        UnreadableError: a style that cannot be read now.
+    """
+    network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
+    terms = terms_of(config.limits)
+    return network, terms, as_styles(config, ledger, network, terms)
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
@@ -295,11 +312,16 @@ def _chunks(items: list[T]) -> Iterator[list[T]]:
 
 
 def _contents(
-    plan: Plan, config: Config, ledger: Ledger, scan: Scan, policy: Policy
+    plan: Plan,
+    config: Config,
+    ledger: Ledger,
+    scan: Scan,
+    policy: Policy,
+    patience: Patience | None,
 ) -> tuple[list[Content], int]:
     """Return the contents of a plan, and how many files are left for the next.
 
-    What cannot be one is put into the plan's ``broken`` or ``arriving``.
+    What cannot be one is put into the plan's ``broken`` or ``arriving``, or has to wait.
     """
     contents: list[Content] = []
     new, looked_at = 0, 0
@@ -313,42 +335,32 @@ def _contents(
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
+            if patience and not patience.take_up(found):
+                continue
             try:
-                contents.append(_content(found, plan, config, ledger, known))
+                if patience:
+                    patience.check(found, config.watch.max_attempts)
+                    if _is_new(found, known):
+                        patience.begin_look(found)
+                terms = plan.terms if patience is None else None
+                keep = plan.read_ahead.keep
+                contents.append(as_content(found, config, ledger, known, terms, keep))
                 new += found.path not in queued
-            except BeingWrittenError as error:
-                if policy.retries:
+            except DatabaseError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
+                judged = judge(found, error, patience, config.watch.max_attempts)
+                if judged.fate == "arriving":
                     plan.arriving.append(found)
-                else:
-                    plan.broken.append(Broken(found, str(error)))
-            except ImageError as error:
-                plan.broken.append(Broken(found, str(error)))
+                elif judged.fate != "waits":
+                    plan.broken.append(Broken(found, judged.reason, judged.fate == "lost"))
     return contents, 0
 
 
-def _content(
-    found: SourceFile, plan: Plan, config: Config, ledger: Ledger, known: Known
-) -> Content:
-    """Return a file as a content, with its companions.
-
-    Raises:
-        ImageError: it is none, or a companion is none, or has no picture.
-    """
-    by = by_kind(found.path, found.companions)
-
-    def compute(path: Path) -> str:
-        data = _look(path, config, identify, found.signature)
-        plan.read_ahead.keep(path, data)
-        return bytes_digest(data)
-
-    sha256 = ledger.files.digest(found.path, compute, found.signature, known, plan.terms)
-    if not by:
-        return Content(found, sha256)
-    companions = {
-        kind: (one.path, _digest(one.path, config, ledger, identify, plan.terms, one.signature))
-        for kind, one in by.items()
-    }
-    return Content(found, sha256, companions)
+def _is_new(found: SourceFile, known: Known) -> bool:
+    """Tell whether a file may have to be read."""
+    row = known.get(os.fsencode(found.path))
+    return row is None or row.signature != found.signature or bool(found.companions)
 
 
 def _sort(
@@ -361,20 +373,19 @@ def _sort(
     force: bool,
 ) -> None:
     """Sort a content's jobs into those to do, those done, and those to leave."""
+    now = ledger.jobs.now()
     for item in candidates:
         style = item.template.style
         entry = known.pop((style.name, item.key), None)
         is_finished = entry is not None and entry.state in FINISHED
         if entry and not force and is_finished and _is_done(entry, item, outbox, policy):
             plan.done.append(Done(item.content, style, entry.id))
-        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy))):
+        elif entry and (entry.state in AT_WORK or (not force and _is_held(entry, policy, now))):
             plan.held.append(Held(item.job(), ledger.jobs.get(entry.id)))
         else:
             plan.todo.append(item.job())
             if entry and not is_finished:
                 plan.attempts[item.content.path] += entry.attempts
-            if entry and is_finished and not force and _is_there(entry):
-                plan.copied.add(plan.todo[-1].output)
     plan.stale.extend(
         one.id
         for one in known.values()
@@ -384,40 +395,36 @@ def _sort(
     )
 
 
+def copies(jobs: list[Job], ledger: Ledger) -> set[Path]:
+    """Return the outputs of jobs that a run only copies: painted before, or for another content."""
+    painters: dict[str, Content] = {}
+    return {
+        job.output
+        for job in jobs
+        if painters.setdefault(job.key, job.content) != job.content
+        or any(map(_is_there, ledger.jobs.finished_with(job.key)))
+    }
+
+
 def _is_done(entry: EntrySummary, item: Candidate, outbox: Path, policy: Policy) -> bool:
     """Tell whether a finished job's output was put where the settings say, and counts as there."""
     is_at_place = item.may_be_at(os.fsdecode(entry.output), outbox)
     return is_at_place and (policy.remembers or _is_there(entry))
 
 
-def _is_there(entry: EntrySummary) -> bool:
-    return entry.final is not None and os.path.isfile(entry.final)  # noqa: PTH113
+def _is_there(entry: Entry | EntrySummary) -> bool:
+    try:  # a link is no result of ours
+        return entry.final is not None and stat.S_ISREG(os.lstat(entry.final).st_mode)
+    except OSError:
+        return False
 
 
-def _is_held(entry: EntrySummary, policy: Policy) -> bool:
+def _is_held(entry: EntrySummary, policy: Policy, now: float) -> bool:
     if entry.state == JobState.FAILED:
         return policy.retries or bool(entry.poison)
     if entry.state == JobState.QUEUED:
-        return policy.retries and entry.next_try > time.time()
+        return policy.retries and entry.next_try > now
     return entry.state == JobState.CANCELLED
-
-
-def _terms(limits: Limits) -> str:
-    """Return the digest of all but a file itself that decides whether it is a picture."""
-    versions = [__version__, _program()]
-    for name in DECODERS:
-        try:
-            versions.append(version(name))
-        except PackageNotFoundError:
-            versions.append("")
-    return digest([limits.max_pixels, limits.max_bytes, versions])
-
-
-@functools.cache
-def _program() -> str:
-    """Return the digest of what decodes: it changes more often than the program's version."""
-    sources = sorted(Path(*images.__path__).glob("*.py"))
-    return digest([file_digest(path) for path in sources])
 
 
 def _digest_of_plan(
@@ -435,50 +442,3 @@ def _digest_of_plan(
             config.on_failure,
         ]
     )
-
-
-def _styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
-    styles, problems = [], config.layer_problems(network)
-    for name, settings in config.styles.items():
-        digests: dict[Path, str] = {}
-        for path in settings.paths():
-            try:
-                digests[path] = _digest(path, config, ledger, decode, terms)
-            except ImageError as error:
-                problems.append(f"styles.{name}: {error}")
-        if problems:
-            continue
-        sources = {
-            region: tuple((path, digests[path], share) for path, share in images)
-            for region, images in settings.sources().items()
-        }
-        styles.append(PlannedStyle(name, sources, config.style_recipe(name, network.id)))
-    if problems:
-        raise ConfigError(problems)
-    return styles
-
-
-Look = Callable[[bytes, str, int], object]
-"""Refuses what is no image, by its bytes, its name and the pixels allowed."""
-
-
-def _digest(
-    path: Path, config: Config, ledger: Ledger, look: Look, terms: str, seen: str | None = None
-) -> str:
-    """Return an image file's SHA-256, looked at the first time."""
-
-    def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, look, seen))
-
-    return ledger.files.digest(path, compute, seen, terms=terms)
-
-
-def _look(path: Path, config: Config, look: Look, seen: str | None) -> bytes:
-    """Return the bytes of an image file of the signature ``seen``.
-
-    Raises:
-        ImageError: it is none.
-    """
-    data = read(path, config.limits.max_bytes, seen)
-    look(data, shown(path), config.limits.max_pixels)
-    return data

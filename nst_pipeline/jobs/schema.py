@@ -49,7 +49,7 @@ CREATE TABLE files (
 CREATE TABLE moves (                 -- what is being done with a source after its last job
     source BLOB PRIMARY KEY,
     target BLOB NOT NULL,
-    facts TEXT NOT NULL,             -- the source's signature
+    facts TEXT NOT NULL,             -- the source's identity
     kind TEXT NOT NULL,              -- move, delete or fail
     report TEXT NOT NULL DEFAULT ''  -- of a failure, JSON
 ) WITHOUT ROWID;
@@ -135,6 +135,23 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+
+
+@contextlib.contextmanager
+def durably(database: sqlite3.Connection) -> Iterator[None]:
+    """Have what the block commits, and all that was committed before, outlive a loss of power.
+
+    Inside a transaction that is up to whoever began it.
+    """
+    if database.in_transaction:
+        yield
+        return
+    (before,) = database.execute("PRAGMA synchronous").fetchone()
+    database.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        database.execute(f"PRAGMA synchronous = {before}")
 
 
 def _statements(script: str) -> list[str]:

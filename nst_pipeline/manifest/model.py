@@ -2,15 +2,18 @@
 
 import json
 import platform
+import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nst_pipeline import __version__
+from nst_pipeline.files import as_text, raw_bytes
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
@@ -63,8 +66,21 @@ class FileRecord(Record):
     """An image file; ``size`` is (height, width)."""
 
     path: str
+    raw: str | None = Field(
+        None, description="the path's bytes in hexadecimal, where they are no text"
+    )
     sha256: str | None = None
     size: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, path: object, **rest: Any) -> Self:
+        """Return the record of the file at a path."""
+        return cls(path=as_text(path), raw=raw_bytes(path), **rest)
+
+    @property
+    def place(self) -> str:
+        """What no other file has: the path, or its bytes."""
+        return self.raw or self.path
 
 
 class ContentRecord(FileRecord):
@@ -194,9 +210,23 @@ def totals(
     )
 
 
-def to_json(manifest: Manifest) -> str:
-    """Return a manifest as indented JSON."""
-    return json.dumps(manifest.model_dump(mode="json"), indent=2)
+def to_json(manifest: Manifest, jobs: Iterable[str] = ()) -> str:
+    """Return a manifest as indented JSON.
+
+    Args:
+        manifest: the record.
+        jobs: of one without any, its jobs as `job_json` gives them: so that none need be written
+            out again when one is added.
+    """
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2)
+    if not (listed := ",\n".join(jobs)):
+        return text
+    return text.replace('\n  "jobs": [],\n', f'\n  "jobs": [\n{listed}\n  ],\n', 1)
+
+
+def job_json(record: JobRecord) -> str:
+    """Return a job as it stands in the JSON of its manifest."""
+    return textwrap.indent(json.dumps(record.model_dump(mode="json"), indent=2), "    ")
 
 
 def schema() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.files import as_text, publish
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.run_table import RunTable
 from nst_pipeline.manifest.model import (
@@ -21,6 +22,7 @@ from nst_pipeline.manifest.model import (
     RunRecord,
     TotalsRecord,
     WeightsRecord,
+    job_json,
     program,
     to_json,
     totals,
@@ -50,6 +52,7 @@ class Recorder:
         weights: Weights,
         config: dict[str, Any],
         runs: RunTable,
+        folders: Folders,
         machine: Machine | None = None,
     ) -> None:
         """Record a run that starts now; nothing is written before `begin`.
@@ -59,6 +62,7 @@ class Recorder:
             weights: the network's.
             config: the settings, as plain data.
             runs: the ledger's copy.
+            folders: to reach the manifest in.
             machine: what a worker that is there already told before this run.
         """
         now = datetime.now(UTC)
@@ -68,7 +72,8 @@ class Recorder:
             id=weights.id, path=as_text(weights.path), sha256=weights.sha256, note=weights.note
         )
         self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
-        self._runs = runs
+        self._texts: dict[tuple[str, str], str] = {}
+        self._runs, self._folders = runs, folders
         self._saved, self._save_seconds = 0.0, 0.0
         self._skipped = 0
         self._before = machine
@@ -91,7 +96,8 @@ class Recorder:
 
     def add(self, record: JobRecord) -> None:
         """Add what became of a job, in place of what was said of it before."""
-        self._jobs[record.content.path, record.style.name] = record
+        key = record.content.place, record.style.name
+        self._jobs[key], self._texts[key] = record, job_json(record)
 
     def begin(self) -> None:
         """Write the manifest for the first time.
@@ -101,7 +107,7 @@ class Recorder:
         """
         if not self.is_open:
             self._runs.begin(self._run.id, self.path, self._head())
-            self._save()
+            self._save(durably=True)
             self.is_open = True
 
     def finish(self, record: JobRecord) -> None:
@@ -113,7 +119,7 @@ class Recorder:
             CannotCreateError, OutputError: see `files.publish`.
         """
         self.add(record)
-        name = f"{record.content.path}\n{record.style.name}"
+        name = f"{record.content.place}\n{record.style.name}"
         self._runs.keep(self._run.id, name, record.model_dump_json(exclude_defaults=True))
         wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
         if time.monotonic() - self._saved >= wait:
@@ -134,7 +140,7 @@ class Recorder:
         """
         self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
         if self.is_open:
-            self._save()
+            self._save(durably=True)
             self._runs.end(self._run.id, self._head())
             self.is_open = False
 
@@ -168,14 +174,19 @@ class Recorder:
             max(0, now.cache_misses - before.cache_misses),
         )
 
-    def _save(self) -> None:
-        publish(self.path, to_json(self.manifest()).encode())
+    def _save(self, durably: bool = False) -> None:
+        # Between its begin and its end a loss of power costs nothing: the ledger has the records.
+        text = to_json(self._without_jobs(), self._texts.values())
+        publish(self.path, text.encode(), self._folders, durably=durably)
 
     def _head(self) -> str:
-        return self.manifest().model_copy(update={"jobs": []}).model_dump_json()
+        return self._without_jobs().model_dump_json()
+
+    def _without_jobs(self) -> Manifest:
+        return self.manifest().model_copy(update={"jobs": []})
 
 
-def rebuild(runs: RunTable) -> list[Path]:
+def rebuild(runs: RunTable, folders: Folders) -> list[Path]:
     """Complete the manifests of interrupted runs, and write the last one anew if it is lost.
 
     What a manifest holds and the ledger does not, such as the jobs that were skipped, is kept.
@@ -187,28 +198,28 @@ def rebuild(runs: RunTable) -> list[Path]:
     for number, run in enumerate(runs.latest_first()):
         if not run.is_open and number:
             continue
-        there = _read(run.path)
+        there = _read(run.path, folders)
         if there is None or run.is_open:
             whole = _completed(there or Manifest.model_validate_json(run.head), runs, run.id)
             if whole != there:
-                publish(run.path, to_json(whole).encode())
+                publish(run.path, to_json(whole).encode(), folders)
                 rebuilt.append(run.path)
             runs.end(run.id)
     return rebuilt
 
 
-def _read(path: Path) -> Manifest | None:
-    with contextlib.suppress(OSError, ValidationError):
-        return Manifest.model_validate_json(path.read_bytes())
+def _read(path: Path, folders: Folders) -> Manifest | None:
+    with contextlib.suppress(OSError, ValidationError), folders.reader(path) as file:
+        return Manifest.model_validate_json(file.read())
     return None
 
 
 def _completed(manifest: Manifest, runs: RunTable, run: str) -> Manifest:
     """Return a manifest with the ledger's records and an end."""
-    jobs = {(job.content.path, job.style.name): job for job in manifest.jobs}
+    jobs = {(job.content.place, job.style.name): job for job in manifest.jobs}
     for text in runs.records(run):
         job = JobRecord.model_validate_json(text)
-        jobs[job.content.path, job.style.name] = job
+        jobs[job.content.place, job.style.name] = job
     about = manifest.run
     if about.status == "running":
         about = about.model_copy(update={"status": "stopped"})

@@ -50,7 +50,7 @@ def skipped(job: Done, entry: Entry) -> JobRecord:
         status="skipped",
         content=_content(job.content),
         style=_style(job.style),
-        output=FileRecord(path=as_text(entry.final), sha256=entry.sha256),
+        output=FileRecord.of(entry.final, sha256=entry.sha256),
         key=entry.key,
     )
 
@@ -65,7 +65,7 @@ def broken(file: Broken, style: PlannedStyle) -> JobRecord:
     """Return the record of a file that no job could be made of."""
     return JobRecord(
         status="failed",
-        content=ContentRecord(path=as_text(file.found.path)),
+        content=ContentRecord.of(file.found.path),
         style=_style(style),
         error=ErrorRecord(reason=file.reason),
     )
@@ -87,12 +87,12 @@ def _record(
 
 
 def _content(content: Content, size: tuple[int, int] | None = None) -> ContentRecord:
-    return ContentRecord(
-        path=as_text(content.path),
+    return ContentRecord.of(
+        content.path,
         sha256=content.sha256,
         size=size,
         companions={
-            kind: FileRecord(path=as_text(path), sha256=sha256)
+            kind: FileRecord.of(path, sha256=sha256)
             for kind, (path, sha256) in content.companions.items()
         },
     )

@@ -24,12 +24,13 @@ from nst_pipeline.errors import (
     UsageError,
 )
 from nst_pipeline.files import shown
-from nst_pipeline.images.decoding import Decoded, Pixels, decode, to_depth
+from nst_pipeline.images.decoding import Decoded, Pixels, check_need, decode, to_depth
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import (
     by_kind,
     engine_arguments,
     missing_companion,
+    used,
     visible,
 )
 from nst_pipeline.inbox.scanner import SourceFile
@@ -193,7 +194,9 @@ class Renderer:
                 rendered |= {job.key: Rendered(None, explain(outcome)) for job in jobs}
             else:
                 rendered |= {
-                    job.key: Rendered(with_alpha(result.pastiche, content.alpha))
+                    job.key: Rendered(None, result.problem)
+                    if result.problem
+                    else Rendered(with_alpha(result.pastiche, content.alpha))
                     for job, result in zip(jobs, outcome, strict=True)
                 }
         return rendered
@@ -211,8 +214,12 @@ class Renderer:
     def _read_content(self, found: SourceFile) -> tuple[Decoded, dict[str, Any]]:
         """Return a content, and what the engine takes of its companions."""
         companions = by_kind(found.path, found.companions)
-        content = self._decode(found.path)
-        decoded = {kind: (one.path, self._decode(one.path)) for kind, one in companions.items()}
+        content = self._decode(found.path, found.root)
+        regions = [name for style in self._config.styles.values() for name in style.sources()]
+        decoded = (
+            (kind, companions[kind].path, self._decode(companions[kind].path, found.root))
+            for kind in used(companions, regions)
+        )
         return content, engine_arguments(found.path, content.pixels, decoded)
 
     def _read_style(
@@ -236,9 +243,11 @@ class Renderer:
         swatch = thumbnail(first, SWATCH_SIDE) if settings.image else mosaic(rows, SWATCH_SIDE)
         return Subject(name, swatch)
 
-    def _decode(self, path: Path) -> Decoded:
+    def _decode(self, path: Path, root: Path | None = None) -> Decoded:
         limits = self._config.limits
-        picture = decode(reading.read(path, limits.max_bytes), shown(path), limits.max_pixels)
+        data = reading.read(path, limits.max_bytes, root=root)
+        check_need(data, shown(path), limits.max_pixels, limits.memory_bytes)
+        picture = decode(data, shown(path), limits.max_pixels)
         if picture.note and picture.note not in self.notes:
             self.notes.append(picture.note)
         return picture

@@ -240,6 +240,12 @@ def _row_label(items: list[Item], text: str, room: Box, scale: Scale) -> None:
     _paragraph(items, text, Box(room.left, top, wide, 0), size, TEXT, max_lines, right=True)
 
 
+def _without_folder(reason: str) -> str:
+    """Return a reason without the folder of the file that it begins with: there is little room."""
+    path, colon, rest = reason.partition(": ")
+    return f"{path.rpartition('/')[2]}{colon}{rest}" if path.startswith("/") else reason
+
+
 def _cell(items: list[Item], cell: Cell, room: Box, scale: Scale) -> int:
     """Place a cell's picture and what stands below it; return where that ends."""
     if cell.picture:
@@ -250,7 +256,7 @@ def _cell(items: list[Item], cell: Cell, room: Box, scale: Scale) -> int:
         pad, size = scale(12), scale(13)
         max_lines = max(1, (room.height - 2 * pad) // line_height(size))
         inside = Box(room.left + pad, room.top + pad, room.width - 2 * pad, 0)
-        _paragraph(items, cell.reason, inside, size, ERROR, max_lines)
+        _paragraph(items, _without_folder(cell.reason), inside, size, ERROR, max_lines)
     y = room.top + room.height
     if not cell.caption:
         return y

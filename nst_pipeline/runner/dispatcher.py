@@ -1,10 +1,11 @@
 """The dispatcher: hands contents to the executor, and takes in what comes back."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -19,16 +20,20 @@ from nst_pipeline.errors import (
     DiskFullError,
     ImageError,
     OutputError,
+    PipelineError,
+    UnreadableError,
 )
-from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown, signature
+from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown
+from nst_pipeline.folders import Folders
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
-from nst_pipeline.inbox.scanner import Scanner
+from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.inbox.scanner import Scanner, is_unchanged
 from nst_pipeline.jobs.job import Content, Job
-from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
+from nst_pipeline.jobs.ledger import DatabaseError, Ledger
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome, failure
 from nst_pipeline.jobs.planning import Plan, Policy
-from nst_pipeline.jobs.state import Entry, JobState
+from nst_pipeline.jobs.state import AT_WORK, Entry, JobState
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import FileRecord, JobRecord
 from nst_pipeline.manifest.recorder import Recorder
@@ -36,7 +41,7 @@ from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.publishing import ConflictError, publish_duplicate, publish_result
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.protocol import Executor, Task
+from nst_pipeline.workers.protocol import Executor, Progress, Task
 
 log = logging.getLogger(__name__)
 
@@ -65,26 +70,31 @@ class Dispatcher:
         self,
         config: Config,
         ledger: Ledger,
+        folders: Folders,
         observer: Observer,
         policy: Policy,
         scanner: Scanner,
+        patience: Patience,
     ) -> None:
         """Have nothing in flight.
 
         Args:
             config: the settings.
             ledger: holds the jobs.
+            folders: to reach the results in.
             observer: told of the progress.
             policy: of `run` or `watch`.
             scanner: knows the age of files.
+            patience: has files wait for what is not their fault.
         """
         self._config, self._ledger, self._observer = config, ledger, observer
-        self._policy, self._scanner = policy, scanner
+        self._policy, self._scanner, self._folders = policy, scanner, folders
+        self._patience = patience
         self._executor: Executor | None = None
         self._disposal: Disposal | None = None
         self._recorder: Recorder | None = None
         self._in_flight: dict[Path, InFlight] = {}
-        self._look_is_due = False
+        self._look_is_due = self._is_outdated = False
 
     def carry_out(
         self,
@@ -106,7 +116,8 @@ class Dispatcher:
             disposal: of the sources; None: they stay as they are.
             force: paint also what was painted before, for another name.
         """
-        self._disposal, self._recorder, self._look_is_due = disposal, recorder, False
+        self._disposal, self._recorder = disposal, recorder
+        self._look_is_due = self._is_outdated = False
         if disposal:
             disposal.dispose_of_done()
         for content, group in groupby(plan.todo, key=lambda job: job.content):
@@ -114,16 +125,17 @@ class Dispatcher:
             is_suspect = self._config.watch.max_attempts == 1 or plan.attempts[content.path] > 0
             if is_suspect or self._is_repeated(jobs):
                 self._drain()
-            if self._observer.should_stop() or self._is_look_wanted():
+            if self._observer.should_stop() or self._is_look_wanted() or self._is_outdated:
                 break
             self._check_room()
-            task = self._prepare(content, jobs, plan.read_ahead.take(content.path), force)
-            if task is None:
-                continue
-            self._executor = executor_for(plan.weights)
-            self._executor.submit(task)
-            while self._executor.capacity == 0:
-                self._take_in(self._executor.poll(self))
+            with _unforeseen(functools.partial(self._fail_all, jobs)):
+                task = self._prepare(content, jobs, plan.read_ahead.take(content.path), force)
+                if task is None:
+                    continue
+                self._executor = executor_for(plan.weights)
+                self._executor.submit(task)
+            while self._executor and self._executor.capacity == 0:
+                self._take_in(self._executor.poll)
             if is_suspect:
                 self._drain()
         self._drain()
@@ -141,18 +153,23 @@ class Dispatcher:
             reason: what a job did to the device, if it did; that is an attempt of those at work,
                 and they are given up when it was the last.
         """
-        begun = [one.job.content for one in self._in_flight.values() if one.has_begun]
-        guilty = (begun or [one.job.content for one in self._in_flight.values()])[:1]
+        guilty = self._at_work()
         for one in self._in_flight.values():
             if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
                 continue
-            if not reason or one.job.content not in guilty:
-                self._ledger.jobs.requeue(one.entry.id)
+            if not reason or one.job.content != guilty:
+                self._ledger.jobs.requeue(one.entry.id, is_attempt=False)
             elif one.entry.attempts + 1 < self._config.watch.max_attempts:
                 self._ledger.jobs.requeue(one.entry.id, reason)
             else:
                 self._ledger.jobs.fail(one.entry.id, reason, poison=True)
         self._in_flight.clear()
+
+    def _at_work(self) -> Content | None:
+        """Return the content that is painted, as far as anybody knows."""
+        flying = self._in_flight.values()
+        begun = (one.job.content for one in flying if one.has_begun)
+        return next(begun, None) or next((one.job.content for one in flying), None)
 
     # What the executor tells
 
@@ -217,7 +234,7 @@ class Dispatcher:
         try:
             data = self._read(content, data)
         except ImageError as error:
-            self._not_ready(queued, error)
+            self._not_ready(content, queued, error)
             return None
         is_ahead = bool(self._in_flight)
         started = []
@@ -247,26 +264,25 @@ class Dispatcher:
         Raises:
             ImageError: it is another file by now, or cannot be read.
         """
-        path, seen = content.path, content.found.signature
+        found = content.found
         if data is None:
-            data = reading.read(path, self._config.limits.max_bytes, seen)
+            limit = self._config.limits.max_bytes
+            data = reading.read(found.path, limit, found.identity, found.root)
             is_same = bytes_digest(data) == content.sha256
         else:
-            is_same = _is_seen(path, seen)
+            is_same = is_unchanged(found)
         if not is_same:
-            raise BeingWrittenError(f"{shown(path)}: {reading.BEING_WRITTEN}")
+            raise BeingWrittenError(f"{shown(found.path)}: {reading.BEING_WRITTEN}")
         return data
 
-    def _changed(self, job: Job, entry: Entry, failure: Failure) -> None:
-        """Put a job back whose files are others by now: the next plan has another in its place."""
-        self._ledger.jobs.requeue(entry.id, wait_seconds=self._config.watch.settle_seconds)
-        if not self._policy.retries:
-            self._record(records.failed(job, failure))
-
-    def _not_ready(self, jobs: list[tuple[Job, Entry]], error: ImageError) -> None:
+    def _not_ready(
+        self, content: Content, jobs: list[tuple[Job, Entry]], error: ImageError
+    ) -> None:
+        wait = max(0.1, self._config.watch.settle_seconds)
+        if isinstance(error, UnreadableError) and self._policy.retries:
+            wait = self._patience.put_off(content.found, str(error))
         for job, entry in jobs:
             if self._policy.retries:
-                wait = max(0.1, self._config.watch.settle_seconds)
                 self._ledger.jobs.postpone(entry.id, str(error), wait)
             else:
                 self._record(records.failed(job, Failure(str(error))))
@@ -274,7 +290,9 @@ class Dispatcher:
     def _repeat(self, job: Job, entry: Entry) -> bool:
         """Publish what was painted before, for another place; return whether the job is over."""
         try:
-            original = publish_duplicate(self._ledger.jobs, entry, self._config.conflict_policy)
+            original = publish_duplicate(
+                self._ledger.jobs, self._folders, entry, self._config.conflict_policy
+            )
         except (CannotCreateError, OutputError) as error:
             self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
             self._not_published(job, entry, error)
@@ -283,36 +301,41 @@ class Dispatcher:
             return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
         done = self._ledger.jobs.get(entry.id)
         assert done.final and original.final
-        output = FileRecord(path=as_text(done.final), sha256=done.sha256)
-        extras = _publish_extras(done.final, _extras_of(original.final, job.encoding))
-        self._record(records.duplicate(job, original, output, extras))
+        output = FileRecord.of(done.final, sha256=done.sha256)
+        extras = self._extras_of(original.final, job.encoding)
+        made = self._publish_extras(done.final, extras, _mode(self._folders, original.final))
+        self._record(records.duplicate(job, original, output, made))
         return True
 
     # Taking in
 
     def _drain(self) -> None:
         if self._executor is not None:
-            self._take_in(self._executor.drain(self))
+            self._take_in(self._executor.drain)
 
-    def _take_in(self, outcomes: Iterator[Outcome]) -> None:
-        for outcome in outcomes:
-            assert self._executor
-            if machine := self._executor.machine():
-                self._observer.noted(machine)
-                if self._recorder:
-                    self._recorder.note(machine)
-            one = self._in_flight[outcome.job.output]
-            self._take_in_one(one, outcome.outcome)
-            del self._in_flight[outcome.job.output]
-            self._observer.queued(self._ledger.jobs.queue_length())
-            if self._disposal:
-                self._disposal.dispose_of(one.job.content.path)
+    def _take_in(self, outcomes: Callable[[Progress], Iterator[Outcome]]) -> None:
+        with _unforeseen(self._break):
+            for outcome in outcomes(self):
+                one = self._in_flight[outcome.job.output]
+                with _unforeseen(functools.partial(self._fail_all, [one.job])):
+                    self._note_machine()
+                    self._take_in_one(one, outcome.outcome)
+                self._in_flight.pop(outcome.job.output, None)
+                self._observer.queued(self._ledger.jobs.queue_length())
+                if self._disposal:
+                    self._disposal.dispose_of(one.job.content.path)
+
+    def _note_machine(self) -> None:
+        if self._executor and (machine := self._executor.machine()):
+            self._observer.noted(machine)
+            if self._recorder:
+                self._recorder.note(machine)
 
     def _take_in_one(self, one: InFlight, outcome: EncodedResult | Failure | None) -> None:
         if self._ledger.jobs.state(one.entry.id) == JobState.CANCELLED:
             return
         if outcome is None:
-            self._ledger.jobs.requeue(one.entry.id)
+            self._ledger.jobs.requeue(one.entry.id, is_attempt=False)
         elif isinstance(outcome, Failure):
             self._failed(one.job, one.entry, outcome)
         else:
@@ -322,7 +345,7 @@ class Dispatcher:
         begun = time.monotonic()
         try:
             final = publish_result(
-                self._ledger.jobs, entry, result.data, self._config.conflict_policy
+                self._ledger.jobs, self._folders, entry, result.data, self._config.conflict_policy
             )
         except ImageError as error:
             self._failed(job, entry, Failure(str(error)))
@@ -332,12 +355,14 @@ class Dispatcher:
             return
         if final is None:
             return
+        self._patience.forget(job.content.path)
         self._observer.timed("paint", result.seconds)
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
         sha256 = self._ledger.jobs.get(entry.id).sha256
-        output = FileRecord(path=as_text(final), sha256=sha256, size=result.size)
-        self._record(records.done(job, result, output, _publish_extras(final, result.extras)))
+        output = FileRecord.of(final, sha256=sha256, size=result.size)
+        extras = self._publish_extras(final, result.extras)
+        self._record(records.done(job, result, output, extras))
 
     def _not_published(
         self, job: Job, entry: Entry, error: CannotCreateError | OutputError
@@ -353,8 +378,9 @@ class Dispatcher:
             ensure_folder(self._config.outbox)
         except (CannotCreateError, OutputError):
             if self._ledger.jobs.state(entry.id) == JobState.RUNNING:
-                self._ledger.jobs.requeue(entry.id)
-            if self._recorder:
+                self._ledger.jobs.requeue(entry.id, is_attempt=False)
+            is_cancelled = self._ledger.jobs.state(entry.id) == JobState.CANCELLED
+            if self._recorder and not is_cancelled:
                 self._recorder.add(records.failed(job, Failure(str(error))))
             raise
         is_final = isinstance(error, ConflictError)
@@ -365,55 +391,122 @@ class Dispatcher:
         self._recorder.finish(record)
         self._observer.finished(record)
 
-    def _failed(self, job: Job, entry: Entry, failure: Failure) -> None:
-        """Give a job up, or have it tried again later if what went wrong may pass."""
-        if failure.kind == "changed":
-            self._changed(job, entry, failure)
+    # What goes wrong
+
+    def _failed(self, job: Job, entry: Entry, why: Failure) -> None:
+        """Give a job up, or have it tried again later if what went wrong may pass.
+
+        Args:
+            job: the job.
+            entry: what the ledger held of it before this attempt.
+            why: what went wrong.
+        """
+        if why.kind in ("changed", "system"):
+            self._put_off(job, entry, why)
             return
         attempts = entry.attempts + 1
         watch = self._config.watch
         wait = watch.retry_seconds * 2 ** min(attempts - 1, 10)
-        may_pass = failure.kind == "passing" and attempts < watch.max_attempts
-        if failure.kind == "input" and self._policy.retries:
-            wait = watch.grace_seconds - self._scanner.age_seconds(job.content.found)
-            may_pass = wait > 0
+        may_pass = why.kind == "passing" and attempts < watch.max_attempts
+        if why.kind == "input" and self._policy.retries:
+            left = watch.grace_seconds - self._scanner.age_seconds(job.content.found)
+            # Twice, for what was read the first time need not be what the disk holds.
+            is_certain = why.reason == entry.reason or attempts >= max(2, watch.max_attempts)
+            may_pass = left > 0 or not is_certain
+            wait = left if left > 0 else watch.retry_seconds
         if may_pass:
-            self._ledger.jobs.requeue(entry.id, failure.reason, failure.trace, wait)
+            went = self._ledger.jobs.requeue(entry.id, why.reason, why.trace, wait)
         else:
-            self._ledger.jobs.fail(entry.id, failure.reason, failure.trace)
-        if not (may_pass and self._policy.retries):
-            self._record(records.failed(job, failure))
+            went = self._ledger.jobs.fail(entry.id, why.reason, why.trace)
+        if went and not (may_pass and self._policy.retries):
+            self._record(records.failed(job, why))
+
+    def _fail_all(self, jobs: list[Job], why: Failure) -> None:
+        """Fail jobs of one content that something unforeseen happened to."""
+        log.error("%s: %s", shown(jobs[0].content.path), shown(why.reason))
+        known = self._ledger.jobs.of_source(jobs[0].content.path)
+        for job in jobs:
+            one = self._in_flight.pop(job.output, None)
+            entry = one.entry if one else known[job.style.name, job.key]
+            self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
+            if self._ledger.jobs.state(entry.id) in AT_WORK:
+                self._failed(job, entry, why)
+
+    def _break(self, why: Failure) -> None:
+        """Have done with an executor that broke: what it was at fails, what waited waits again."""
+        assert self._executor
+        self._executor.close()
+        guilty = self._at_work()
+        flying, self._in_flight = self._in_flight, {}
+        for one in flying.values():
+            if one.job.content == guilty:
+                self._in_flight[one.job.output] = one
+                self._fail_all([one.job], why)
+            else:
+                self._put_off(one.job, one.entry, replace(why, kind="changed"))
+        if self._disposal and guilty:
+            self._disposal.dispose_of(guilty.path)
+
+    def _put_off(self, job: Job, entry: Entry, why: Failure) -> None:
+        """Put a job back that is not to blame, and have a new plan made before any other is begun.
+
+        The files of a job may be others by now: that plan has another job in its place.
+        """
+        wait, path = self._config.watch.settle_seconds, job.content.path
+        reason = f"{shown(path)}: {why.reason}" if why.trace else why.reason
+        if self._policy.retries and why.kind == "system":
+            wait = self._patience.put_off(job.content.found, reason)
+        self._is_outdated = self._policy.retries
+        went = self._ledger.jobs.requeue(entry.id, reason, why.trace, wait, is_attempt=False)
+        if went and not self._policy.retries:
+            self._record(records.failed(job, why))
+
+    # What goes with a result
+
+    def _extras_of(self, final: Path, encoding: OutputSettings) -> dict[str, bytes]:
+        """Return what goes with a result that was made before, as far as it is there and wanted."""
+        # It may be of an earlier outbox.
+        folders = replace(self._folders, roots=(*self._folders.roots, final.parent))
+        suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
+        if encoding.snapshots:
+            steps = extra_path(final, ".steps")
+            with contextlib.suppress(OSError):
+                suffixes += [f"{steps.suffix}/{name}" for name in folders.names(steps)]
+        found = {}
+        for suffix in suffixes:
+            path = extra_path(final, suffix)
+            with contextlib.suppress(OSError), folders.reader(path) as file:
+                found[suffix] = file.read()
+        return found
+
+    def _publish_extras(
+        self, final: Path, extras: Mapping[str, bytes], mode: int = 0o666
+    ) -> list[str]:
+        """Publish what goes with a result; what cannot be is logged, for the result is there."""
+        done = []
+        for suffix, data in extras.items():
+            path = extra_path(final, suffix)
+            try:
+                publish(path, data, self._folders, mode)
+                done.append(as_text(path))
+            except (CannotCreateError, OutputError) as error:
+                log.warning("%s; the result itself is there", error)
+        return done
 
 
-def _is_seen(path: Path, seen: str | None) -> bool:
+@contextlib.contextmanager
+def _unforeseen(blame: Callable[[Failure], None]) -> Iterator[None]:
+    """Hand an error that nobody foresaw to ``blame``: one bad job must not stop the others."""
     try:
-        return signature(path.stat()) == seen
-    except OSError:
-        return False
+        yield
+    except (PipelineError, DatabaseError):
+        raise
+    except Exception as error:  # noqa: BLE001 - inputs bring about anything
+        blame(failure(error))
 
 
-def _extras_of(final: Path, encoding: OutputSettings) -> dict[str, bytes]:
-    """Return what goes with a result that was made before, as far as it is there and wanted."""
-    suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
-    if encoding.snapshots:
-        steps = extra_path(final, ".steps")
-        suffixes += sorted(f"{steps.suffix}/{path.name}" for path in steps.glob("*"))
-    found = {}
-    for suffix in suffixes:
-        with contextlib.suppress(OSError):
-            found[suffix] = extra_path(final, suffix).read_bytes()
-    return found
-
-
-def _publish_extras(final: Path, extras: Mapping[str, bytes]) -> list[str]:
-    """Publish what goes with a result; what cannot be is logged, for the result is there."""
-    done = []
-    for suffix, data in extras.items():
-        path = extra_path(final, suffix)
-        try:
-            ensure_folder(path.parent)
-            publish(path, data)
-            done.append(as_text(path))
-        except (CannotCreateError, OutputError) as error:
-            log.warning("%s; the result itself is there", error)
-    return done
+def _mode(folders: Folders, original: Path) -> int:
+    """Return the most permissions of a copy of what goes with a result."""
+    with contextlib.suppress(OSError):
+        return folders.status(original).st_mode & 0o666
+    return 0o600

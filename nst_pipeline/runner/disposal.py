@@ -1,16 +1,20 @@
 """What becomes of a source after its last job: moved, deleted, given up or left, as configured."""
 
+import contextlib
 import logging
 import os
 import shlex
-import time
+import stat
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.errors import OutputError
-from nst_pipeline.files import shown, signature
+from nst_pipeline.errors import CannotCreateError, OutputError
+from nst_pipeline.files import shown
+from nst_pipeline.folders import Folders
+from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import shares_companions
-from nst_pipeline.inbox.scanner import Scanner, SourceFile
+from nst_pipeline.inbox.patience import Kind, Patience
+from nst_pipeline.inbox.scanner import Scanner, SourceFile, is_unchanged
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import Ledger
@@ -20,8 +24,6 @@ from nst_pipeline.runner.moves import deletion, dispose, failure_report, report_
 
 log = logging.getLogger(__name__)
 
-# os.path, and not Path, where a folder that may not be searched shall mean "not there".
-
 WRITER_SECONDS = 0.5
 """How often, at most, a file that somebody writes to is looked at."""
 
@@ -30,11 +32,18 @@ class Disposal:
     """Disposes of the sources of a plan, each as soon as it has no job left to do."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, plan: Plan, scanner: Scanner, policy: Policy
+        self,
+        config: Config,
+        ledger: Ledger,
+        folders: Folders,
+        plan: Plan,
+        scanner: Scanner,
+        policy: Policy,
+        patience: Patience,
     ) -> None:
         """Dispose of nothing yet."""
-        self._config, self._ledger, self._plan = config, ledger, plan
-        self._scanner, self._policy = scanner, policy
+        self._config, self._ledger, self._folders, self._plan = config, ledger, folders, plan
+        self._scanner, self._policy, self._patience = scanner, policy, patience
         self._open: dict[Path, list[Job]] = {}
         for job in (*plan.todo, *(held.job for held in plan.held)):
             self._open.setdefault(job.content.path, []).append(job)
@@ -47,6 +56,10 @@ class Disposal:
             for content in contents.values()
             if content.found.signature and content.path not in self._open
         ]
+        left = {one.source for one in self._ledger.files.failed()}
+        for found in done:
+            if found.path in left:
+                self._ledger.files.forgive_left(found.path)
         if self._config.on_success == "keep":
             self._finish(done)
             return
@@ -84,28 +97,47 @@ class Disposal:
     # What waits
 
     def broken_for_good(self) -> list[Broken]:
-        """Return the files that had their time to become pictures."""
-        return [b for b in self._plan.broken if self._grace_seconds(b.found) <= 0]
+        """Return the files that were refused twice, at last after the grace; the others wait."""
+        final = []
+        for broken in self._plan.broken:
+            left = self._grace_seconds(broken.found)
+            kinds: tuple[Kind, ...] = ("refused", "disposal")
+            is_certain = any(self._patience.tries(broken.found, kind) for kind in kinds)
+            if broken.is_final or (left <= 0 and is_certain):
+                final.append(broken)
+            else:
+                wait = left if left > 0 else None
+                self._patience.put_off(broken.found, broken.reason, "refused", wait)
+        return final
+
+    def leave_broken(self) -> None:
+        """Note what no job could be made of, and leave it to the next run."""
+        if self._plan.broken:
+            self._ledger.files.fail_left({b.found.path: b.reason for b in self._plan.broken})
 
     def give_up_broken(self, broken: Broken) -> None:
         """Move away a file that no job could be made of."""
         found, reason = broken.found, broken.reason
         report = failure_report(found.path, reason, 0, [], _retry_command(found))
-        if not self._move_to_failed(found, reason, report):
-            self._ledger.files.reject(found.path, found.signature or "", reason)
-            self._leave_failed(found, reason)
+        if self._is_to_move(found):
+            self._move_to_failed(found, reason, report)
+            return
+        self._patience.forget(found.path)
+        self._ledger.files.reject(found.path, found.signature or "", reason)
+        self._leave_failed(found, reason)
 
     def next_due(self) -> float | None:
         """Return in how many seconds something that waits is due; forget what went away."""
-        waits = [self._grace_seconds(b.found) for b in self._plan.broken]
+        waits = [waiting.seconds for waiting in self._patience.waiting()]
         settle = self._config.watch.settle_seconds
         ages = [self._scanner.age_seconds(found) for found in self._plan.arriving]
         # Older ones are those that somebody holds open for writing.
         waits += [settle - age if age < settle else max(settle, WRITER_SECONDS) for age in ages]
-        if self._config.inbox.is_dir():
+        # Not Path.is_dir, which raises for a folder that may not be searched.
+        if os.path.isdir(self._config.inbox):  # noqa: PTH112
             self._drop_vanished()
         if (due := self._ledger.jobs.next_try()) is not None:
-            waits.append(due - time.time())
+            waits.append(due - self._ledger.jobs.now())
         return max(0.01, min(waits)) if waits else None
 
     def _drop_vanished(self) -> None:
@@ -114,7 +146,7 @@ class Disposal:
         self._ledger.jobs.drop(
             entry.id
             for entry in self._ledger.jobs.in_state(JobState.QUEUED)
-            if not (entry.source.is_relative_to(inbox) and os.path.exists(entry.source))  # noqa: PTH110
+            if not (entry.source.is_relative_to(inbox) and _is_found(entry.source, inbox))
         )
 
     def _grace_seconds(self, found: SourceFile) -> float:
@@ -123,9 +155,10 @@ class Disposal:
     # Where sources go
 
     def _give_up(self, content: Content, failed: list[Entry]) -> None:
-        if not self._policy.retries:
-            return  # it was told, and the next run tries again
         reason = failed[0].reason
+        if not self._policy.retries:  # the next run tries again
+            self._ledger.files.fail(content.path, content.path, reason)
+            return
         jobs = [
             {"style": e.style, "reason": e.reason, "trace": e.trace, "attempts": e.attempts}
             for e in failed
@@ -134,39 +167,39 @@ class Disposal:
         report = failure_report(
             content.path, reason, attempts, jobs, _retry_command(content.found), content.sha256
         )
-        if not self._move_to_failed(content.found, reason, report):
+        if self._is_to_move(content.found):
+            self._move_to_failed(content.found, reason, report)
+        else:
             self._leave_failed(content.found, reason)
 
-    def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> bool:
-        """Move a source to the failed folder, if that is wanted and possible."""
-        if self._config.on_failure != "move" or not os.path.isfile(found.path):  # noqa: PTH113
-            log.error("%s; left in the inbox", shown(reason))
-            return False
+    def _is_to_move(self, found: SourceFile) -> bool:
+        return self._config.on_failure == "move" and self._is_file(found.path)
+
+    def _move_to_failed(self, found: SourceFile, reason: str, report: str) -> None:
+        """Move a source to the failed folder; what is impossible now is tried again."""
         target = self._config.failed / found.folder / found.path.name
-        move = Move(found.path, target, found.signature or "", "fail", report)
-        place = self._move(move, self._companion_moves(found, self._config.failed, reason))
+        move = Move(found.path, target, found.identity or "", "fail", report)
+        place = self._move(found, move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
-            names = shown(place), shown(report_path(place).name)
-            log.error("%s; moved to %s (see %s)", shown(reason), *names)
-        return place is not None
+            names = shown(found.path), shown(place), shown(report_path(place).name)
+            log.info("moved %s to %s (see %s)", *names)
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:
+        log.info("left %s in the inbox", shown(found.path))
         self._ledger.files.fail(found.path, found.path, reason)
         self._finish([found])
 
     def _put_away(self, found: SourceFile) -> None:
         """Move or delete a source whose jobs are done."""
-        if os.path.islink(found.path):  # noqa: PTH114
+        if self._folders.is_link(found.path):
             self._finish([found])
         elif self._config.on_success == "delete":
-            move = deletion(found.path, found.signature or "")
-            self._move(move, self._companion_moves(found, None))
+            move = deletion(self._folders, found.path, found.identity or "")
+            self._move(found, move, self._companion_moves(found, None))
         else:
             target = self._config.processed / found.folder / found.path.name
-            move = Move(found.path, target, found.signature or "", "move")
-            self._move(move, self._companion_moves(found, self._config.processed))
-        if _is_unchanged(found):
-            self._finish([found])  # it cannot be moved, which was told
+            move = Move(found.path, target, found.identity or "", "move")
+            self._move(found, move, self._companion_moves(found, self._config.processed))
 
     def _companion_moves(
         self, found: SourceFile, folder: Path | None, reason: str = ""
@@ -179,17 +212,15 @@ class Disposal:
             reason: why the source failed; empty: it did not.
         """
         files = [
-            one
-            for one in found.companions
-            if one.signature and not os.path.islink(one.path)  # noqa: PTH114
+            one for one in found.companions if one.identity and not self._folders.is_link(one.path)
         ]
         if not files or shares_companions(found.path):
             return []
         moves = []
         for one in files:
-            path, seen = one.path, one.signature or ""
+            path, seen = one.path, one.identity or ""
             if folder is None:
-                moves.append(deletion(path, seen))
+                moves.append(deletion(self._folders, path, seen))
                 continue
             target = folder / found.folder / path.name
             why = f"goes with {shown(found.path.name)}: {reason}"
@@ -197,12 +228,25 @@ class Disposal:
             moves.append(Move(path, target, seen, "fail" if reason else "move", report))
         return moves
 
-    def _move(self, move: Move, companions: list[Move]) -> Path | None:
+    def _move(self, found: SourceFile, move: Move, companions: list[Move]) -> Path | None:
+        """Carry out the moves of a source; one that stays, as it was, is tried again later."""
+        place, reason = None, f"{shown(found.path)}: cannot be moved away"
         try:
-            return dispose(self._ledger, move, companions)
-        except OutputError as error:
-            log.error("%s", error)
-            return None
+            place = dispose(self._ledger, self._folders, move, companions)
+        except (CannotCreateError, OutputError) as error:
+            reason = str(error)
+            if not self._patience.tries(found, "disposal"):
+                log.error("%s", reason)
+        if is_unchanged(found):
+            self._patience.put_off(found, reason, "disposal")
+        else:
+            self._patience.forget(found.path)
+        return place
+
+    def _is_file(self, path: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return stat.S_ISREG(self._folders.status(path).st_mode)
+        return False
 
     def _finish(self, files: list[SourceFile]) -> None:
         """Leave files where they are, and out of all plans until they change."""
@@ -215,12 +259,16 @@ class Disposal:
                 self._scanner.add_finished(found)
 
 
-def _is_unchanged(found: SourceFile) -> bool:
+def _is_found(source: Path, inbox: Path) -> bool:
+    """Tell whether a search of the inbox would find a file."""
     try:
-        return signature(found.path.stat()) == found.signature
+        reading.status(source, inbox)
     except OSError:
         return False
+    return True
 
 
 def _retry_command(found: SourceFile) -> str:
-    return f"nst-pipeline retry {shlex.quote(shown(found.folder / found.path.name))}"
+    name = shown(found.folder / found.path.name)
+    # No name passes for an option, nor for more than one word of the shell's.
+    return f"nst-pipeline retry {shlex.quote(f'./{name}' if name.startswith('-') else name)}"

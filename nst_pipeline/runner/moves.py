@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from nst_pipeline.digests import file_digest
-from nst_pipeline.errors import OutputError
+from nst_pipeline.errors import CannotCreateError, OutputError
 from nst_pipeline.files import (
-    TEMPORARY_PREFIX,
     as_text,
     cannot_write,
+    cause,
     fitted_name,
-    make_folder,
+    identity,
     numbered,
     publish,
-    rename_new,
     shown,
     signature,
-    sync_folder,
 )
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger
 
@@ -40,11 +39,14 @@ log = logging.getLogger(__name__)
 REPORT_SUFFIX = ".error.json"
 
 
-def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | None:
+def dispose(
+    ledger: Ledger, folders: Folders, move: Move, along: Sequence[Move] = ()
+) -> Path | None:
     """Carry out a move; return where the file is now, or None if it changed and was left.
 
     Args:
         ledger: where the intention is noted.
+        folders: to reach the files in.
         move: of the source.
         along: of what goes with it. All are noted at once, so that after a kill all go on; one
             whose file changed is left out.
@@ -53,22 +55,22 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
         OutputError: one could not be moved. All stay with a source that stays; what goes with one
             that went is moved all the same, or by the next start.
     """
-    if not _is_same(move.source, move.signature):
+    if not _is_same(folders, move):
         return None
-    moves = [move, *(one for one in along if _is_same(one.source, one.signature))]
+    moves = [move, *(one for one in along if _is_same(folders, one))]
     place, failed = None, None
     try:
-        moves = [_prepared(one) for one in moves]
+        moves = [_prepared(folders, one) for one in moves]
         _intend(ledger, moves)
     except OSError as error:
         raise _cannot_move(move, error) from error
     for one in moves:
         try:
-            moved = _carry_out(ledger, one)
+            moved = _carry_out(ledger, folders, one)
             place = moved if one is moves[0] else place
-        except OSError as error:
+        except (OSError, CannotCreateError, OutputError) as error:
             failed = failed or _cannot_move(one, error)
-        if os.path.lexists(move.source):
+        if _is_there(folders, move.source):
             for each in moves:
                 _forget(ledger, each)  # they stay together
             break
@@ -77,21 +79,21 @@ def dispose(ledger: Ledger, move: Move, along: Sequence[Move] = ()) -> Path | No
     return place
 
 
-def _cannot_move(move: Move, error: OSError) -> OutputError:
-    return OutputError(f"{shown(move.source)}: cannot be moved away: {error.strerror}")
+def _cannot_move(move: Move, error: Exception) -> OutputError:
+    why = cause(move.source, error) if isinstance(error, OSError) else error
+    return OutputError(f"{shown(move.source)}: cannot be moved away: {why}")
 
 
-def _prepared(move: Move) -> Move:
+def _prepared(folders: Folders, move: Move) -> Move:
     if move.kind == "delete":
         return move
-    make_folder(move.target.parent)
-    return _at_free_target(move)
+    folders.make(move.target.parent)
+    return _at_free_target(folders, move)
 
 
-def deletion(source: Path, known: str) -> Move:
+def deletion(folders: Folders, source: Path, known: str) -> Move:
     """Return the move that deletes a source."""
-    name = f"{TEMPORARY_PREFIX}gone-{secrets.token_hex(4)}"
-    return Move(source, source.with_name(name), known, "delete")
+    return Move(source, folders.temporary(source), known, "delete")
 
 
 def failure_report(
@@ -115,39 +117,45 @@ def failure_report(
     return json.dumps(report, indent=2)
 
 
-def recover(ledger: Ledger) -> None:
+def recover(ledger: Ledger, folders: Folders) -> None:
     """Finish or undo what a kill left half done.
 
     Raises:
         OutputError: that is impossible, as on a broken disk.
     """
-    for move in ledger.files.intended():
+    for noted in ledger.files.intended():
+        # The numbers of devices may be others by now.
+        move = replace(noted, identity=" ".join(noted.identity.split()[:4]))
         try:
-            _recover(ledger, move)
-        except OSError as error:
-            if not os.path.lexists(move.source):
-                raise cannot_write(move.target, error) from error
+            _recover(ledger, folders, move)
+        except (OSError, CannotCreateError, OutputError) as error:
+            if not _is_there(folders, move.source):
+                if isinstance(error, OSError):
+                    raise cannot_write(move.target, error) from error
+                raise
             log.error("%s; it stays where it is", _cannot_move(move, error))
             _forget(ledger, move)
 
 
-def _recover(ledger: Ledger, move: Move) -> None:
-    if _is_same(move.source, move.signature):
-        if _is_copy(move.source, move.target):
-            _remove_source(ledger, move)
+def _recover(ledger: Ledger, folders: Folders, move: Move) -> None:
+    if _is_same(folders, move):
+        if move.kind != "delete" and _is_copy(folders, move.source, move.target):
+            _remove_source(ledger, folders, move)
         else:
-            _carry_out(ledger, move)
-    elif os.path.lexists(move.target):
-        _finish(ledger, move)
-    elif os.path.lexists(move.source):
+            _carry_out(ledger, folders, move)
+    elif _is_there(folders, move.target):
+        _finish(ledger, folders, move)
+    elif _is_there(folders, move.source):
         _forget(ledger, move)  # somebody put a new file there: it is not ours to move
     else:
         _complete(ledger, move)
 
 
-def _is_copy(source: Path, target: Path) -> bool:
+def _is_copy(folders: Folders, source: Path, target: Path) -> bool:
     try:
-        return not target.samefile(source) and file_digest(target) == file_digest(source)
+        if os.path.samestat(folders.status(source), folders.status(target)):
+            return False
+        return file_digest(target, folders) == file_digest(source, folders)
     except OSError:
         return False
 
@@ -157,95 +165,151 @@ def report_path(place: Path) -> Path:
     return place.with_name(fitted_name(place.name, REPORT_SUFFIX))
 
 
-def _carry_out(ledger: Ledger, move: Move) -> Path | None:
+def _carry_out(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
     if move.kind == "fail":
-        publish(report_path(move.target), move.report.encode())
+        publish(report_path(move.target), move.report.encode(), folders)
     try:
-        rename_new(move.source, move.target)
+        folders.rename_new(move.source, move.target)
     except FileExistsError:
-        move = _again(ledger, move)
-        return _carry_out(ledger, move)
+        move = _again(ledger, folders, move)
+        return _carry_out(ledger, folders, move)
     except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        return _copy_over(ledger, move)
-    return _finish(ledger, move)
+        if error.errno == errno.EXDEV:
+            return _copy_over(ledger, folders, move)
+        if _is_there(folders, move.source):
+            _take_back_report(folders, move)
+        raise
+    return _finish(ledger, folders, move)
 
 
-def _finish(ledger: Ledger, move: Move) -> Path | None:
+def _finish(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
     """Look at what was moved: a file that was put in the source's place meanwhile goes back."""
-    if not _is_same(move.target, move.signature, moved=True):
-        if not os.path.lexists(move.source):
-            rename_new(move.target, move.source)
-            if move.kind == "fail":
-                report_path(move.target).unlink(missing_ok=True)
+    if not _is_moved(folders, move):
+        if not _is_there(folders, move.source):
+            folders.rename_new(move.target, move.source)
+            _take_back_report(folders, move)
             _forget(ledger, move)
             return None
         if move.kind == "delete":
             # Never delete what we do not know; give it a name that people and scans see.
             stem = f"kept-{secrets.token_hex(2)}-{move.source.stem}"
             kept = move.source.with_name(fitted_name(stem, move.source.suffix))
-            rename_new(move.target, kept)
+            folders.rename_new(move.target, kept)
             _forget(ledger, move)
             return None
     if move.kind == "delete":
-        move.target.unlink()
-        sync_folder(move.target.parent)
+        folders.unlink(move.target)
+        folders.sync(move.target.parent)
     _complete(ledger, move)
     return move.target
 
 
-def _copy_over(ledger: Ledger, move: Move) -> Path | None:
+def _copy_over(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
     """Move to another file system: a durable copy first, and only then the source goes."""
-    temporary = move.target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}")
+    temporary = folders.temporary(move.target)
     try:
-        shutil.copy2(move.source, temporary)
-        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if not _is_same(move.source, move.signature) or file_digest(move.source) != file_digest(
-            temporary
-        ):
+        copy(folders, move.source, temporary)
+        same_bytes = file_digest(move.source, folders) == file_digest(temporary, folders)
+        if not (same_bytes and _is_same(folders, move)):
+            _take_back_report(folders, move)
             _forget(ledger, move)
             return None
-        rename_new(temporary, move.target)
+        folders.rename_new(temporary, move.target)
+    except OSError:
+        if _is_there(folders, move.source):
+            _take_back_report(folders, move)  # it stays, and may yet be painted
+        raise
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
-    return _remove_source(ledger, move)
+            folders.unlink(temporary)
+    return _remove_source(ledger, folders, move)
 
 
-def _remove_source(ledger: Ledger, move: Move) -> Path:
-    move.source.unlink()
-    sync_folder(move.source.parent)
-    _complete(ledger, move)
+def _remove_source(ledger: Ledger, folders: Folders, move: Move) -> Path:
+    """Delete a source that was copied, as any is deleted: not what came into its place."""
+    rest = deletion(folders, move.source, move.identity)
+    with ledger.durably(), ledger.transaction():
+        _complete(ledger, move)
+        _intend(ledger, [rest])
+    _carry_out(ledger, folders, rest)
     return move.target
 
 
-def _is_same(path: Path, known: str, moved: bool = False) -> bool:
-    """Tell whether a file is the one that was seen; a move changes its ctime, or its inode."""
+def copy(folders: Folders, source: Path, target: Path) -> None:
+    """Copy a file durably to a new one, which nobody may read who may not read the source.
+
+    Raises:
+        OSError: that is impossible.
+    """
+    with folders.reader(source) as old, folders.create(target, 0o600) as new:
+        shutil.copyfileobj(old, new)
+        new.flush()
+        _keep_attributes(old.fileno(), new.fileno())
+        os.fsync(new.fileno())
+
+
+def _keep_attributes(old: int, new: int) -> None:
+    """Give a copy the times, extended attributes and permissions of its original."""
+    known = os.fstat(old)
+    for owner in ((known.st_uid, -1), (-1, known.st_gid)):
+        with contextlib.suppress(OSError):  # only root may give files away
+            os.fchown(new, *owner)
+    mode = known.st_mode & 0o777
+    if os.fstat(new).st_gid != known.st_gid:  # our group is one of the others there
+        mode &= ~0o070 | (mode & 0o007) << 3
+    with contextlib.suppress(OSError):  # not every file system has any
+        for name in os.listxattr(old):
+            with contextlib.suppress(OSError):  # of the system's own
+                os.setxattr(new, name, os.getxattr(old, name))
+    with contextlib.suppress(OSError):
+        os.fchmod(new, mode)
+    os.utime(new, ns=(known.st_atime_ns, known.st_mtime_ns))
+
+
+def _is_same(folders: Folders, move: Move) -> bool:
+    """Tell whether the source is still the file that was seen."""
     try:
-        now = signature(path.lstat()).split()
+        now = identity(folders.status(move.source)).split()
     except OSError:
         return False
-    return now[:2] == known.split()[:2] if moved else now == known.split()
+    known = move.identity.split()
+    return now[: len(known)] == known
 
 
-def _at_free_target(move: Move) -> Move:
+def _is_moved(folders: Folders, move: Move) -> bool:
+    """Tell whether the target is the file that was seen; a move changes its ctime, or its inode."""
+    try:
+        now = signature(folders.status(move.target)).split()
+    except OSError:
+        return False
+    size, modified, _, inode = move.identity.split()[:4]
+    return now[:2] == [size, modified] and (move.kind != "delete" or now[3] == inode)
+
+
+def _is_there(folders: Folders, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return folders.exists(path)
+    return False
+
+
+def _at_free_target(folders: Folders, move: Move) -> Move:
     number = 1
-    while os.path.lexists(numbered(move.target, number)):
+    while folders.exists(numbered(move.target, number)):
         number += 1
     return replace(move, target=numbered(move.target, number))
 
 
-def _again(ledger: Ledger, move: Move) -> Move:
-    if move.kind == "fail":
-        report_path(move.target).unlink(missing_ok=True)
-    move = _at_free_target(move)
+def _again(ledger: Ledger, folders: Folders, move: Move) -> Move:
+    _take_back_report(folders, move)
+    move = _at_free_target(folders, move)
     _intend(ledger, [move])
     return move
+
+
+def _take_back_report(folders: Folders, move: Move) -> None:
+    if move.kind == "fail":
+        with contextlib.suppress(OSError):
+            folders.unlink(report_path(move.target))
 
 
 def _intend(ledger: Ledger, moves: Iterable[Move]) -> None:

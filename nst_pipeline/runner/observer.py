@@ -1,11 +1,15 @@
 """How the caller of a run follows it, and takes part in it."""
 
 import time
+from collections.abc import Mapping
 
+from nst_pipeline.files import shown
+from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner.pruning import Kept
 
 
 class Observer:
@@ -37,8 +41,14 @@ class Observer:
     def noted(self, machine: Machine) -> None:
         """A worker told what it runs on."""
 
+    def kept(self, kinds: Mapping[str, Kept]) -> None:
+        """What piled up was pruned; so much is kept of each kind."""
+
     def due(self, seconds: float) -> None:
         """Something that waits now is to be looked at in so many seconds."""
+
+    def waits(self, files: list[Waiting]) -> None:
+        """All that can be done is done; these files wait for something, no others do."""
 
     # Asked
 
@@ -56,3 +66,10 @@ class Observer:
     def wait(self, seconds: float) -> None:
         """Wait for files to become stable."""
         time.sleep(seconds)
+
+
+def failure(record: JobRecord) -> str:
+    """Return what failed and why, on one line; the reason may name the content itself."""
+    assert record.error
+    name, reason = shown(record.content.path), shown(record.error.reason)
+    return reason if reason.startswith((f"{name}: ", f"{name} in ")) else f"{name}: {reason}"

@@ -14,16 +14,13 @@ from typing import Literal
 from nst_pipeline.digests import bytes_digest, file_digest
 from nst_pipeline.errors import OutputError
 from nst_pipeline.files import (
-    TEMPORARY_PREFIX,
     cannot_write,
     is_numbered,
-    make_folder,
     numbered,
-    rename_new,
     shown,
-    sync_folder,
     write_temporary,
 )
+from nst_pipeline.folders import Folders
 from nst_pipeline.images.decoding import decode
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.state import Entry, JobState
@@ -36,15 +33,22 @@ class ConflictError(OutputError):
 
 
 def publish_result(
-    jobs: JobTable, entry: Entry, data: bytes, on_conflict: OnConflict
+    jobs: JobTable,
+    folders: Folders,
+    entry: Entry,
+    data: bytes,
+    on_conflict: OnConflict,
+    mode: int = 0o666,
 ) -> Path | None:
     """Publish a result; return its path, or None if the job was cancelled meanwhile.
 
     Args:
         jobs: where the steps are noted.
+        folders: to reach its place in.
         entry: the job.
         data: the result, an image file.
         on_conflict: what is done when the name is taken.
+        mode: the permissions, of which the umask is taken off.
 
     Raises:
         ConflictError: it is, and ``on_conflict`` is ``fail``.
@@ -52,13 +56,15 @@ def publish_result(
         OutputError: the write failed; nothing is left behind.
     """
     sha256 = bytes_digest(data)
-    temporary = write_temporary(entry.output, data)
-    with _removed(temporary):
-        _verify(temporary, sha256)
-        return _rename(jobs, entry, temporary, sha256, on_conflict)
+    temporary = write_temporary(entry.output, data, folders, mode)
+    with _removed(folders, temporary):
+        _verify(folders, temporary, sha256)
+        return _rename(jobs, folders, entry, temporary, sha256, on_conflict)
 
 
-def publish_duplicate(jobs: JobTable, entry: Entry, on_conflict: OnConflict) -> Entry | None:
+def publish_duplicate(
+    jobs: JobTable, folders: Folders, entry: Entry, on_conflict: OnConflict
+) -> Entry | None:
     """Publish a result that was made before, for another name or place; return whose it is.
 
     None if there is none whose file is still as it was made.
@@ -67,87 +73,104 @@ def publish_duplicate(jobs: JobTable, entry: Entry, on_conflict: OnConflict) -> 
         ConflictError, CannotCreateError, OutputError: see `publish_result`.
     """
     made = (one for one in jobs.finished_with(entry.key) if one.id != entry.id)
-    original = next(filter(is_intact, (entry, *made)), None)
+    original = next((one for one in (entry, *made) if is_intact(folders, one)), None)
     if original is None or original.final is None or original.sha256 is None:
         return None
-    temporary = entry.output.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{entry.id}")
+    temporary = folders.temporary(entry.output)
     try:
-        make_folder(entry.output.parent)
-        temporary.unlink(missing_ok=True)
-        temporary.hardlink_to(original.final)
+        folders.link(original.final, temporary)
     except OSError:  # another file system, or one without links
-        with contextlib.suppress(OSError):
-            data = original.final.read_bytes()
-            if bytes_digest(data) == original.sha256:
-                return original if publish_result(jobs, entry, data, on_conflict) else None
-        return None
-    with _removed(temporary):
-        if file_digest(temporary) != original.sha256:
+        return _publish_copy(jobs, folders, entry, original, on_conflict)
+    with _removed(folders, temporary):
+        if not _has_digest(folders, temporary, original.sha256):
             return None
-        return original if _rename(jobs, entry, temporary, original.sha256, on_conflict) else None
+        final = _rename(jobs, folders, entry, temporary, original.sha256, on_conflict)
+        return original if final else None
 
 
-def is_intact(entry: Entry) -> bool:
+def _publish_copy(
+    jobs: JobTable, folders: Folders, entry: Entry, original: Entry, on_conflict: OnConflict
+) -> Entry | None:
+    """Publish a result's bytes once more; whoever may not read the original may not read these."""
+    assert original.final
+    with contextlib.suppress(OSError), folders.reader(original.final) as file:
+        data, mode = file.read(), os.fstat(file.fileno()).st_mode & 0o666
+        if bytes_digest(data) == original.sha256:
+            final = publish_result(jobs, folders, entry, data, on_conflict, mode)
+            return original if final else None
+    return None
+
+
+def is_intact(folders: Folders, entry: Entry) -> bool:
     """Tell whether a job's output is there, with the bytes that it was made with."""
-    try:
-        return entry.final is not None and file_digest(entry.final) == entry.sha256
-    except OSError:
-        return False
+    return entry.final is not None and _has_digest(folders, entry.final, entry.sha256)
 
 
 def recover(
-    jobs: JobTable, on_conflict: OnConflict, max_attempts: int, report: Callable[[str], None]
+    jobs: JobTable,
+    folders: Folders,
+    on_conflict: OnConflict,
+    max_attempts: int,
+    report: Callable[[str], None],
 ) -> None:
     """Bring every job that a kill interrupted to where it can go on.
 
-    A job that was committing is done if its final file is whole, goes on if its temporary file
-    is, and is queued otherwise. One that was being painted is queued, or given up if it was
-    painted ``max_attempts`` times and ended the process each time.
-
-    Raises:
-        OutputError: a file could not be renamed.
+    A job that was committing is done if its final file is whole, and goes on if its temporary file
+    is. Otherwise it is queued, as is one that was being painted, or given up if it was begun
+    ``max_attempts`` times and the process ended each time.
     """
     for entry in jobs.in_state(JobState.COMMITTING):
-        _resume(jobs, entry, on_conflict, report)
+        if not _resume(jobs, folders, entry, on_conflict, report):
+            _begin_again(jobs, entry, "its result was lost with the process", max_attempts, report)
     for entry in jobs.in_state(JobState.RUNNING):
-        where = f"{shown(entry.source)} in {entry.style}"
-        reason = f"{where}: the process ended while it was painted, {_times(entry.attempts)}"
-        if entry.attempts >= max_attempts:
-            jobs.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
-            report(f"{reason}; given up")
-        else:
-            jobs.requeue(entry.id, reason)
-            report(f"{reason}; queued again")
+        what = "the process ended while it was painted"
+        _begin_again(jobs, entry, what, max_attempts, report)
+
+
+def _begin_again(
+    jobs: JobTable, entry: Entry, what: str, max_attempts: int, report: Callable[[str], None]
+) -> None:
+    reason = f"{shown(entry.source)} in {entry.style}: {what}, {_times(entry.attempts)}"
+    if entry.attempts >= max_attempts:
+        jobs.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
+        report(f"{reason}; given up")
+    else:
+        jobs.requeue(entry.id, reason)
+        report(f"{reason}; queued again")
 
 
 def _resume(
-    jobs: JobTable, entry: Entry, on_conflict: OnConflict, report: Callable[[str], None]
-) -> None:
+    jobs: JobTable,
+    folders: Folders,
+    entry: Entry,
+    on_conflict: OnConflict,
+    report: Callable[[str], None],
+) -> bool:
+    """Publish what a job made, if it is there; return whether it is."""
     where = f"{shown(entry.source)} in {entry.style}"
-    if is_intact(entry) and entry.final is not None:
+    if is_intact(folders, entry) and entry.final is not None:
         with contextlib.suppress(OSError):
-            sync_folder(entry.final.parent)
+            folders.sync(entry.final.parent)
         jobs.finish(entry.id)
         report(f"{where}: its result was published before the process ended")
-        return
+        return True
     temporary, final = entry.temporary, entry.final
-    if temporary and final and _has_digest(temporary, entry.sha256):
-        with _removed(temporary), contextlib.suppress(OSError):
-            if on_conflict == "replace":
-                temporary.replace(final)
-                sync_folder(final.parent)
-            else:
-                rename_new(temporary, final)
-            jobs.finish(entry.id)
-            report(f"{where}: its result was finished before the process ended; published now")
-            return
-    jobs.requeue(entry.id)
-    report(f"{where}: its result was lost with the process; queued again")
+    if temporary and final:
+        with _removed(folders, temporary), contextlib.suppress(OSError):
+            if _has_digest(folders, temporary, entry.sha256):
+                if on_conflict == "replace":
+                    folders.replace(temporary, final)
+                else:
+                    folders.rename_new(temporary, final)
+                jobs.finish(entry.id)
+                report(f"{where}: its result was finished before the process ended; published now")
+                return True
+    return False
 
 
-def _has_digest(path: Path, sha256: str | None) -> bool:
+def _has_digest(folders: Folders, path: Path, sha256: str | None) -> bool:
     try:
-        return file_digest(path) == sha256
+        return file_digest(path, folders) == sha256
     except OSError:
         return False
 
@@ -156,10 +179,11 @@ def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
-def _verify(temporary: Path, sha256: str) -> None:
+def _verify(folders: Folders, temporary: Path, sha256: str) -> None:
     """Read a result back and decode it."""
     try:
-        data = temporary.read_bytes()
+        with folders.reader(temporary) as file:
+            data = file.read()
     except OSError as error:
         raise OutputError(f"{shown(temporary)}: cannot be read back: {error.strerror}") from error
     if bytes_digest(data) != sha256:
@@ -168,17 +192,22 @@ def _verify(temporary: Path, sha256: str) -> None:
 
 
 def _rename(
-    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, on_conflict: OnConflict
+    jobs: JobTable,
+    folders: Folders,
+    entry: Entry,
+    temporary: Path,
+    sha256: str,
+    on_conflict: OnConflict,
 ) -> Path | None:
+    is_own = _is_own(folders, entry)
     try:
-        if on_conflict == "replace" or _is_own(entry):
-            final = entry.final if _is_own(entry) and entry.final else entry.output
+        if on_conflict == "replace" or is_own:
+            final = entry.final if is_own and entry.final else entry.output
             if not jobs.begin_commit(entry.id, final, temporary, sha256):
                 return None
-            temporary.replace(final)
-            sync_folder(final.parent)
+            folders.replace(temporary, final)
         else:
-            free = _rename_new(jobs, entry, temporary, sha256, on_conflict)
+            free = _rename_new(jobs, folders, entry, temporary, sha256, on_conflict)
             if free is None:
                 return None
             final = free
@@ -190,23 +219,28 @@ def _rename(
     return final
 
 
-def _is_own(entry: Entry) -> bool:
+def _is_own(folders: Folders, entry: Entry) -> bool:
     """Tell whether what stands at the output's name, or one of its numbers, is the job's result."""
     is_at_place = entry.final is not None and is_numbered(entry.final, entry.output)
-    return is_at_place and entry.sha256 is not None and is_intact(entry)
+    return is_at_place and entry.sha256 is not None and is_intact(folders, entry)
 
 
 def _rename_new(
-    jobs: JobTable, entry: Entry, temporary: Path, sha256: str, on_conflict: OnConflict
+    jobs: JobTable,
+    folders: Folders,
+    entry: Entry,
+    temporary: Path,
+    sha256: str,
+    on_conflict: OnConflict,
 ) -> Path | None:
     number = 1
     while True:
         final = numbered(entry.output, number)
-        if not os.path.lexists(final):
+        if not folders.exists(final):
             if not jobs.begin_commit(entry.id, final, temporary, sha256):
                 return None
             with contextlib.suppress(FileExistsError):
-                rename_new(temporary, final)
+                folders.rename_new(temporary, final)
                 return final
         if on_conflict == "fail":
             raise ConflictError(
@@ -217,10 +251,10 @@ def _rename_new(
 
 
 @contextlib.contextmanager
-def _removed(temporary: Path) -> Iterator[None]:
+def _removed(folders: Folders, temporary: Path) -> Iterator[None]:
     """Leave no temporary file behind, whatever happens."""
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            folders.unlink(temporary)

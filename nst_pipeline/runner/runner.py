@@ -15,7 +15,9 @@ from typing import Self
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import DeviceLostError, PipelineError
-from nst_pipeline.files import ensure_folder, remove_temporaries, shown
+from nst_pipeline.files import ensure_folder, shown
+from nst_pipeline.folders import Folders
+from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
@@ -29,7 +31,7 @@ from nst_pipeline.jobs.planning import (
     make_plan,
     make_scanner,
 )
-from nst_pipeline.jobs.state import JobState
+from nst_pipeline.jobs.state import IN_QUEUE, JobState
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Ending, Recorder, rebuild
@@ -37,11 +39,12 @@ from nst_pipeline.runner import moves, publishing
 from nst_pipeline.runner.dispatcher import Dispatcher
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.observer import Observer
-from nst_pipeline.workers import checkpoints
+from nst_pipeline.runner.pruning import prune
 from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
 log = logging.getLogger(__name__)
 
+LOOKS_NAME = "looks.json"
 PATIENCE = 5
 """How many times ``settle_seconds`` a run waits for files that still change."""
 BATCH_JOBS = 1000
@@ -61,6 +64,7 @@ class Runner:
         """
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
+        self._patience = Patience(config.watch.retry_seconds, config.state / LOOKS_NAME)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -120,9 +124,9 @@ class Runner:
     @contextlib.contextmanager
     def _begun(self, scanner: Scanner, policy: Policy) -> Iterator["_Run"]:
         """Put in order what a killed process left; leave nothing in flight, whatever happens."""
-        with Ledger(ledger_path(self._config.state)) as ledger:
+        with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
             recover(self._config, ledger)
-            run = _Run(self, ledger, self._config, self._observer, scanner, policy)
+            run = _Run(self, ledger, self._config, self._observer, scanner, policy, self._patience)
             try:
                 yield run
             except BaseException as error:
@@ -131,6 +135,7 @@ class Runner:
                 run.stop(error)
                 raise
             run.end("finished")
+            self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
 
     def machine(self) -> Machine | None:
         """Return what the executor told of what it runs on; None: there is none, or it did not."""
@@ -156,10 +161,14 @@ class _Run:
         observer: Observer,
         scanner: Scanner,
         policy: Policy,
+        patience: Patience,
     ) -> None:
         self._runner, self._ledger, self._config = runner, ledger, config
         self._observer, self._scanner, self._policy = observer, scanner, policy
-        self._dispatcher = Dispatcher(config, ledger, observer, policy, scanner)
+        self._folders, self._patience = folders_of(config, ledger), patience
+        self._dispatcher = Dispatcher(
+            config, ledger, self._folders, observer, policy, scanner, patience
+        )
         self._recorder: Recorder | None = None
 
     def do_all(self, force: bool, are_sources_ours: bool) -> Recorder:
@@ -178,6 +187,8 @@ class _Run:
             reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
             self._record(records.failed(held.job, Failure(reason)))
         disposal = self._disposal(plan) if are_sources_ours else None
+        if disposal:
+            disposal.leave_broken()
         self._dispatcher.carry_out(plan, self._runner.executor_for, recorder, disposal, force)
         return recorder
 
@@ -186,12 +197,15 @@ class _Run:
         plan = self._plan()
         disposal = self._disposal(plan)
         given_up = disposal.broken_for_good()
-        if plan.todo or given_up:
+        told = [b for b in given_up if not self._patience.tries(b.found, "disposal")]
+        if plan.todo or told:
             self._begin(plan)
         for broken in given_up:
+            if broken in told:
+                self._record_broken(broken, plan)
             disposal.give_up_broken(broken)
-            self._record_broken(broken, plan)
         self._dispatcher.carry_out(plan, self._runner.executor_for, self._recorder, disposal)
+        self._observer.waits(self._patience.waiting())
         if self._observer.should_stop():
             return False
         if self._recorder and self._recorder.count >= BATCH_JOBS:
@@ -231,7 +245,10 @@ class _Run:
 
     def _plan(self, force: bool = False, scan: Scan | None = None) -> Plan:
         """Make a plan, and queue its jobs."""
-        plan = make_plan(self._config, self._ledger, self._scanner, self._policy, force, scan)
+        patience = self._patience if self._policy.retries else None
+        plan = make_plan(
+            self._config, self._ledger, self._scanner, self._policy, force, scan, patience
+        )
         self._ledger.jobs.drop(plan.stale)
         self._ledger.jobs.add(plan.todo, force)
         self._observer.looked(plan)
@@ -239,7 +256,10 @@ class _Run:
         return plan
 
     def _disposal(self, plan: Plan) -> Disposal:
-        return Disposal(self._config, self._ledger, plan, self._scanner, self._policy)
+        return Disposal(
+            self._config, self._ledger, self._folders, plan, self._scanner, self._policy,
+            self._patience,
+        )  # fmt: skip
 
     def _recorder_of(self, plan: Plan) -> Recorder:
         if self._recorder is None:
@@ -249,6 +269,7 @@ class _Run:
                 plan.weights,
                 settings,
                 self._ledger.runs,
+                self._folders,
                 self._runner.machine(),
             )
         return self._recorder
@@ -276,6 +297,11 @@ class _Run:
         self._observer.finished(record)
 
 
+def folders_of(config: Config, ledger: Ledger) -> Folders:
+    """Return the pipeline's folders."""
+    return Folders(config.roots, ledger.owner())
+
+
 def recover(config: Config, ledger: Ledger) -> None:
     """Bring to order what a killed process left; costs nothing where the last one ended well.
 
@@ -286,14 +312,14 @@ def recover(config: Config, ledger: Ledger) -> None:
     interrupted = ledger.jobs.in_state(JobState.RUNNING, JobState.COMMITTING)
     if ledger.fact("clean") != "no" and not interrupted and not ledger.files.intended():
         return
-    limit = config.watch.max_attempts
-    publishing.recover(ledger.jobs, config.conflict_policy, limit, log.warning)
-    moves.recover(ledger)
-    for folder in (config.state, config.outbox, config.processed, config.failed):
-        if removed := remove_temporaries(folder):
+    limit, folders = config.watch.max_attempts, folders_of(config, ledger)
+    publishing.recover(ledger.jobs, folders, config.conflict_policy, limit, log.warning)
+    moves.recover(ledger, folders)
+    private = Folders((config.state,))
+    shared = [(folders, place) for place in (config.outbox, config.processed, config.failed)]
+    for own, folder in ((private, config.state), *shared):
+        if removed := own.remove_temporaries(folder):
             log.warning("%s: removed %d unfinished files", shown(folder), removed)
-    waiting = {entry.key for entry in ledger.jobs.in_state(JobState.QUEUED, JobState.RUNNING)}
-    checkpoints.forget_all_but(config.state, waiting)
-    for path in rebuild(ledger.runs):
+    for path in rebuild(ledger.runs, folders):
         log.warning("%s: completed from the ledger", shown(path))
     ledger.set_fact("clean", "yes")

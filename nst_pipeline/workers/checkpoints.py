@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nst_pipeline.digests import digest
 from nst_pipeline.errors import PipelineError
-from nst_pipeline.files import publish, shown
+from nst_pipeline.files import publish
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def _path(state: Path, keys: Sequence[str]) -> Path:
 def keep(state: Path, keys: Sequence[str], data: bytes) -> None:
     """Keep a checkpoint; one that cannot be written costs time only, and is told."""
     try:
-        publish(_path(state, keys), data)
+        publish(_path(state, keys), data, mode=0o600)  # it shows what its picture may not
     except PipelineError as error:
         log.warning("%s; the work goes on without a checkpoint", error)
 
@@ -35,12 +35,5 @@ def find(state: Path, keys: Sequence[str]) -> bytes | None:
 def forget(state: Path, key: str) -> None:
     """Delete the checkpoints of a job."""
     for path in (state / "checkpoints").glob(f"{key}-*"):
-        path.unlink(missing_ok=True)
-
-
-def forget_all_but(state: Path, keys: set[str]) -> None:
-    """Delete the checkpoints of all jobs but those with these keys."""
-    for path in (state / "checkpoints").glob("*-*"):
-        if path.name.partition("-")[0] not in keys:
-            path.unlink(missing_ok=True)
-            log.info("%s: removed, its job is not waiting any more", shown(path))
+        with contextlib.suppress(OSError):  # of no use to anybody, and removed in time
+            path.unlink()

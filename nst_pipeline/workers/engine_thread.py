@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-import traceback
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -16,17 +17,16 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (
     BeingWrittenError,
-    ImageError,
-    NotReadyError,
+    DeviceLostError,
     OutOfMemoryError,
-    PipelineError,
+    UnavailableError,
 )
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import visible
 from nst_pipeline.jobs.job import Job, StyleImage
-from nst_pipeline.jobs.outcome import Failure, Machine
+from nst_pipeline.jobs.outcome import Failure, Machine, failure
 from nst_pipeline.workers.handover import Halted, JobDone, TaskDone, TaskInWork
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     EngineStyle = engine.Style | dict[str, engine.Style]
 
-STYLE_IMAGES_KEPT = 8
-"""Style images that stay decoded."""
+STYLE_BYTES_KEPT = 256 * 2**20
+"""Of style images that stay decoded, besides the last one."""
 STYLES_KEPT = 1024
 """Styles that the engine knows again."""
 
@@ -51,27 +51,28 @@ class EngineThread:
     def __init__(self, config: Config, weights: Weights) -> None:
         """Begin nothing yet."""
         self._config, self._weights = config, weights
-        self._style_image = functools.lru_cache(maxsize=STYLE_IMAGES_KEPT)(self._read_style_image)
+        self._style_images: OrderedDict[tuple[Path, str], Decoded] = OrderedDict()
         # The engine prepares a style once, and knows it again as the same object.
         self._style = functools.lru_cache(maxsize=STYLES_KEPT)(self._make_style)
         self._notes: dict[Path, str] = {}
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
-        # As a daemon, for a process that is ended twice does not wait for it.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread()
         self.machine: Machine | None = None
 
     def begin(self, work: TaskInWork) -> None:
         """Paint ``work`` after what was begun before."""
-        self._queue.put(work)
         if not self._thread.is_alive():
+            # As a daemon, for a process that is ended twice does not wait for it.
+            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
+        self._queue.put(work)
 
     def close(self) -> None:
         """End the thread, as soon as what it was given is over or halted."""
-        self._queue.put(None)
         if self._thread.is_alive():
+            self._queue.put(None)
             self._thread.join()
 
     # In the thread
@@ -88,7 +89,7 @@ class EngineThread:
                 return
 
     def _paint_all(self, work: TaskInWork) -> None:
-        """Paint a task, the jobs of one recipe together.
+        """Paint a task, the jobs of one recipe together; what nobody foresaw fails the rest.
 
         Raises:
             UnavailableError: no such device or weights.
@@ -107,22 +108,32 @@ class EngineThread:
         except Halted:
             for job in left.values():
                 work.events.put(JobDone(job, None))
+        except (UnavailableError, DeviceLostError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad task must not stop the others
+            for job in left.values():
+                work.events.put(JobDone(job, failure(error)))
 
     def _paint(self, work: TaskInWork, jobs: list[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Paint jobs of one recipe; whatever goes wrong fails what was painted together alone."""
-        from nst_pipeline.workers.callbacks import JobCallbacks
-
         assert work.content
         try:
+            from nst_pipeline.workers.callbacks import JobCallbacks
+
             transfer = self._transfer(jobs[0].style.recipe)
         except OutOfMemoryError as error:
             yield from ((job, failure(error)) for job in jobs)
+            return
+        except (UnavailableError, DeviceLostError):
+            raise
+        except Exception as error:  # noqa: BLE001 - that there is no engine is no job's fault
+            yield from ((job, replace(failure(error), kind="system")) for job in jobs)
             return
         styles: dict[Path, EngineStyle] = {}
         for job in jobs:
             try:
                 styles[job.output] = self._style(tuple(job.style.sources.items()))
-            except ImageError as error:
+            except Exception as error:  # noqa: BLE001 - a style takes along its own jobs alone
                 yield job, failure(error)
         work.notes |= self._notes
         given = [job for job in jobs if job.output in styles]
@@ -161,6 +172,16 @@ class EngineThread:
         path, sha256, _ = image
         return functools.partial(self._style_image, path, sha256)
 
+    def _style_image(self, path: Path, sha256: str) -> Decoded:
+        """Return a style's image, which stays decoded while there is room."""
+        images = self._style_images
+        if (path, sha256) not in images:
+            images[path, sha256] = self._read_style_image(path, sha256)
+        images.move_to_end((path, sha256))
+        while len(images) > 1 and sum(map(_bytes, images.values())) > STYLE_BYTES_KEPT:
+            images.popitem(last=False)
+        return images[path, sha256]
+
     def _read_style_image(self, path: Path, sha256: str) -> Decoded:
         picture = visible(path, read_planned(path, sha256, self._config.limits))
         self._notes[path] = picture.note
@@ -189,28 +210,22 @@ class EngineThread:
         return self._transfers[key]
 
 
-def read_planned(path: Path, sha256: str, limits: Limits) -> Decoded:
-    """Decode a file that was planned with this digest.
+def read_planned(path: Path, sha256: str, limits: Limits, root: Path | None = None) -> Decoded:
+    """Decode a file that was planned with this digest; ``root``: as `reading.read` takes it.
 
     Raises:
         BeingWrittenError: it is another one by now.
         ImageError: it cannot be read.
     """
-    data = reading.read(path, limits.max_bytes)
+    data = reading.read(path, limits.max_bytes, root=root)
     if bytes_digest(data) != sha256:
         raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     return decode(data, shown(path), limits.max_pixels)
 
 
-def failure(error: Exception) -> Failure:
-    """Return what an error means for a job; only what we did not foresee has a trace."""
-    if isinstance(error, BeingWrittenError):
-        return Failure(str(error), kind="changed")
-    if isinstance(error, OutOfMemoryError | NotReadyError):
-        return Failure(str(error), kind="passing")  # others may free some
-    if isinstance(error, PipelineError):
-        return Failure(str(error), kind="job")
-    return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+def _bytes(picture: Decoded) -> int:
+    alpha = 0 if picture.alpha is None else picture.alpha.nbytes
+    return int(picture.pixels.nbytes) + alpha
 
 
 def _machine(transfer: StyleTransfer) -> Machine:

@@ -17,13 +17,14 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import Abandoned, ImageError, NotReadyError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
-from nst_pipeline.images.decoding import Decoded, decode
+from nst_pipeline.images.decoding import Decoded, Need, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox.companions import engine_arguments, missing_companion
-from nst_pipeline.jobs.job import Content, Job
-from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome
-from nst_pipeline.workers.engine_thread import EngineThread, failure, read_planned
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome, failure
+from nst_pipeline.workers.engine_thread import EngineThread, read_planned
 from nst_pipeline.workers.handover import LOOK_SECONDS, JobDone, JobStep, TaskDone, TaskInWork
+from nst_pipeline.workers.memory import Budget, longest_side, used_companions
 from nst_pipeline.workers.protocol import Progress, Task
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class LocalExecutor:
         self._limits = config.limits
         self._tasks: deque[TaskInWork] = deque()
         self._engine = EngineThread(config, weights)
+        self._budget = Budget(config.limits)
 
     @property
     def capacity(self) -> int:
@@ -51,16 +53,21 @@ class LocalExecutor:
         """Take a task, and decode its content."""
         work, content = TaskInWork(), task.content
         broken: Failure | None = None
+        needs: list[Need] = []
         try:
+            needs = self._budget.of_content(task)
             work.content = decode(task.data, shown(content.path), self._limits.max_pixels)
+            self._budget.check_decoded(content.path, work.content)
             work.notes[content.path] = work.content.note
-            work.arguments = self._companions(content, work.content, work.notes)
+            work.arguments = self._companions(task, work.content, work.notes)
         except NotReadyError as error:
             broken = failure(error)
         except ImageError as error:
             broken = Failure(str(error), kind="input")
+        except Exception as error:  # noqa: BLE001 - one bad content must not stop the others
+            broken = failure(error)
         for job in task.jobs:
-            if wrong := broken or _missing_companion(job):
+            if wrong := broken or _missing_companion(job) or self._too_large_style(job, needs):
                 work.events.put(JobDone(job, wrong))
             else:
                 work.jobs.append(job)
@@ -114,16 +121,26 @@ class LocalExecutor:
         self._tasks.clear()
         self._engine.close()
 
-    def _companions(
-        self, content: Content, picture: Decoded, notes: dict[Path, str]
-    ) -> dict[str, Any]:
+    def _companions(self, task: Task, picture: Decoded, notes: dict[Path, str]) -> dict[str, Any]:
         """Return what the engine takes of a content's companions; note what else is in them."""
-        companions = {
-            kind: (path, read_planned(path, sha256, self._limits))
-            for kind, (path, sha256) in content.companions.items()
-        }
-        notes |= {path: companion.note for path, companion in companions.values()}
-        return engine_arguments(content.path, picture.pixels, companions)
+
+        def read() -> Iterator[tuple[str, Path, Decoded]]:
+            for kind in used_companions(task):
+                path, sha256 = task.content.companions[kind]
+                companion = read_planned(path, sha256, self._limits, task.content.found.root)
+                notes[path] = companion.note
+                yield kind, path, companion
+                del companion
+
+        side = longest_side(task.jobs, max(picture.pixels.shape))
+        return engine_arguments(task.content.path, picture.pixels, read(), side)
+
+    def _too_large_style(self, job: Job, needs: list[Need]) -> Failure | None:
+        try:
+            self._budget.check_style(job, needs)
+        except Exception as error:  # noqa: BLE001 - a bad style takes its own jobs alone
+            return failure(error)
+        return None
 
 
 def _missing_companion(job: Job) -> Failure | None:
@@ -139,6 +156,9 @@ def _encoded(event: JobDone, work: TaskInWork, frames: Frames) -> EncodedResult 
     content = work.content
     if event.result is None or isinstance(event.result, Failure) or content is None:
         return event.result if isinstance(event.result, Failure) else None
+    if event.result.problem:
+        where = f"{shown(event.job.content.path)} in {event.job.style.name}"
+        return Failure(f"{where}: {event.result.problem}", kind="job")
     try:
         encoded = _encode(event.job, content, event.result, frames)
     except Exception as error:  # noqa: BLE001 - one bad job must not stop the others

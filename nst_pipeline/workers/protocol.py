@@ -54,7 +54,7 @@ class Executor(Protocol):
         """Tell what it runs on; None before the first result."""
 
     def close(self) -> None:
-        """End everything submitted, at once; nothing comes of it any more."""
+        """End everything submitted, at once: nothing comes of it any more, but of later tasks."""
 
 
 MakeExecutor = Callable[[Config, Weights], Executor]

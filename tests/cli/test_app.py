@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -76,12 +77,55 @@ def test_dry_run_tells_what_would_happen_and_leaves_no_trace(
     told = program("run", "--dry-run")
     assert told.returncode == 0
     assert f"paint  {project}/inbox/boat.jpg in ink: {project}/outbox/boat-ink.png" in told.stdout
-    assert re.search(r"fail   .*bad.jpg in oil: .*not an image", told.stdout)
+    assert re.search(r"fail   .*bad.jpg: not an image", told.stdout)
     assert "would paint 4, skip 0, fail 2" in told.stdout
     assert not (project / "outbox").exists() and not (project / "state").exists()
     program("run")
     assert "would paint 0, skip 4, fail 2" in program("run", "--dry-run").stdout
     assert "would paint 4, skip 0, fail 2" in program("run", "--dry-run", "--force").stdout
+
+
+def test_a_dry_run_tells_a_bad_file_once_and_what_is_passed_over(
+    project: Path, program: Program
+) -> None:
+    (project / "inbox" / "bad.jpg").write_text("hello")
+    (project / "inbox" / "film.mov").write_text("hello")
+    told = program("run", "--dry-run").stdout
+    assert told.count("bad.jpg") == 1 and "\npassed 1 file by its name\n" in told
+    rows = json.loads(program("run", "--dry-run", "--json").stdout)
+    assert [row["style"] for row in rows if row["action"] == "fail"] == ["ink", "oil"]
+
+
+def test_a_dry_run_and_check_tell_what_a_run_would_only_copy(
+    project: Path, program: Program
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(project / "inbox" / "boat.jpg", project / "inbox" / name)
+    assert "would paint 4, copy 4, skip 0" in program("run", "--dry-run").stdout
+    assert "4 to paint, 4 to copy, 0 done" in program("check").stdout
+    assert "would paint 8, skip 0" in program("run", "--dry-run", "--force").stdout
+    assert program("run").stdout.count("same as") == 4
+    (project / "inbox" / "b.jpg").rename(project / "inbox" / "c.jpg")
+    assert "would paint 0, copy 2, skip 6" in program("run", "--dry-run").stdout
+
+
+def test_an_inbox_under_another_name_has_its_results_there_already(
+    project: Path, program: Program
+) -> None:
+    program("run")
+    (project / "inbox").rename(project / "pictures")
+    done = program("run", "--inbox", "pictures").stdout
+    assert done.count("  there already\n") == 4 and "same as" not in done
+
+
+def test_check_tells_all_styles_that_are_no_images_below_each_other(
+    project: Path, program: Program
+) -> None:
+    for name in ("ink.png", "oil.png"):
+        (project / "styles" / name).write_text("hello")
+    told = program("check")
+    assert told.returncode == 78
+    assert re.search(r"\nproblem    styles.ink: .*\n {11}styles.oil: ", told.stdout)
 
 
 def test_one_bad_file_fails_alone_with_exit_1(project: Path, program: Program) -> None:

@@ -1,12 +1,25 @@
 """What people ask of the queue, beside a daemon at work."""
 
+import fcntl
+import json
+import os
+import random
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from support import (
     Watch,
+    command,
     configure,
     draw,
     make_home,
@@ -16,7 +29,12 @@ from support import (
     wait_until,
 )
 
+from nst_pipeline.config.pipeline import load
+from nst_pipeline.daemon import control
+from nst_pipeline.daemon.status import read_status
+from nst_pipeline.errors import UsageError
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.lock import LOCK_NAME
 
 
 @pytest.fixture
@@ -83,6 +101,107 @@ def test_retry_puts_failed_files_back(home: Path) -> None:
     assert not list((home / "failed").iterdir())
 
 
+def test_the_command_of_a_report_puts_back_a_file_of_any_name(home: Path) -> None:
+    names = ("-x.png", "$(touch forged) 'b.png", "c\nd.png")
+    for number, name in enumerate(names):
+        draw(home / "inbox" / name, number)
+        (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: all((home / f"failed/{name}.error.json").exists() for name in names))
+        watch.until_idle()
+        for name in names:
+            (home / "orders" / name).unlink()
+            asked = json.loads((home / f"failed/{name}.error.json").read_text())["retry"]
+            done = program(home, *shlex.split(asked)[1:])
+            assert done.returncode == 0, done.stderr
+        watch.until_outputs(*(f"{Path(name).stem}-s.png" for name in names))
+
+
+def give_up(home: Path, *names: str) -> None:
+    """Have some pictures fail for good."""
+    for name in names:
+        draw(home / "inbox" / name, ord(name[0]))
+        (home / "orders" / name).write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == len(names))
+        watch.until_idle()
+        assert watch.stop() == 0
+    for name in names:
+        (home / "orders" / name).unlink(missing_ok=True)
+
+
+def test_retry_goes_on_past_a_name_that_is_taken(home: Path) -> None:
+    give_up(home, "a.png", "b.png", "c.png")
+    draw(home / "inbox/a.png", 99)
+    done = program(home, "retry", "--all-failed")
+    assert done.returncode == 64 and "a.png: another file has its name" in done.stderr
+    assert done.stdout.count("queued again") == 2
+    assert (home / "failed/a.png").exists() and (home / "failed/a.png.error.json").exists()
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png", "b-s.png", "c-s.png")  # the other a.png
+        assert watch.status()["failed"] == 1
+
+
+def test_a_picture_does_not_come_back_without_its_mask(home: Path) -> None:
+    draw(home / "inbox/a.mask.png", 5)
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("fail")
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 2)
+        assert watch.stop() == 0
+    draw(home / "inbox/a.mask.png", 6)
+    assert program(home, "retry", "--all-failed").returncode == 64
+    assert (home / "failed/a.png").exists() and (home / "failed/a.mask.png").exists()
+    (home / "inbox/a.mask.png").unlink()
+    assert program(home, "retry", "--all-failed").returncode == 0
+    assert (home / "inbox/a.png").exists() and (home / "inbox/a.mask.png").exists()
+
+
+def test_a_failure_whose_file_is_gone_is_told_no_more(home: Path) -> None:
+    give_up(home, "a.png", "b.png")
+    (home / "failed/a.png").unlink()
+    (failure,) = read_status(load(home / "pipeline.yaml")).failures
+    assert failure["source"].endswith("b.png")
+    assert program(home, "retry", "--all-failed").stdout.count("queued again") == 1
+    gone = program(home, "retry", "a.png")
+    assert gone.returncode == 64 and "a.png: is gone" in gone.stderr
+    assert "nothing has failed" in program(home, "retry", "--all-failed").stdout
+
+
+@pytest.fixture
+def other_disk(home: Path) -> Iterator[Path]:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == home.stat().st_dev:
+        pytest.skip("needs a second file system in /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("kill", ["utimensat:1", "renameat2:2", "unlinkat:2", "unlinkat:3"])
+def test_a_retry_that_was_killed_between_two_disks_is_completed_by_the_next(
+    home: Path, other_disk: Path, kill: str
+) -> None:
+    configure(home, failed=str(other_disk / "failed"))
+    give_up(home, "a.png")
+    data = (other_disk / "failed/a.png").read_bytes()
+    call, when = kill.split(":")
+    killed = subprocess.run(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}",
+         "-e", f"inject={call}:signal=KILL:when={when}", *command("retry", "--all-failed")],
+        cwd=home, capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode != 0
+    done = program(home, "retry", "--all-failed")
+    assert done.returncode == 0, done.stderr
+    assert (home / "inbox/a.png").read_bytes() == data
+    assert [path.name for path in (home / "inbox").iterdir()] == ["a.png"]
+    assert not list((other_disk / "failed").iterdir())
+    assert not read_status(load(home / "pipeline.yaml")).failures
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+
+
 def test_a_pause_lasts_until_resume_also_over_a_restart(home: Path) -> None:
     with Watch(home) as watch:
         watch.until_idle()
@@ -132,6 +251,141 @@ def test_files_that_no_plan_has_come_to_yet_can_be_cancelled(home: Path) -> None
     assert "known" in program(home, "cancel", "nothing.png").stderr
 
 
+# No harm to anybody
+
+
+@contextmanager
+def asked_all_the_time(home: Path) -> Iterator[None]:
+    """Have somebody pause, resume, retry and cancel without a rest while the block lasts."""
+    config, over = load(home / "pipeline.yaml"), threading.Event()
+    asked: list[Callable[[], object]] = [
+        lambda: control.pause(config),
+        lambda: control.resume(config),
+        lambda: control.retry(config, []),
+        lambda: control.cancel(config, ["a.png"]),
+    ]
+
+    def ask() -> None:
+        while not over.is_set():
+            for one in asked:
+                with suppress(UsageError):
+                    one()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_nothing_that_is_asked_at_the_start_or_at_the_stop_ends_the_daemon(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Ledger(ledger_path(home / "state")):
+        pass
+    for _ in range(5):
+        with asked_all_the_time(home), Watch(home) as watch:
+            wait_until(lambda: watch.status()["state"] in ("idle", "paused", "painting"))
+            assert watch.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_is_only_noted_ends_the_daemon_at_no_time(
+    home: Path, number: signal.Signals
+) -> None:
+    with Watch(home) as first:
+        first.until_idle()
+        with Watch(home, "--wait") as watch:  # which is long at its start
+            # Since it began to import what it needs:
+            wait_until(lambda: is_held(watch.process.pid, number))
+            for _ in range(100):
+                watch.send(number)
+            assert first.stop() == 0
+            watch.until_idle()
+            over = threading.Event()
+
+            def send() -> None:
+                while not over.is_set() and watch.process.poll() is None:
+                    watch.send(number)
+
+            thread = threading.Thread(target=send)
+            thread.start()
+            assert watch.stop() == 0
+            over.set()
+            thread.join()
+
+
+def is_held(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process lets a signal wait."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line[:6] == "SigBlk"]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+@pytest.mark.parametrize("arguments", [["pause"], ["resume"], ["retry", "--all-failed"]])
+def test_no_process_is_signalled_for_its_number(home: Path, arguments: list[str]) -> None:
+    with Ledger(ledger_path(home / "state")):
+        pass
+    # The daemon may be one of another namespace, and the number here that of anybody.
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as anybody,
+        (home / "state" / LOCK_NAME).open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        json.dump({"pid": anybody.pid, "since": 0, "command": "watch"}, lock)
+        lock.flush()
+        done = program(home, *arguments)
+        assert done.returncode == 0, done.stderr
+        anybody.communicate(b"\n")
+        assert anybody.returncode == 0
+
+
+def test_cancel_says_for_which_styles_it_is_too_late(home: Path) -> None:
+    configure(home, styles={"s": "style.png", "t": "style2.png"})
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png", "a-t.png")
+        watch.until_idle()
+        done = program(home, "cancel", "a.png")
+        assert done.returncode == 64
+        assert "too late" in done.stdout and "inbox/a.png in s, t: done" in done.stdout
+        (home / "orders/b.png").write_text("slow")
+        draw(home / "inbox/b.png", 2)
+        watch.until_painting()
+        done = program(home, "cancel", "a.png", "b.png")
+        assert done.returncode == 64
+        assert "inbox/a.png in s, t: done" in done.stdout
+        assert "inbox/b.png; `nst-pipeline retry` puts it back" in done.stdout
+        watch.until_idle()
+    assert outputs(home) == ["a-s.png", "a-t.png"]
+
+
+def test_what_cancel_says_is_what_happens_whenever_it_comes(home: Path) -> None:
+    configure(home, styles={"s": "style.png", "t": "style2.png"})
+    config, source = load(home / "pipeline.yaml"), random.Random(2)
+    said: dict[str, control.Cancellation] = {}
+    with Watch(home) as watch:
+        watch.until_idle()
+        for number in range(40):
+            name = f"{number:02}.png"
+            draw(home / "inbox" / name, number)
+            threading.Event().wait(source.uniform(0, 0.4))
+            if number % 2:  # what is at work goes back into the queue
+                watch.send(signal.SIGHUP)
+            with suppress(UsageError):
+                (said[name],) = control.cancel(config, [name])
+        wait_until(lambda: not {"queued", "running", "committing"} & set(states(home).values()))
+        watch.until_idle()
+        assert watch.stop() == 0
+    for name, one in said.items():
+        assert sorted(one.cancelled + one.late) == ["s", "t"]
+        stem = Path(name).stem
+        made = [path for path in outputs(home) if path.startswith(stem)]
+        assert made == [f"{stem}-{style}.png" for style in one.late]
+    assert len(said) == 40
+
+
 def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
     draw(home / "inbox/a.png", 1)
     draw(home / "inbox/b.png", 2)
@@ -141,3 +395,17 @@ def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
     assert "2 are cancelled; `nst-pipeline retry`" in program(home, "run").stdout
     listed = program(home, "run", "--dry-run").stdout
     assert listed.count("hold ") == 3 and "cancelled; `nst-pipeline retry` puts it back" in listed
+
+
+def test_of_two_names_that_look_alike_the_one_that_was_given_is_meant(home: Path) -> None:
+    raw, text = os.fsdecode(b"\xff.png"), "\\xff.png"
+    for number, name in enumerate((raw, text)):
+        draw(home / "inbox" / name, number)
+    with Ledger(ledger_path(home / "state")):
+        pass
+    assert program(home, "cancel", raw).returncode == 0
+    assert states(home)[raw] == "cancelled" and states(home).get(text) != "cancelled"
+    assert program(home, "cancel", text).returncode == 0
+    assert states(home) == {raw: "cancelled", text: "cancelled"}
+    assert program(home, "retry", text).returncode == 0
+    assert states(home) == {raw: "cancelled", text: "queued"}

@@ -50,9 +50,14 @@ def test_lines_for_the_journal_carry_their_priority(home: Path) -> None:
 
 # Names that pretend to be more than names
 
-FORGED = "\n<0>2026-01-01 00:00:00 ERROR   forged\x1b[2J\u202e\x85READY=1\rSTATUS=forged "
+FORGED = (
+    "\n<0>2026-01-01 00:00:00 ERROR   forged\x1b[2J\u202e\x85READY=1\rSTATUS=forged"
+    "\nWATCHDOG=trigger\nSTOPPING=1\n "
+)
 ACTING = re.compile(
-    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|^(<0>|STATUS=f|READY=1$)", re.M
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+    r"|^(<0>|STATUS=f|READY=1$|WATCHDOG=t|STOPPING)",
+    re.M,
 )
 """What may stand in no text for people."""
 
@@ -131,8 +136,8 @@ def test_no_log_line_and_no_status_is_forged_by_a_name(
     check_harmless(text)
     assert any("STATUS=painting: " in message for message in told)
     for message in told:
-        if message.startswith("STATUS="):
-            assert len(message.splitlines()) == 1
+        if message not in ("READY=1", "STOPPING=1"):
+            assert len(message.split("\n")) == 1 + message.startswith("RELOADING=1")
             check_harmless(message)
 
 
@@ -153,8 +158,20 @@ def test_a_style_or_region_has_no_such_name(tmp_path: Path, name: str) -> None:
         configure(home, styles={"s": {"regions": {name: "style.png"}}})
 
 
+def test_a_line_within_a_message_is_no_line_of_the_log() -> None:
+    try:
+        raise ValueError("x\n2026-01-01 00:00:00 ERROR   forged\x1b[2J")
+    except ValueError as error:
+        what = (ValueError, error, error.__traceback__)
+        record = logging.LogRecord("x", logging.ERROR, "", 0, "a\nb", (), what)
+    first, *others = logs._Human().format(record).split("\n")
+    assert first.endswith("ERROR   a") and others[0] == "  b"
+    assert others[-1] == "  2026-01-01 00:00:00 ERROR   forged\\x1b[2J"
+    assert all(line.startswith("  ") for line in others)
+
+
 def test_what_a_library_says_acts_no_more_than_a_name() -> None:
     said = "a\x1b[2J\u2028<0>b\nc"
     record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (said,), None)
-    assert logs._Journald().format(record) == "<3>a\\x1b[2J\\u2028<0>b\n<3>c"
-    assert logs._Human().format(record).endswith("ERROR   a\\x1b[2J\\u2028<0>b\nc")
+    assert logs._Journald().format(record) == "<3>a\\x1b[2J\\u2028<0>b\n<3>  c"
+    assert logs._Human().format(record).endswith("ERROR   a\\x1b[2J\\u2028<0>b\n  c")

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 from support import (
+    UNPRIVILEGED,
     Watch,
     attempts,
+    command,
     configure,
     draw,
     make_home,
     manifests,
+    nest,
     outputs,
     painted,
     program,
@@ -266,11 +269,32 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
         wait_until((home / "failed/sub/bad.jpg").exists)
         watch.until_outputs("good-s.png")
         watch.until_idle()
-        assert watch.status()["failed"] == 1
+        wait_until(lambda: watch.status()["failed"] == 1)
     report = json.loads((home / "failed/sub/bad.jpg.error.json").read_text())
     assert "known format" in report["reason"]
     assert report["retry"] == "nst-pipeline retry sub/bad.jpg"
     assert not (home / "inbox/sub/bad.jpg").exists()
+    # One line says what is wrong, in each style alike, and one where the file is.
+    bad = [line for line in watch.log.read_text().splitlines() if "bad.jpg" in line]
+    wrong, place = bad
+    assert " ERROR " in wrong and wrong.count("bad.jpg") == 1 and "known format" in wrong
+    assert f"INFO    moved {home}/inbox/sub/bad.jpg to {home}/failed/sub/bad.jpg (see" in place
+
+
+def test_pictures_in_folders_nested_deeper_than_calls_are_painted_and_moved(
+    deep_tmp_path: Path,
+) -> None:
+    home = make_home(deep_tmp_path / "home", on_success="move")
+    folder = nest(home / "inbox").relative_to(home / "inbox")
+    draw(home / "inbox" / folder / "deepest.png", 1)
+    draw(home / "inbox/a.png", 2)
+    for _ in range(2):  # also where there are results and folders already
+        with Watch(home) as watch:
+            wait_until(lambda: set(states(home).values()) == {"disposed"})
+            watch.until_idle()
+            assert watch.stop() == 0
+        assert (home / "processed" / folder / "deepest.png").exists()
+        assert (home / "outbox" / folder / "deepest-s.png").exists()
 
 
 def test_what_may_pass_is_tried_again_and_given_up_after_max_attempts(home: Path) -> None:
@@ -344,7 +368,158 @@ def test_a_full_disk_is_waited_for(home: Path, small_disk: Path, min_free_bytes:
     assert not (home / "failed").exists()
 
 
+# What is nobody's fault
+
+EAGER = {"settle_seconds": 0, "grace_seconds": 0, "retry_seconds": 0.2, "max_attempts": 1}
+"""No attempt is to be lost, and no time."""
+
+
+@pytest.mark.parametrize("what", ["a.png", "a.mask.png"])
+def test_a_file_that_may_not_be_read_is_waited_for_and_not_given_up(home: Path, what: str) -> None:
+    configure(home, watch=EAGER)
+    for number, name in enumerate(("a.png", "a.mask.png", "b.png")):
+        draw(home / "inbox" / name, number)
+    (home / "inbox" / what).chmod(0)
+    with Watch(home, before=UNPRIVILEGED) as watch:
+        watch.until_outputs("b-s.png")
+        watch.until_idle()
+        wait_until(lambda: watch.status()["waiting"])
+        (waiting,) = watch.status()["waiting"]
+        assert waiting["path"].endswith("inbox/a.png")
+        assert waiting["reason"].endswith(f"{what}: Permission denied")
+        assert "Permission denied; tried again in" in program(home, "status").stdout
+        (home / "inbox" / what).chmod(0o644)
+        watch.until_outputs("a-s.png", "b-s.png")
+        wait_until(lambda: not watch.status()["waiting"])
+    assert not (home / "failed").exists() and attempts(home)["a.png"] == 1
+
+
+def test_a_style_that_cannot_be_read_is_waited_for_also_at_the_start(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "style.png").chmod(0)
+    with Watch(home, before=UNPRIVILEGED) as watch:
+        watch.until_state("waiting")
+        assert "styles.s: " in watch.status()["detail"]
+        (home / "style.png").chmod(0o644)
+        watch.until_outputs("a-s.png")
+        (home / "style.png").rename(home / "away.png")
+        draw(home / "inbox/b.png", 2)
+        wait_until(lambda: "style.png: No such file" in watch.log.read_text())
+        (home / "away.png").rename(home / "style.png")
+        watch.until_outputs("a-s.png", "b-s.png")
+    assert not (home / "failed").exists()
+
+
+def test_an_outbox_in_a_folder_that_may_not_be_searched_any_more_is_waited_for(home: Path) -> None:
+    configure(home, outbox="place/outbox", watch=EAGER)
+    with Watch(home, before=UNPRIVILEGED) as watch:
+        watch.until_idle()
+        (home / "place/outbox").mkdir(parents=True, exist_ok=True)
+        (home / "place").chmod(0o600)
+        draw(home / "inbox/a.png", 1)
+        watch.until_state("waiting")
+        assert "Permission denied" in watch.status()["detail"]
+        shown = subprocess.run([*UNPRIVILEGED, *command("status")], cwd=home, capture_output=True)
+        assert shown.returncode == 0, shown.stderr
+        (home / "place").chmod(0o700)
+        watch.send(signal.SIGUSR1)
+        wait_until((home / "place/outbox/a-s.png").exists)
+        assert watch.stop() == 0
+    assert not (home / "failed").exists() and "Traceback" not in watch.log.read_text()
+
+
+@pytest.mark.parametrize("folder", ["processed", "failed"])
+def test_a_source_that_finds_no_room_where_it_goes_goes_there_later(
+    home: Path, folder: str
+) -> None:
+    (home / folder).mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", home / folder]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    configure(home, on_success="move")
+    (home / folder / "ballast").write_bytes(bytes(64 * 1024))
+    draw(home / "inbox/a.png", 1)
+    if folder == "failed":
+        (home / "orders/a.png").write_text("fail")
+    try:
+        with Watch(home) as watch:
+            wait_until(lambda: watch.status()["waiting"])
+            assert "No space left on device" in watch.status()["waiting"][0]["reason"]
+            draw(home / "inbox/b.png", 2)
+            wait_until((home / "outbox/b-s.png").exists)
+            assert (home / "inbox/a.png").exists()
+            (home / folder / "ballast").unlink()
+            wait_until((home / folder / "a.png").exists)
+            wait_until(lambda: not list((home / "inbox").iterdir()))
+            watch.until_idle()
+            assert watch.stop() == 0
+    finally:
+        subprocess.run(["umount", "--lazy", home / folder], check=True)
+    assert painted(home).count("a.png") <= 1
+
+
+def test_a_refusal_that_is_not_repeated_was_none(home: Path) -> None:
+    configure(home, watch={"settle_seconds": 0, "grace_seconds": 0, "retry_seconds": 1})
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("input")
+    with Watch(home) as watch:
+        wait_until(lambda: states(home) == {"a.png": "queued"} and attempts(home)["a.png"] == 1)
+        wait_until(lambda: watch.status()["waiting"])
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("a-s.png")
+    assert not (home / "failed").exists()
+
+
+def test_a_picture_that_ends_the_process_when_it_is_looked_at_is_given_up(
+    home: Path,
+) -> None:
+    configure(home, on_failure="keep", watch={"settle_seconds": 0, "retry_seconds": 4})
+    for number in range(3):
+        draw(home / f"inbox/{number}.png", number)
+    (home / "orders/1.png").write_text("crash")
+    for _ in range(3):
+        with Watch(home) as watch:
+            assert watch.process.wait(60) == -signal.SIGKILL
+    assert len(outputs(home)) == 2  # it waits, and the others come first
+    with Watch(home) as watch:
+        wait_until(lambda: watch.status()["failed"] == 1)
+        watch.until_idle()
+        assert "looked at, 3 times" in watch.status()["failures"][0]["reason"]
+        (home / "orders/1.png").unlink()
+        assert program(home, "retry", "1.png").returncode == 0
+        watch.until_outputs("0-s.png", "1-s.png", "2-s.png")
+
+
+def test_whatever_a_picture_does_to_the_program_the_others_are_painted(home: Path) -> None:
+    for number in range(4):
+        draw(home / f"inbox/{number}.png", number)
+    (home / "orders/0.png").write_text("raise")
+    with Watch(home) as watch:
+        watch.until_outputs("1-s.png", "2-s.png", "3-s.png")
+        wait_until((home / "failed/0.png").exists)
+        watch.until_idle()
+        assert watch.stop() == 0
+    report = json.loads((home / "failed/0.png.error.json").read_text())
+    assert report["attempts"] == 3 and "MemoryError" in report["reason"]
+
+
 # Control
+
+
+def test_all_that_is_in_the_inbox_appears_in_a_new_outbox(home: Path) -> None:
+    names = [f"{number}.png" for number in range(4)]
+    for number, name in enumerate(names):
+        draw(home / "inbox" / name, number)
+    (home / "orders/1.png").write_text("slow")
+    with Watch(home) as watch:
+        wait_until(lambda: "1.png" in str(watch.status()["current"]))  # one is done, two wait
+        configure(home, outbox="other")
+        watch.send(signal.SIGHUP)
+        (home / "orders/1.png").unlink()
+        wait_until(lambda: len(list((home / "other").glob("*.png"))) == 4)
+        watch.until_idle()
+    assert sorted(painted(home)) == names  # what was painted before is copied
 
 
 def test_a_stop_lets_the_job_at_work_finish(home: Path) -> None:
@@ -398,6 +573,45 @@ def test_new_settings_are_taken_up_and_wrong_ones_are_not(home: Path) -> None:
         watch.until_outputs("a-s.png", "a-t.png", "b-s.png", "b-t.png")
 
 
+def test_whatever_stands_where_settings_should_the_old_ones_stay_and_one_message_says_why(
+    home: Path,
+) -> None:
+    path, good = home / "pipeline.yaml", (home / "pipeline.yaml").read_text()
+    (home / "junk.png").write_bytes(b"junk")
+    style = "styles: {s: style.png}\n"
+    aliases = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    files = {
+        "": "pipeline.yaml:1: holds no settings",
+        "[" * 5000: "pipeline.yaml:1: not YAML: nested deeper",
+        f"- &a0 x\n{aliases}": "pipeline.yaml:6: not YAML: more than",
+        f"{style}outbox: &a {{b: *a}}": "pipeline.yaml:2: not YAML: an alias within",
+        f"{style}inbox: 2024-01-01": "pipeline.yaml:2: inbox: is datetime.date",
+        f"{style}outbox: {'x' * 300}": "pipeline.yaml:2: outbox: ",
+        f"{style}outbox: ~nosuch": "pipeline.yaml:2: outbox: ~nosuch",
+        f"{style}output: {{name: '{{content:>9999999999}}'}}": "pipeline.yaml:2: output.name: ",
+        "styles: {s: junk.png}": "styles.s: ",
+        f"{style}weights: gone.pth": "weights: ",
+    }
+    with Watch(home) as watch:
+        watch.until_idle()
+        for text, message in files.items():
+            before = len(watch.log.read_text().splitlines())
+            path.write_text(text)
+            watch.send(signal.SIGHUP)
+            wait_until(lambda n=before: len(watch.log.read_text().splitlines()) > n)  # type: ignore[misc]
+            (line,) = watch.log.read_text().splitlines()[before:]
+            assert "the settings stay as they were: " in line and message in line
+        path.unlink()
+        os.mkfifo(path)
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: "not a regular file" in watch.log.read_text())
+        path.unlink()
+        path.write_text(good)
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
+        assert "Traceback" not in watch.log.read_text()
+
+
 def test_urgent_comes_first_then_the_oldest(home: Path) -> None:
     draw(home / "inbox/first.png", 1)
     (home / "orders/first.png").write_text("slow")
@@ -425,6 +639,51 @@ def test_a_second_instance_says_who_holds_the_folder_and_exits_75_or_waits(home:
             assert watch.stop() == 0
             draw(home / "inbox/b.png", 2)
             second.until_outputs("a-s.png", "b-s.png")
+
+
+@pytest.mark.parametrize("what", ["idle", "painting", "paused"])
+def test_a_daemon_whose_state_folder_is_deleted_stops_and_says_why(home: Path, what: str) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow" if what == "painting" else "")
+    with Watch(home) as watch:
+        if what == "painting":
+            watch.until_painting()
+        else:
+            watch.until_outputs("a-s.png")
+        if what == "paused":
+            assert program(home, "pause").returncode == 0
+        watch.until_state(what)
+        shutil.rmtree(home / "state")
+        assert watch.process.wait(60) == 74
+        assert "state/lock: was deleted or renamed" in watch.log.read_text()
+    assert (home / "inbox/a.png").exists() and not (home / "state/status.json").exists()
+
+
+def test_who_starts_in_a_state_folder_made_anew_is_soon_alone(home: Path) -> None:
+    with Watch(home) as first:
+        first.until_idle()
+        shutil.rmtree(home / "state")
+        with Watch(home) as second:
+            assert first.process.wait(60) == 74
+            second.until_idle()
+            assert second.status()["pid"] == second.process.pid
+            draw(home / "inbox/a.png", 1)
+            second.until_outputs("a-s.png")
+            assert program(home, "pause").returncode == 0
+            second.until_state("paused")  # it listens still
+            assert second.stop() == 0
+
+
+def test_a_run_whose_state_folder_is_deleted_stops_too(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow")
+    run = subprocess.Popen(command("run"), cwd=home, stderr=subprocess.PIPE, text=True)
+    with run:
+        wait_until(lambda: states(home).get("a.png") == "running")
+        shutil.rmtree(home / "state")
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 74 and "state/lock: was deleted or renamed" in said
+    assert (home / "inbox/a.png").exists() and not outputs(home)
 
 
 # Kills

@@ -1,7 +1,9 @@
 """Figures for Prometheus."""
 
+import resource
 import socket
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,30 @@ def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
     for text in (served, written):
         assert 'nst_pipeline_jobs_total{outcome="done"} 1.0' in text
         assert 'nst_pipeline_stage_seconds_count{stage="paint"} 1.0' in text
+
+
+def test_clients_that_never_finish_take_no_descriptor_from_the_work(home: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configure(home, metrics={"http": port})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            watch = stack.enter_context(Watch(home))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        watch.until_idle()
+        for _ in range(200):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
+            client.sendall(b"GET /")
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
+        served = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read()
+        assert b"nst_pipeline_up" in served
+        assert watch.stop() == 0
+    assert "ERROR" not in watch.log.read_text()
 
 
 def test_the_queue_is_what_the_ledger_holds(home: Path) -> None:

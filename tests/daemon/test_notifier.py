@@ -1,15 +1,19 @@
 """What systemd is told."""
 
+import random
 import signal
 import socket
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from support import (
     Watch,
+    configure,
     draw,
     make_home,
+    program,
     wait_until,
 )
 
@@ -42,6 +46,48 @@ def test_systemd_is_told_of_readiness_progress_reloads_and_the_end(home: Path) -
             until("RELOADING=1")
             watch.send(signal.SIGTERM)
             until("STOPPING=1")
+
+
+@pytest.mark.parametrize("what", ["idle", "paused", "waiting", "waiting for room"])
+def test_the_watchdog_hears_of_a_daemon_that_waits_however_rare_its_scans_are(
+    home: Path, what: str
+) -> None:
+    configure(home, watch={"rescan_seconds": 86400})
+    if what == "paused":
+        assert program(home, "pause").returncode == 0
+    if what == "waiting":
+        (home / "outbox").write_text("no folder")
+        draw(home / "inbox/a.png", 1)
+    if what == "waiting for room":
+        configure(home, limits={"min_free_bytes": 2**60})
+    path = str(home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(60)
+        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="40000"):
+            while not manager.recv(4096).startswith(f"STATUS={what.split()[0]}".encode()):
+                pass
+            for _ in range(50):  # far more than there are scans, and nothing else
+                while (told := manager.recv(4096)) != b"WATCHDOG=1":
+                    assert told.startswith((b"STATUS=waiting", b"READY=1"))
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 600.0])
+def test_what_is_called_as_often_as_asked_never_lets_the_watchdog_bite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", str(int(seconds * 1e6)))
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    now, told = 1000.0, [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    notifier, source = Notifier(), random.Random(1)
+    monkeypatch.setattr(notifier, "tell", lambda **_: told.append(now))
+    for _ in range(1000):
+        now += source.uniform(0, notifier.alive_seconds)
+        notifier.alive()
+    gaps = [later - sooner for sooner, later in pairwise(told)]
+    assert len(gaps) > 250 and max(gaps) <= seconds / 2
 
 
 def test_no_value_can_pass_for_another_assignment(

@@ -12,6 +12,11 @@ from support import (
     wait_until,
 )
 
+from nst_pipeline.config.pipeline import load
+from nst_pipeline.daemon.notifier import Notifier
+from nst_pipeline.daemon.reporter import Reporter
+from nst_pipeline.daemon.status import STATUS_NAME
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -32,6 +37,16 @@ def test_status_tells_the_job_at_work_and_that_nobody_works(home: Path) -> None:
     assert "not running" in done.stdout
 
 
+def test_who_lost_the_state_folder_leaves_the_report_of_who_has_it_now(home: Path) -> None:
+    config = load(home / "pipeline.yaml")
+    config.state.mkdir()
+    for is_ours in (False, True):
+        reporter = Reporter(config, Notifier())
+        reporter.state("idle")
+        reporter.close(is_ours)
+        assert (config.state / STATUS_NAME).exists() != is_ours
+
+
 def test_status_counts_what_is_passed_over(home: Path) -> None:
     draw(home / "inbox/a.png", 1)
     draw(home / "outside.png", 2)
@@ -42,8 +57,47 @@ def test_status_counts_what_is_passed_over(home: Path) -> None:
         (home / "inbox/a.mov").write_text("no picture")
         wait_until(lambda: watch.status()["passed_over"].get("by_name") == 1)
         text = program(home, "status").stdout
-        assert "passed     1 files that are no pictures by name, 1 links to folders" in text
+        assert "passed     1 file by its name, 1 link to a folder" in text
         watch.until_idle()
     log = watch.log.read_text()
     assert log.count("inbox/b.png: a link") == 1 and "a.mov" not in log
     assert not (home / "failed").exists()
+
+
+def test_status_tells_what_failed_in_a_run_until_it_is_painted_or_gone(home: Path) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        (home / "inbox" / name).write_text("no picture")
+    draw(home / "inbox/d.png", 4)
+    (home / "orders/d.png").write_text("fail")
+    assert program(home, "run").returncode == 1
+    text = program(home, "status").stdout
+    assert "jobs       0 done, 4 files failed" in text
+    assert "inbox/b.png: not an image" in text and text.count("; left there\n") == 4
+    draw(home / "inbox/a.png", 1)
+    (home / "inbox/b.png").unlink()
+    (home / "orders/d.png").unlink()
+    program(home, "run")
+    failures = json.loads(program(home, "status", "--json").stdout)["failures"]
+    assert [Path(one["source"]).name for one in failures] == ["c.png"]
+    # What was there before and came back was painted long ago.
+    whole = (home / "inbox/d.png").read_bytes()
+    for data in (b"no picture", whole):
+        (home / "inbox/d.png").write_bytes(data)
+        program(home, "run")
+    assert "1 files failed" in program(home, "status").stdout
+
+
+def test_status_tells_the_last_failures_and_how_many_more_there_are(home: Path) -> None:
+    for number in range(7):
+        (home / "inbox" / f"{number}.png").write_text("no picture")
+    program(home, "run")
+    text = program(home, "status").stdout
+    assert text.count("not an image") == 6 and "failed     2 more before them; --json" in text
+    assert len(json.loads(program(home, "status", "--json").stdout)["failures"]) == 7
+
+
+def test_a_run_of_other_files_than_the_inbox_leaves_the_status_alone(home: Path) -> None:
+    (home / "else.png").write_text("no picture")
+    assert program(home, "run", "else.png").returncode == 1
+    assert "0 files failed" in program(home, "status").stdout

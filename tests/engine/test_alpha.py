@@ -9,9 +9,9 @@ from conftest import picture, wave
 from painting import BLUE, RED, mean_colour, paint, small_recipe, transfer
 from PIL import Image
 
-from nst_pipeline.engine import Style, StyleTransfer, TargetCache
-from nst_pipeline.engine.alpha import fill_hidden, see
-from nst_pipeline.errors import ImageError
+from nst_pipeline.engine import Style, StyleTransfer, TargetCache, alpha
+from nst_pipeline.engine.alpha import Seen, SeenWhole, fill_hidden, see
+from nst_pipeline.errors import ImageError, ShapeError
 from nst_pipeline.images.decoding import Decoded
 
 HIDDEN = ["black", "white", "lime", "noise"]
@@ -87,6 +87,22 @@ def test_an_alpha_that_hides_nothing_is_none() -> None:
     assert see(Decoded(image, np.full(image.shape[:2], 255, np.uint8), b"")).alpha is None
     assert see(picture().convert("RGBA")).alpha is None
     assert see(picture()).alpha is None
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(48, 64), (20, 27), (100, 90)])
+def test_a_large_picture_is_seen_as_a_small_one_is(
+    monkeypatch: pytest.MonkeyPatch, kind: type, size: tuple[int, int]
+) -> None:
+    image = (np.asarray(picture()).astype(kind) * (np.iinfo(kind).max // 255))[:, ::-1]
+    small = see(image).at(size, torch.device("cpu"))
+    monkeypatch.setattr(alpha, "LARGE_PIXELS", 100)
+    large = see(image)
+    assert isinstance(large, SeenWhole) and large.size == (48, 64)
+    assert torch.equal(large.at(size, torch.device("cpu")).pixels, small.pixels)
+    assert isinstance(see(cut_out("lime")), Seen)
+    with pytest.raises(ShapeError):
+        see(np.zeros((100, 100, 4), np.uint8))
 
 
 def test_pictures_of_all_kinds_have_their_alpha() -> None:

@@ -1,5 +1,6 @@
 """A batch through all scales: what it calls back, and how it goes on from a checkpoint."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,36 @@ def test_work_resumed_from_a_checkpoint_ends_as_if_never_interrupted(stop_at: in
         assert np.array_equal(one.pixels, other.pixels)
         assert (one.iterations, one.end) == (other.iterations, other.end)
     assert goes_on.steps == 13 - stop_at
+
+
+@pytest.mark.parametrize("damage", ["nan", "smaller", "less", "scale"])
+def test_work_with_a_checkpoint_that_is_none_is_begun_anew(damage: str) -> None:
+    stopped, painter = Notes(stop_at=3), transfer(small_recipe(iterations=4), batch=2)
+    stopped.checkpoint_seconds = 0
+    whole = painter.run(picture(seed=1), [RED, BLUE])
+    with pytest.raises(KeyboardInterrupt):
+        list(painter.paint(picture(seed=1), [RED, BLUE], stopped))
+    assert stopped.kept
+    tensors, scale = dict(stopped.kept.tensors), stopped.kept.scale
+    if damage == "nan":
+        tensors["point"] = tensors["point"] * float("nan")
+    elif damage == "smaller":
+        tensors["point"] = tensors["point"][..., 1:]
+    elif damage == "less":
+        del tensors["done"]
+    else:
+        scale = 7
+    goes_on = Notes(kept=replace(stopped.kept, scale=scale, tensors=tensors))
+    ((_, again),) = painter.paint(picture(seed=1), [RED, BLUE], goes_on)
+    assert goes_on.steps == 4 and isinstance(again, list)
+    assert [one.end for one in again] == [one.end for one in whole]
+
+
+@pytest.mark.parametrize(("weight", "is_one"), [(1e300, False), (1.0, True)])
+def test_a_pastiche_whose_loss_is_not_finite_is_none(weight: float, is_one: bool) -> None:
+    (result,) = transfer(small_recipe(iterations=2, style_weight=weight)).run(picture(), [RED])
+    assert (not result.problem) == is_one
+    assert is_one or result.problem.startswith("the loss is inf")
 
 
 def test_a_damaged_checkpoint_or_one_of_other_work_is_none() -> None:

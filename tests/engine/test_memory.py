@@ -153,9 +153,3 @@ def test_a_control_group_allows_its_limit_less_what_it_holds(tmp_path: Path) -> 
     assert memory._cgroup_free(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     assert memory._cgroup_free(tmp_path) == 500
-
-
-def test_groups_above_count_too(tmp_path: Path) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text("0::/a/b\n")
-    assert memory._cgroups(tmp_path, own) == [tmp_path / "a/b", tmp_path / "a", tmp_path]

@@ -1,11 +1,14 @@
 """Styles, their blends, and the targets that are remembered of them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture
 from painting import BLUE, RED, mean_colour, paint, small_recipe, transfer
+from safetensors.torch import load_file, save_file
 
 from nst_pipeline.engine import Style, TargetCache, make_style
 
@@ -43,6 +46,42 @@ def test_targets_are_computed_once_for_all_contents_and_come_back_from_disk(
     second = transfer(SMALL, targets=again).run(picture(seed=1), [style])[0]
     assert (again.hits, again.misses) == (1, 0)
     assert first.pastiche.tobytes() == second.pastiche.tobytes()
+
+
+def test_targets_that_are_used_are_known_by_their_time(tmp_path: Path) -> None:
+    transfer(SMALL, targets=TargetCache(tmp_path)).run(picture(seed=1), [picture(seed=2)])
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    transfer(SMALL, targets=TargetCache(tmp_path)).run(picture(seed=5), [picture(seed=2)])
+    assert path.stat().st_mtime > 0
+
+
+@pytest.mark.parametrize("statistic", ["gram", "gram+mean", "covariance"])
+@pytest.mark.parametrize("damage", ["nan", "infinity", "narrower", "less", "more", "doubles"])
+def test_targets_on_disk_that_are_none_are_computed_anew_and_replaced(
+    tmp_path: Path, damage: str, statistic: str
+) -> None:
+    recipe = SMALL.model_copy(update={"statistic": statistic})
+    painter = transfer(recipe, targets=TargetCache(tmp_path))
+    whole = painter.run(picture(seed=1), [picture(seed=2)])[0]
+    (path,) = tmp_path.iterdir()
+    targets = load_file(path)
+    name = sorted(targets)[0]
+    if damage in ("nan", "infinity"):
+        targets[name][0, 0, 0, 0] = float(damage)
+    elif damage == "narrower":
+        targets[name] = targets[name][..., 1:].contiguous()
+    elif damage == "less":
+        del targets[name]
+    elif damage == "more":
+        targets["relu9_9"] = torch.zeros(1)
+    else:
+        targets = {layer: target.double() for layer, target in targets.items()}
+    save_file(targets, path)
+    for misses in (1, 0):
+        again = TargetCache(tmp_path)
+        result = transfer(recipe, targets=again).run(picture(seed=1), [picture(seed=2)])[0]
+        assert (again.misses, result.end) == (misses, whole.end)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,23 @@ def test_a_file_that_is_no_state_dict_is_refused(
         load_trunk(path, "relu1_1")
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["text", None, [1.0], torch.zeros(3, 3), torch.zeros(4, 3, 3, 3, dtype=torch.int32),
+     torch.full((4, 3, 3, 3), float("nan")), torch.zeros(4, 3, 3, 3, device="meta"),
+     torch.zeros(4, 5, 3, 3), torch.zeros(5, 3, 3, 3), torch.tensor(1.0)],
+    ids=str,
+)  # fmt: skip
+def test_a_state_dict_whose_values_are_no_kernels_is_refused(value: object, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    state = narrow_vgg(VGG19)
+    torch.save({**state, 7: "what has no name is passed over"}, path)
+    load_trunk(path, "relu1_1")
+    torch.save({**state, "features.0.weight": value}, path)
+    with pytest.raises(UnavailableError, match=r"w.pth: .*conv1_1"):
+        load_trunk(path, "relu1_1")
+
+
 def test_kernels_of_another_size_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"conv1_1.weight": torch.zeros(4, 3, 5, 5), "conv1_1.bias": torch.zeros(4)}, path)

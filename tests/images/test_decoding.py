@@ -2,8 +2,10 @@
 
 import io
 import struct
+import subprocess
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -16,8 +18,9 @@ from PIL import Image, ImageCms, features
 from PIL.PngImagePlugin import putchunk
 
 from nst_pipeline.config.settings import OutputSettings
-from nst_pipeline.errors import ImageError
+from nst_pipeline.errors import ImageError, NotReadyError
 from nst_pipeline.images import decoding, metadata
+from nst_pipeline.images.decoding import Need, check_need, need
 from nst_pipeline.images.encoding import encode
 
 BIG = 10**9
@@ -312,3 +315,55 @@ def test_depths_are_converted_by_rounding_and_back() -> None:
     eight = np.arange(256, dtype=np.uint8)
     assert np.array_equal(decoding.to_depth(decoding.to_depth(eight, 16), 8), eight)
     assert decoding.to_depth(eight, 16)[-1] == 65535
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "peak", "held"),
+    [("RGB", "png", 13, 3), ("L", "jpg", 13, 3), ("RGBA", "png", 19, 4), ("RGB", "webp", 18, 3),
+     ("RGBA", "tif", 19, 4), ("I;16", "png", 28, 6)],
+)  # fmt: skip
+def test_the_memory_that_an_image_takes_is_known_by_its_header(
+    mode: str, suffix: str, peak: int, held: int
+) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (640, 480)).save(buffer, Image.registered_extensions()[f".{suffix}"])
+    data = buffer.getvalue()
+    found = need(data, "a", 10**6)
+    assert found == Need(640 * 480 * peak + 2 * len(data), 640 * 480 * held)
+    check_need(data, "a", 10**6, found.peak)
+    with pytest.raises(NotReadyError, match="a: takes 0.0. GB of memory to be decoded; limits.max"):
+        check_need(data, "a", 10**6, found.peak - 1)
+
+
+PEAK_SCRIPT = """
+import sys
+from pathlib import Path
+from nst_pipeline.images.decoding import decode, need
+
+def said(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+decode(Path(sys.argv[1]).read_bytes(), "warm", 10**8)
+data = Path(sys.argv[2]).read_bytes()
+before = said("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+decode(data, "large", 10**8)
+print(said("VmHWM") - before, need(data, "large", 10**8).peak)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("RGB", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("RGBA", "webp")]
+)
+def test_decoding_takes_no_more_memory_than_was_said(
+    tmp_path: Path, mode: str, suffix: str
+) -> None:
+    for name, side in (("small", 64), ("large", 3000)):
+        picture(side, side).convert(mode).save(tmp_path / f"{name}.{suffix}")
+    paths = (tmp_path / f"{name}.{suffix}" for name in ("small", "large"))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_SCRIPT, *paths], capture_output=True, text=True, check=True
+    )
+    took, said = map(int, done.stdout.split())
+    assert took <= said + 2**24

@@ -165,24 +165,24 @@ def test_the_engine_gets_masks_as_grey_by_region_and_the_start_as_it_is() -> Non
     arguments = engine_arguments(
         PHOTO,
         content,
-        {
-            "mask": (Path("photo.mask.png"), Decoded(content, None, b"")),
-            "mask.sky": (Path("photo.mask.sky.png"), Decoded(content // 255 * 100, None, b"")),
-            "init": (Path("photo.init.png"), start),
-        },
+        [
+            ("mask", Path("photo.mask.png"), Decoded(content, None, b"")),
+            ("mask.sky", Path("photo.mask.sky.png"), Decoded(content // 255 * 100, None, b"")),
+            ("init", Path("photo.init.png"), start),
+        ],
     )
     assert arguments.keys() == {"masks", "init"} and arguments["init"] is start
     greys = {region: np.unique(mask).tolist() for region, mask in arguments["masks"].items()}
     assert greys == {"": [76], "sky": [30]}
     for mask in arguments["masks"].values():
         assert mask.shape == (48, 64) and mask.dtype == np.uint8
-    assert engine_arguments(PHOTO, content, {}) == {}
+    assert engine_arguments(PHOTO, content, []) == {}
 
 
 @pytest.mark.parametrize("kind", ["mask", "mask.sky", "init"])
 def test_a_companion_of_another_shape_is_refused(kind: str) -> None:
     def arguments(height: int, width: int) -> object:
-        files = {kind: (Path("in/photo.x.png"), Decoded(coloured(height, width), None, b""))}
+        files = [(kind, Path("in/photo.x.png"), Decoded(coloured(height, width), None, b""))]
         return engine_arguments(PHOTO, coloured(48, 64), files)
 
     said = r"photo\.x\.png: 48 x 64 pixels, not of the shape of photo\.jpg \(64 x 48\); make it"
@@ -200,7 +200,7 @@ def test_a_mask_is_its_luminance_times_its_alpha(bits: int) -> None:
     grey = np.array([[top, top, top, 0, top // 2]], kind)
     alpha = np.array([[top, top // 2, 0, top, top // 2]], kind)
     mask = Decoded(np.stack([grey] * 3, 2), alpha, b"")
-    files = {"mask": (Path("photo.mask.png"), mask)}
+    files = [("mask", Path("photo.mask.png"), mask)]
     arguments = engine_arguments(PHOTO, coloured(1, 5), files)
     assert arguments["masks"][""].tolist() == [[255, 127, 0, 0, 63]]
 
@@ -212,7 +212,7 @@ def test_a_mask_without_any_visible_pixel_is_refused(
 ) -> None:
     opacity = None if alpha is None else np.full((48, 64), alpha, np.uint8)
     mask = Decoded(np.full((48, 64, 3), grey, np.uint8), opacity, b"")
-    files = {kind: (Path("in/photo.mask.png"), mask)}
+    files = [(kind, Path("in/photo.mask.png"), mask)]
     with pytest.raises(ImageError, match=r"photo\.mask\.png: a mask without a visible pixel, all "):
         engine_arguments(PHOTO, coloured(48, 64), files)
 
@@ -220,4 +220,4 @@ def test_a_mask_without_any_visible_pixel_is_refused(
 def test_a_start_that_is_all_transparent_is_refused() -> None:
     start = Decoded(coloured(48, 64), np.zeros((48, 64), np.uint8), b"")
     with pytest.raises(ImageError, match=r"photo\.init\.png: nothing is visible, all pixels are"):
-        engine_arguments(PHOTO, coloured(48, 64), {"init": (Path("in/photo.init.png"), start)})
+        engine_arguments(PHOTO, coloured(48, 64), [("init", Path("in/photo.init.png"), start)])

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from support import wait_until
+from support import nest, wait_until
 from watchdog.observers import Observer
 
 from nst_pipeline.errors import InboxGoneError
@@ -174,10 +174,23 @@ def test_a_subfolder_that_goes_while_the_inbox_is_armed_is_no_matter(
     assert wake_up.wait(60)
 
 
+def test_folders_nested_deeper_than_calls_are_scanned_at_least(
+    deep_tmp_path: Path, watch: Watch, wake_up: Event
+) -> None:
+    nest(deep_tmp_path)
+    watcher = watch(deep_tmp_path)
+    watcher.arm()
+    if watcher.has_events:  # from Python 3.12 on
+        until_quiet(wake_up)
+        (deep_tmp_path / "a.png").write_text("x")
+        assert wake_up.wait(60)
+
+
 @pytest.mark.parametrize("error", [
     FileNotFoundError(errno.ENOENT, "they come and go"),
     OSError(errno.ENOSPC, "inotify watch limit reached"),
     OSError(errno.EMFILE, "inotify instance limit reached"),
+    RecursionError("nested too deep"),
 ])  # fmt: skip
 @pytest.mark.parametrize("method", ["__init__", "schedule", "start"])
 def test_where_no_events_can_be_had_the_folder_is_to_be_scanned_and_one_line_says_so(
@@ -186,7 +199,7 @@ def test_where_no_events_can_be_had_the_folder_is_to_be_scanned_and_one_line_say
     caplog: pytest.LogCaptureFixture,
     watch: Watch,
     method: str,
-    error: OSError,
+    error: Exception,
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise error

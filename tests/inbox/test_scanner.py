@@ -2,14 +2,16 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
-from support import draw, wait_until
+from support import draw, nest, wait_until
 
 from nst_pipeline.errors import InboxGoneError, UsageError
 from nst_pipeline.files import signature
+from nst_pipeline.folders import Entry
 from nst_pipeline.inbox import scanner
 from nst_pipeline.inbox.scanner import Scan, Scanner, SourceFile, find
 
@@ -40,6 +42,10 @@ def until_stable(look: Scanner) -> Scan:
     return scans[-1]
 
 
+def folder_is(descriptor: int, path: Path) -> bool:
+    return os.path.samestat(os.stat(descriptor), path.stat())
+
+
 # Listing
 
 
@@ -51,11 +57,37 @@ def test_folders_are_searched_in_order_with_their_subfolders(tmp_path: Path) -> 
     assert found[-1].folder == PurePath("sub/deep") and found[-1].root == tmp_path
 
 
+def test_folders_nested_deeper_than_calls_are_searched(deep_tmp_path: Path) -> None:
+    touch(deep_tmp_path, "a.png", "e.png")
+    touch(nest(deep_tmp_path), "deepest.png")
+    found = find([deep_tmp_path])
+    assert [item.path.name for item in found] == ["a.png", "deepest.png", "e.png"]
+    assert len(found[1].folder.parts) > sys.getrecursionlimit()
+
+
+def test_folders_nested_deeper_than_a_path_is_long_are_told_and_hide_no_other_file(
+    deep_tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(deep_tmp_path, "a.png")
+    monkeypatch.chdir(deep_tmp_path)
+    for _ in range(20):
+        Path("d" * 250).mkdir()
+        os.chdir("d" * 250)
+    Path("deepest.png").touch()
+    assert [item.path.name for item in find([deep_tmp_path])] == ["a.png"]
+    assert "cannot be searched: File name too long" in caplog.text
+
+
 def test_paths_are_taken_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "b.png", "sub/a.png", "sub/c.png", "x.part")
     found = find([tmp_path / "x.part", tmp_path / "sub", tmp_path / "b.png"], ("*.part",))
     assert names(found) == ["x.part", "a.png", "c.png", "b.png"]
-    assert [item.root for item in found] == [tmp_path, tmp_path / "sub", tmp_path / "sub", tmp_path]
+    assert [str(item.root.relative_to(tmp_path)) for item in found] == [
+        "x.part",
+        "sub",
+        "sub",
+        "b.png",
+    ]
 
 
 def test_excluded_folders_and_files_are_passed_over(tmp_path: Path) -> None:
@@ -144,15 +176,16 @@ def test_what_goes_while_the_inbox_is_searched_is_left_out_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "a.png", "b/c.png", "d.png", "e.png")
-    scandir = os.scandir
+    entries = scanner.entries
 
-    def interrupted(folder: Path) -> Any:
-        if folder == tmp_path / "b":
-            shutil.rmtree(folder)
+    def interrupted(folder: int) -> list[Entry]:
+        found = entries(folder)
+        if folder_is(folder, tmp_path):
+            shutil.rmtree(tmp_path / "b")
             (tmp_path / "d.png").unlink()
-        return scandir(folder)
+        return found
 
-    monkeypatch.setattr(os, "scandir", interrupted)
+    monkeypatch.setattr(scanner, "entries", interrupted)
     assert names(make(tmp_path, is_inbox=True).scan().stable) == ["a.png", "e.png"]
     assert not caplog.records
 
@@ -175,7 +208,7 @@ def test_what_is_by_its_name_no_picture_is_passed_over_and_counted(tmp_path: Pat
     scan = make(tmp_path).scan()
     assert sorted(names(scan.stable)) == ["IMG_1.JPG", "mov", "noise", "scan.unknown"]
     assert scan.passed_over.counts() == {"by_name": 8, "links": 0, "results": 0}
-    assert "8 files that are no pictures by name" in str(scan.passed_over)
+    assert "8 files by their names" in str(scan.passed_over)
     assert names(find([tmp_path / "IMG_1.MOV"])) == ["IMG_1.MOV"]  # somebody named it
 
 

@@ -166,6 +166,14 @@ def test_a_name_that_no_file_can_have_is_shortened_and_stays_apart() -> None:
     assert deep[0].endswith("/ink.png") and len(deep[0].split("/")[0].encode()) <= 255
 
 
+def test_of_a_name_that_is_too_long_the_content_is_shortened_and_not_the_style() -> None:
+    ink, oil = outputs([content(f"{'漫' * 83}.png")], [style("ink"), style("oil")])
+    assert ink.startswith("漫漫") and ink.endswith("-ink.png") and oil.endswith("-oil.png")
+    assert ink.removesuffix("-ink.png") == oil.removesuffix("-oil.png")
+    (made,) = outputs([content("a.png")], [style("s" * 300)])
+    assert made.startswith("a-sss") and len(made) == 255
+
+
 def with_companions(name: str, **sha256s: str) -> Content:
     """Return a content with companions by their kinds, with ``_`` for the dot."""
     kinds = {kind.replace("_", "."): sha256 for kind, sha256 in sha256s.items()}
@@ -194,3 +202,19 @@ def test_an_output_never_takes_the_place_of_a_companion() -> None:
     settings = OutputSettings(name="{content}.mask")
     with pytest.raises(ConfigError, match=r"a\.mask\.png: would overwrite an input"):
         list(pair(contents, [style("ink")], IN, settings, WEIGHTS, "auto"))
+
+
+@pytest.mark.parametrize("name", ["..jpg", "...jpg", "....jpg", " .jpg"])
+def test_no_part_of_an_outputs_path_leads_to_another_folder(name: str) -> None:
+    (made,) = outputs([content(name)], [style("ink")], name="{content}/{style}")
+    folder, last = made.split("/")
+    assert last == "ink.png" and folder not in ("", ".", "..")
+
+
+def test_folders_that_keep_two_results_apart_stay_in_the_outbox_however_they_were_named() -> None:
+    roots = (Path("/a/../../../in"), Path("/a/x/../../in2"))
+    contents = [
+        Content(SourceFile(root / "a.jpg", PurePath(), root), str(n))
+        for n, root in enumerate(roots)
+    ]
+    assert outputs(contents, [style("ink")]) == ["in/a-ink.png", "in2/a-ink.png"]

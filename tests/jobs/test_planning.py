@@ -8,15 +8,19 @@ import pytest
 from PIL import Image
 from support import (
     configure,
+    draw,
     home_of,
     observed_run,
     plan_of,
 )
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.errors import ConfigError
-from nst_pipeline.jobs import file_table, planning
+from nst_pipeline.errors import ConfigError, UnreadableError
+from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.inbox.scanner import find
+from nst_pipeline.jobs import file_table, looking
 from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.planning import WATCH, make_plan, make_scanner
 
 
 def test_known_files_are_not_read_again(
@@ -26,7 +30,7 @@ def test_known_files_are_not_read_again(
     (config.inbox / "bad.png").write_text("hello")
     observed_run(config)
     reads: list[str] = []
-    monkeypatch.setattr(planning, "read", lambda path, *_: reads.append(path.name))
+    monkeypatch.setattr(looking, "read", lambda path, *_: reads.append(path.name))
     plan = plan_of(config, ledger)
     assert reads == [] and len(plan.done) == 1 and "known format" in plan.broken[0].reason
 
@@ -94,9 +98,9 @@ def test_a_refusal_is_forgotten_when_what_decodes_changes(
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pillow_heif", None)
         if change == "codec":
-            without.setattr(planning, "version", is_missing)
+            without.setattr(looking, "version", is_missing)
         else:
-            without.setattr(planning, "_program", lambda: "an older one's")
+            without.setattr(looking, "_program", lambda: "an older one's")
         (broken,) = plan_of(config, ledger).broken
         assert "nst-pipeline[heif]" in broken.reason
     assert not plan_of(config, ledger).broken
@@ -107,5 +111,69 @@ def test_sources_that_were_accepted_are_not_read_again_under_other_limits(
 ) -> None:
     monkeypatch.setattr(file_table, "RACY_NS", 0)
     observed_run(config)
-    monkeypatch.setattr(planning, "read", lambda path, *_: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(looking, "read", lambda path, *_: pytest.fail(f"{path} is read"))
     assert len(plan_of(pixels(config, home_of(config) / "style.png", 10**7), ledger).done) == 1
+
+
+# What is nobody's fault
+
+
+def test_a_file_that_an_error_comes_of_is_looked_at_max_attempts_times(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(config.inbox / "b.png", 2)
+    identify = looking.identify
+
+    def fails(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+        if name.endswith("b.png"):
+            raise MemoryError
+        return identify(data, name, max_pixels)
+
+    monkeypatch.setattr(looking, "identify", fails)
+    patience, scanner = Patience(0), make_scanner(config, None, 0)
+    for attempt in (1, 2, 3):
+        plan = make_plan(config, ledger, scanner, WATCH, patience=patience)
+        assert [job.content.path.name for job in plan.todo] == ["a.png"]
+        assert [one.is_final for one in plan.broken] == ([] if attempt < 3 else [True])
+    assert "b.png: MemoryError" in plan.broken[0].reason
+    # Without patience, it is told at once.
+    assert len(plan_of(config, ledger).broken) == 1
+
+
+def test_a_file_that_is_refused_is_read_anew_before_it_is_given_up(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_table, "RACY_NS", 0)
+    (config.inbox / "a.png").write_text("hello")
+    patience, scanner = Patience(0), make_scanner(config, None, 0)
+    for _ in range(2):
+        plan = make_plan(config, ledger, scanner, WATCH, patience=patience)
+        assert "known format" in plan.broken[0].reason
+    # The bytes were others for a moment, and the disk says of no change.
+    monkeypatch.setattr(looking, "identify", lambda *_: (48, 64))
+    assert not make_plan(config, ledger, scanner, WATCH, patience=patience).broken
+
+
+def test_a_style_that_cannot_be_read_is_no_mistake_of_the_settings(
+    config: Config, ledger: Ledger
+) -> None:
+    config.styles["s"].image.unlink()
+    with pytest.raises(UnreadableError, match=r"styles\.s: .*No such file"):
+        plan_of(config, ledger)
+
+
+def test_what_errors_came_of_and_what_was_looked_at_outlive_the_process(
+    config: Config, tmp_path: Path
+) -> None:
+    memory, (found,) = tmp_path / "looks.json", find([config.inbox])
+    first = Patience(60, memory)
+    first.put_off(found, "no luck", "error")
+    first.begin_look(found)
+    second = Patience(60, memory)  # the process ended
+    assert second.tries(found, "error") == 2 and not second.take_up(found)
+    assert Patience(60, memory).tries(found, "error") == 2
+    second.begin_look(found)
+    second.end_look()
+    assert Patience(60, memory).tries(found, "error") == 2
+    memory.write_text("[")
+    assert Patience(60, memory).tries(found, "error") == 0

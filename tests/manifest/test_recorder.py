@@ -1,6 +1,7 @@
 """The record of a run: complete after a kill, and never poorer than before."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 from support import Watch, configure, draw, make_home, manifests, program, wait_until
 
+from nst_pipeline.digests import bytes_digest
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.manifest.model import Manifest
+from nst_pipeline.manifest.model import Manifest, job_json, to_json
 from nst_pipeline.manifest.recorder import rebuild
 
 
@@ -29,9 +32,18 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
+def test_jobs_written_one_by_one_make_the_same_json_as_all_at_once(home: Path) -> None:
+    (path,) = (home / "outbox/manifests").iterdir()
+    manifest = Manifest.model_validate_json(path.read_bytes())
+    assert len(manifest.jobs) == 3
+    bare = manifest.model_copy(update={"jobs": []})
+    assert to_json(bare, map(job_json, manifest.jobs)) == to_json(manifest) == path.read_text()
+    assert to_json(bare, []) == to_json(bare)
+
+
 def rebuilt(home: Path) -> list[Path]:
     with Ledger(ledger_path(home / "state")) as ledger:
-        return rebuild(ledger.runs)
+        return rebuild(ledger.runs, Folders())
 
 
 def test_a_manifest_that_a_kill_left_whole_gets_its_end_and_keeps_the_rest(home: Path) -> None:
@@ -95,3 +107,25 @@ def test_the_manifest_of_a_daemons_run_is_completed_after_a_kill(tmp_path: Path)
     manifest = Manifest.model_validate_json(path.read_bytes())
     assert manifest.run.status == "stopped"
     assert [Path(job.content.path).name for job in manifest.jobs] == ["b.png"]
+
+
+def test_a_name_of_a_byte_and_one_of_its_escape_are_two_records(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", watch={"settle_seconds": 0})
+    names = [os.fsdecode(b"\xff.png"), "\\xff.png"]
+    for number, name in enumerate(names):
+        draw(home / "inbox" / name, number)
+    done = program(home, "run")
+    assert done.returncode == 0 and done.stdout.count("done  ") == 2
+    (path,) = (home / "outbox/manifests").iterdir()
+    jobs = Manifest.model_validate_json(path.read_bytes()).jobs
+    assert [job.content.path for job in jobs] == [str(home / "inbox/\\xff.png")] * 2
+    outputs = set()
+    for job in jobs:
+        raw = bytes.fromhex(job.content.raw) if job.content.raw else job.content.path.encode()
+        assert bytes_digest(Path(os.fsdecode(raw)).read_bytes()) == job.content.sha256
+        assert job.output
+        outputs.add(job.output.place)
+    assert len(outputs) == 2
+    path.unlink()
+    assert rebuilt(home) == [path]
+    assert len(Manifest.model_validate_json(path.read_bytes()).jobs) == 2

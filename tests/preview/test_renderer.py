@@ -177,6 +177,12 @@ def test_progress_is_that_of_each_job_with_its_true_total() -> None:
 STYLES = {"ink": "styles/ink.png", "oil": "styles/oil.png", "wash": "styles/ink.png"}
 
 
+def test_a_loss_that_is_not_finite_is_a_reason() -> None:
+    recipe = RECIPE.model_copy(update={"style_weight": 1e300})
+    _, (done,) = render(settings(ink="styles/ink.png"), "photo.png", recipe)
+    assert done.picture is None and done.reason.startswith("the loss is inf")
+
+
 @pytest.mark.parametrize(
     ("limit", "fails"), [(1, [False, True, False]), (2, [True, True, False]), (8, [True] * 3)]
 )

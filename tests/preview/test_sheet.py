@@ -106,12 +106,14 @@ def test_a_caption_stands_below_its_picture() -> None:
 
 
 def test_a_cell_without_a_picture_shows_why() -> None:
-    grid = Grid(((Cell(picture()), Cell(None, "inbox/cut.jpg: damaged or cut short")),))
+    reason = "/home/me/studio/inbox/cut.jpg: damaged or cut short: a/b"
+    grid = Grid(((Cell(picture()), Cell(None, reason)),))
     sheet = arrange("t", "", [grid], "", 256)
     good, bad = puts(sheet)
     assert bad.picture is None and (bad.box.width, bad.box.height) == (256, good.box.height)
     inside = [i for i in sheet.items if isinstance(i, TextLine) and overlap(i.box, bad.box)]
-    assert " ".join(item.text for item in inside) == "inbox/cut.jpg: damaged or cut short"
+    told = " ".join(item.text for item in inside)
+    assert told == "cut.jpg: damaged or cut short: a/b"  # there is no room for its folder
     corner = bad.box.left + 3, bad.box.top + 3
     assert "#{:02x}{:02x}{:02x}".format(*draw(sheet).getpixel(corner)) == ERROR_BACKGROUND
 

@@ -1,7 +1,6 @@
 """The dispatcher: what fails fails alone, and nobody is asked twice."""
 
 import json
-import os
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    UNPRIVILEGED,
     FakeExecutor,
     SilentObserver,
     Watch,
@@ -29,13 +29,16 @@ from support import (
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.errors import CannotCreateError, DeviceLostError, DiskFullError
 from nst_pipeline.inbox import reading
-from nst_pipeline.jobs import planning
+from nst_pipeline.inbox.patience import Waiting
+from nst_pipeline.jobs import looking, planning
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.jobs.planning import Plan, make_scanner
 from nst_pipeline.runner import dispatcher
 from nst_pipeline.runner import runner as runner_module
 from nst_pipeline.runner.runner import Runner
+from nst_pipeline.workers.protocol import Task
 
 GOOD = [f"{number}.png" for number in range(10)]
 
@@ -186,6 +189,7 @@ def test_a_long_name_that_is_given_up_goes_to_failed_with_its_reason(
     with Watch(home) as watch:
         wait_until((home / "failed" / name).exists)
         watch.until_idle()
+        wait_until(lambda: watch.status()["failures"])  # noted just after the file has moved
         assert watch.status()["failures"][0]["source"].endswith(name)
     (report,) = (home / "failed").glob("*.error.json")
     reason = {"fail": "told to fail", "die": "2 times", "no picture": "known format"}[why]
@@ -271,7 +275,7 @@ def test_a_picture_is_read_once_from_the_inbox_to_the_executor(
         reads.append(path.name)
         return read(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(planning, "read", counted)
+    monkeypatch.setattr(looking, "read", counted)
     monkeypatch.setattr(reading, "read", counted)
     run_once(config_of(home))
     assert reads.count("a.png") == 1 and outputs(home) == ["a-s.png"]
@@ -348,6 +352,57 @@ def test_a_device_that_is_lost_is_blamed_on_the_job_at_work_until_it_is_given_up
     assert (totals.done, totals.failed) == (1, 1)
 
 
+@pytest.mark.parametrize("where", ["submit", "poll", "take in"])
+def test_an_error_that_nobody_foresaw_fails_the_content_that_it_came_of_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    for name in GOOD[:4]:
+        draw(home / "inbox" / name, int(name[0]))
+
+    class Breaking(FakeExecutor):
+        def submit(self, task: Task) -> None:
+            if where == "submit" and task.content.path.name == "1.png":
+                raise MemoryError
+            super().submit(task)
+
+    class Following(SilentObserver):
+        def timed(self, stage: str, seconds: float) -> None:
+            if where == "take in" and stage == "paint" and len(self.records) == 1:
+                raise MemoryError
+
+    executor = Breaking({"1": MemoryError()} if where == "poll" else {}, limit=1)
+    totals = run_once(config_of(home), executor, Following()).manifest().totals
+    if where == "take in":  # after its result had its name
+        assert set(states(home).values()) == {"done"}
+        return
+    assert (totals.done, totals.failed) == (3, 1)
+    assert states(home)["1.png"] == "queued" and attempts(home)["1.png"] == 1
+    assert run_once(config_of(home)).manifest().totals.done == 1
+
+
+def test_what_the_system_refused_is_no_attempt_and_has_a_new_plan_made(home: Path) -> None:
+    configure(home, watch={"settle_seconds": 0, "retry_seconds": 60})
+    for name in GOOD[:3]:
+        draw(home / "inbox" / name, int(name[0]))
+    fate = {"1": Failure("style.png: No such file or directory", kind="system")}
+    executor, config = FakeExecutor(fate), config_of(home)  # type: ignore[arg-type]
+    plans: list[list[str]] = []
+
+    class Looks(SilentObserver):
+        def looked(self, plan: Plan) -> None:
+            plans.append([job.content.path.name for job in plan.todo])
+
+        def waits(self, files: list[Waiting]) -> None:
+            self.waiting = [(one.path.name, one.reason) for one in files]
+
+    looks = Looks()
+    with Runner(config, executor, looks) as runner:
+        runner.run_standing(make_scanner(config))
+    assert looks.waiting == [("1.png", "style.png: No such file or directory")]
+    assert outputs(home) == ["0-s.png", "2-s.png"]
+    assert attempts(home)["1.png"] == 0 and all("1.png" not in plan for plan in plans[1:])
+
+
 def test_files_that_are_no_pictures_yet_keep_no_others_from_being_painted(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,16 +424,16 @@ def test_files_that_are_no_pictures_yet_keep_no_others_from_being_painted(
 
 
 def test_a_folder_that_may_not_be_searched_any_more_stops_nothing(home: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may search everything")
-    (home / "inbox/sub").mkdir()
-    draw(home / "inbox/sub/a.png", 1)
     draw(home / "inbox/b.png", 2)
     (home / "orders/b.png").write_text("slow")
-    with Watch(home) as watch:
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    with Watch(home, before=UNPRIVILEGED) as watch:
         watch.until_painting()
         (home / "inbox/sub").chmod(0)
         (home / "orders/b.png").unlink()
         watch.until_outputs("b-s.png")
         watch.until_idle()
         (home / "inbox/sub").chmod(0o755)
+        watch.until_outputs("b-s.png", "sub/a-s.png")
+    assert not (home / "failed").exists()

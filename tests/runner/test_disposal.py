@@ -21,6 +21,7 @@ from support import (
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.files import signature
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs import file_table
 from nst_pipeline.jobs.file_table import Move
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
@@ -75,23 +76,25 @@ def test_a_kill_between_a_picture_and_its_companions_is_made_good(
         known = signature(path.stat())
         target = config.processed / name
         planned.append(
-            Move(path, target, known, "move") if kind == "move" else moves.deletion(path, known)
+            Move(path, target, known, "move")
+            if kind == "move"
+            else moves.deletion(Folders(), path, known)
         )
     carry_out, carried = moves._carry_out, []
 
-    def killed(ledger: Ledger, move: Move) -> Path | None:
+    def killed(ledger: Ledger, folders: Folders, move: Move) -> Path | None:
         if len(carried) == done:
             raise KeyboardInterrupt
         carried.append(move)
-        return carry_out(ledger, move)
+        return carry_out(ledger, folders, move)
 
     with Ledger(ledger_path(config.state)) as ledger:
         monkeypatch.setattr(moves, "_carry_out", killed)
         with pytest.raises(KeyboardInterrupt):
-            moves.dispose(ledger, planned[0], planned[1:])
+            moves.dispose(ledger, Folders(), planned[0], planned[1:])
         monkeypatch.undo()
         assert len(ledger.files.intended()) == 2 - done
-        moves.recover(ledger)
+        moves.recover(ledger, Folders())
         assert not ledger.files.intended()
     assert names(config.inbox) == set()
     assert names(config.processed) == ({"a.png", "a.mask.png"} if kind == "move" else set())
@@ -107,12 +110,14 @@ def test_a_companion_that_changed_stays_and_a_changed_picture_keeps_its_companio
     ]
     with Ledger(ledger_path(config.state)) as ledger:
         os.utime(config.inbox / "a.png", ns=(1, 1))
-        assert moves.dispose(ledger, planned[0], planned[1:]) is None
+        assert moves.dispose(ledger, Folders(), planned[0], planned[1:]) is None
         assert names(config.inbox) == {"a.png", "a.mask.png"} and not ledger.files.intended()
         path = config.inbox / "a.png"
         planned[0] = Move(path, config.processed / "a.png", signature(path.stat()), "move")
         os.utime(config.inbox / "a.mask.png", ns=(1, 1))
-        assert moves.dispose(ledger, planned[0], planned[1:]) == config.processed / "a.png"
+        assert (
+            moves.dispose(ledger, Folders(), planned[0], planned[1:]) == config.processed / "a.png"
+        )
         assert names(config.inbox) == {"a.mask.png"} and not ledger.files.intended()
 
 

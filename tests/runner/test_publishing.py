@@ -28,13 +28,14 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import Abandoned, ImageError
 from nst_pipeline.files import numbered
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.jobs.state import Entry
 from nst_pipeline.runner import dispatcher, publishing
-from nst_pipeline.runner.runner import Runner
+from nst_pipeline.runner.runner import Runner, folders_of
 
 
 def queue(config: Config, ledger: Ledger) -> Entry:
@@ -112,15 +113,28 @@ def test_a_job_that_was_at_work_is_queued_until_it_killed_too_often(
 ) -> None:
     entry = queue(config, ledger)
     for attempt in (1, 2):
-        publishing.recover(ledger.jobs, "replace", 3, lambda _: None)
+        publishing.recover(ledger.jobs, Folders(), "replace", 3, lambda _: None)
         assert ledger.jobs.get(entry.id).state == "queued"
         assert ledger.jobs.get(entry.id).attempts == attempt
         ledger.jobs.start(entry.id)
-    publishing.recover(ledger.jobs, "replace", 3, lambda _: None)
+    publishing.recover(ledger.jobs, Folders(), "replace", 3, lambda _: None)
     assert ledger.jobs.get(entry.id).state == "failed" and ledger.jobs.get(entry.id).poison
     observer = observed_run(config)
     assert [record.status for record in observer.records] == ["failed"]
     assert painted(home_of(config)) == []
+
+
+def test_a_job_whose_result_is_lost_with_the_process_again_and_again_is_given_up(
+    config: Config, ledger: Ledger
+) -> None:
+    entry = queue(config, ledger)
+    for attempt in (1, 2, 3):
+        assert ledger.jobs.get(entry.id).attempts == attempt
+        ledger.jobs.begin_commit(entry.id, entry.output, entry.output.with_name(".nst-x"), "0")
+        publishing.recover(ledger.jobs, folders_of(config, ledger), "replace", 3, lambda _: None)
+        if attempt < 3:
+            ledger.jobs.start(entry.id)
+    assert ledger.jobs.get(entry.id).state == "failed" and ledger.jobs.get(entry.id).poison
 
 
 def test_an_interrupt_in_good_order_counts_as_no_attempt(config: Config, ledger: Ledger) -> None:
@@ -150,7 +164,7 @@ def test_a_job_that_is_abandoned_goes_back_and_the_next_one_is_painted(
 def test_a_result_that_cannot_be_decoded_is_never_published(config: Config, ledger: Ledger) -> None:
     entry = queue(config, ledger)
     with pytest.raises(ImageError):
-        publishing.publish_result(ledger.jobs, entry, b"no picture", "replace")
+        publishing.publish_result(ledger.jobs, Folders(), entry, b"no picture", "replace")
     assert not list(config.outbox.iterdir())
 
 
@@ -162,8 +176,8 @@ def test_no_file_is_ever_replaced_by_chance(config: Config, ledger: Ledger) -> N
     entry.output.write_bytes(b"theirs")
     data = result(home_of(config))
     with pytest.raises(publishing.ConflictError):
-        publishing.publish_result(ledger.jobs, entry, data, "fail")
-    final = publishing.publish_result(ledger.jobs, entry, data, "suffix")
+        publishing.publish_result(ledger.jobs, Folders(), entry, data, "fail")
+    final = publishing.publish_result(ledger.jobs, Folders(), entry, data, "suffix")
     assert final == numbered(entry.output, 2) and final.read_bytes() == data
     assert entry.output.read_bytes() == b"theirs"
     assert ledger.jobs.get(entry.id).final == final
@@ -205,7 +219,7 @@ def test_where_links_are_impossible_a_duplicate_is_a_copy(
         raise OSError(1, "Operation not permitted")
 
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Folders, "link", refuse)
     observed_run(config)
     assert painted(home_of(config)) == ["a.png"]
     assert not (config.outbox / "a-s.png").samefile(config.outbox / "b-s.png")
@@ -217,14 +231,14 @@ def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
     config: Config, monkeypatch: pytest.MonkeyPatch, standing: bool
 ) -> None:
     config = configure(home_of(config), on_conflict="suffix", watch={"settle_seconds": 0})
-    rename = publishing.rename_new
+    rename = Folders.rename_new
 
-    def race(source: Path, target: Path) -> None:
+    def race(folders: Folders, source: Path, target: Path) -> None:
         if not target.exists() and target.name == "a-s.png":
             target.write_bytes(b"theirs")
-        rename(source, target)
+        rename(folders, source, target)
 
-    monkeypatch.setattr(publishing, "rename_new", race)
+    monkeypatch.setattr(Folders, "rename_new", race)
     if standing:
         with Runner(config, FakeExecutor(), SilentObserver()) as runner:
             runner.run_standing(make_scanner(config))
@@ -242,16 +256,16 @@ def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
     rename = publishing._rename
 
-    def cancelled(jobs: JobTable, entry: Entry, *rest: Any) -> Path | None:
+    def cancelled(jobs: JobTable, folders: Folders, entry: Entry, *rest: Any) -> Path | None:
         jobs.cancel(entry.source)
-        return rename(jobs, entry, *rest)
+        return rename(jobs, folders, entry, *rest)
 
     def refuse(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(publishing, "_rename", cancelled)
     if not links:
-        monkeypatch.setattr(Path, "hardlink_to", refuse)
+        monkeypatch.setattr(Folders, "link", refuse)
     observer = observed_run(config)
     assert outputs(home_of(config)) == ["a-s.png"] and observer.records == []
     (entry,) = ledger.jobs.of_source(config.inbox / "b.png").values()
@@ -288,8 +302,7 @@ def kill(*_):
 if {point == "before"}:
     dispatcher.publish_duplicate = kill
 else:
-    publishing.os.lexists = publishing.is_own = lambda *_: False
-    publishing.Path.replace = kill
+    publishing.Folders.replace = kill
 import support
 sys.argv = ["nst-pipeline", "run"]
 support.main()

@@ -1,7 +1,9 @@
 """The runner with an executor that paints nothing, so that only its own behaviour shows."""
 
 import json
+import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 from conftest import picture
 from jsonschema import Draft202012Validator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support import (
     FakeExecutor,
     SilentObserver,
+    command,
     configure,
     draw,
     make_home,
@@ -24,8 +28,10 @@ from support import painted as painted_names
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError, InboxGoneError
+from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
@@ -225,7 +231,7 @@ def test_a_touched_file_with_the_same_bytes_is_not_painted_again(config: Config)
 def test_other_weights_paint_everything_again(config: Config, project: Path) -> None:
     painted(config)
     weights = project / "other.safetensors"
-    weights.write_bytes(b"other weights")
+    save_file(load_file(COMPACT_PATH), weights, {"made": "anew"})
     assert painted(config.model_copy(update={"weights": str(weights)})) == ALL
 
 
@@ -263,10 +269,10 @@ def test_a_full_disk_stops_the_run_and_the_manifest_says_how_far_it_came(
 ) -> None:
     write = publishing.write_temporary
 
-    def full(path: Path, data: bytes) -> Path:
+    def full(path: Path, *rest: Any) -> Path:
         if path.name == "boat-oil.png":
             raise DiskFullError(f"{path}: No space left on device")
-        return write(path, data)
+        return write(path, *rest)
 
     monkeypatch.setattr(publishing, "write_temporary", full)
     with pytest.raises(DiskFullError):
@@ -388,8 +394,8 @@ def test_what_is_no_picture_by_name_is_passed_over_told_and_fails_only_if_named(
     configure(home, watch={"settle_seconds": 0}, also_ignore=["DRAFT.*"])
     done = program(home, "run")
     assert done.returncode == 0 and outputs(home) == ["a-s.png"]
-    assert "passed   4 files that are no pictures by name" in done.stdout
-    assert "passed     4 files that are" in program(home, "check").stdout
+    assert "passed   4 files by their names" in done.stdout
+    assert "passed     4 files by their names" in program(home, "check").stdout
     named = program(home, "run", "inbox/a.MOV")
     assert named.returncode == 1 and "a.MOV: not an image in a known format" in named.stdout
 
@@ -404,7 +410,7 @@ def test_links_out_of_the_inbox_and_styles_in_it_are_told_once(home: Path) -> No
     assert done.returncode == 0 and outputs(home) == ["a-s.png"]
     assert done.stderr.count("inbox/b.png: a link to a folder or out of") == 1
     assert done.stderr.count("inbox/style.png: an image of the style s") == 1
-    assert "passed     1 links to folders" in program(home, "check").stdout
+    assert "passed     1 link to a folder or out" in program(home, "check").stdout
 
 
 @pytest.mark.parametrize("spelling", [".", "../home", "link"])
@@ -443,3 +449,44 @@ def test_an_outbox_among_the_pictures_is_told_and_not_searched(home: Path) -> No
     assert painted_names(home) == ["a.png"]
     assert done.stderr.count("other: the outbox, passed over") == 1
     assert done.stderr.count("out: the outbox of an earlier run, passed over") == 1
+
+
+def test_recovery_leaves_the_unfinished_files_of_another_pipeline_in_a_shared_outbox(
+    home: Path,
+) -> None:
+    owners = {}
+    for name in ("one", "two"):
+        shared = {"outbox": "../shared", "processed": "../shared/done"}
+        make_home(home / name, watch={"settle_seconds": 0}, **shared)
+        draw(home / name / "inbox/a.png", 1)
+        assert program(home / name, "run").returncode == 0
+        with Ledger(ledger_path(home / name / "state")) as ledger:
+            owners[name] = Folders((), ledger.owner())
+            assert ledger.owner() == owners[name].owner
+    left = {}
+    for name, folders in owners.items():
+        left[name] = [folders.temporary(home / place / "a.png") for place in ("shared", "shared/d")]
+        for path in left[name]:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    draw(home / "one/inbox/b.png", 2)
+    (home / "one/orders").mkdir(exist_ok=True)
+    (home / "one/orders/b.png").write_text("die")
+    assert program(home / "one", "run").returncode == -signal.SIGKILL
+    (home / "one/orders/b.png").unlink()
+    assert program(home / "one", "run").returncode == 0
+    assert not any(path.exists() for path in left["one"])
+    assert all(path.exists() for path in left["two"])
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o002])
+def test_all_that_is_published_follows_the_umask(home: Path, umask: int) -> None:
+    making = {"snapshots": 1, "making": "gif"}
+    configure(home, watch={"settle_seconds": 0}, output=making)
+    (home / "inbox").mkdir(exist_ok=True)
+    draw(home / "inbox/a.png", 1)
+    (home / "inbox/a.png").chmod(0o600)
+    subprocess.run(command("run"), cwd=home, check=True, umask=umask, capture_output=True)
+    files = [path for path in (home / "outbox").rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}

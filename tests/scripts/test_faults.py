@@ -16,14 +16,18 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("policies", "calls", "sample"),
-    [("move", "rename,renameat2,link", 1), ("delete", "fdatasync", 8), ("delete", "unlink", 5)],
+    [
+        ("move", "renameat,renameat2,linkat", 1),
+        ("delete", "fdatasync", 8),
+        ("delete", "unlinkat", 2),
+    ],
 )
 def test_a_run_that_is_killed_at_a_call_loses_nothing(
     policies: str, calls: str, sample: int
 ) -> None:
     done = subprocess.run(
         [
-            sys.executable, str(FAULTS), "--no-errors", "--policies", policies,
+            sys.executable, str(FAULTS), "--parts", "run", "--no-errors", "--policies", policies,
             "--calls", calls, "--sample", str(sample),
         ],
         capture_output=True,
@@ -37,11 +41,30 @@ def test_a_run_that_is_killed_at_a_call_loses_nothing(
 def test_a_disk_that_fails_or_fills_loses_nothing() -> None:
     done = subprocess.run(
         [
-            sys.executable, str(FAULTS), "--policies", "move", "--calls", "fsync",
-            "--sample", "7",
+            sys.executable, str(FAULTS), "--parts", "run", "--policies", "move",
+            "--calls", "fsync", "--sample", "7",
         ],
         capture_output=True,
         text=True,
         timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "call", "sample"), [("watch", "renameat2", 1), ("transient", "openat", 4)]
+)
+def test_a_daemon_that_is_killed_or_cannot_read_loses_and_blames_nothing(
+    part: str, call: str, sample: int
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, str(FAULTS), "--parts", part, "--policies", "move",
+            "--calls", call, "--sample", str(sample),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("0 problems\n")

@@ -53,7 +53,10 @@ def test_checkpoints_go_with_the_jobs_that_they_are_of(tmp_path: Path) -> None:
     assert checkpoints.find(tmp_path, ["a" * 64]) is None
     checkpoints.forget(tmp_path, "a" * 64)
     assert checkpoints.find(tmp_path, ["a" * 64, "b" * 64]) is None
-    checkpoints.forget_all_but(tmp_path, {"c" * 64})
     assert checkpoints.find(tmp_path, ["c" * 64]) == b"one"
-    checkpoints.forget_all_but(tmp_path, set())
-    assert checkpoints.find(tmp_path, ["c" * 64]) is None
+
+
+def test_work_in_the_middle_is_for_nobody_else_to_see(tmp_path: Path) -> None:
+    checkpoints.keep(tmp_path, ["key"], b"pixels")
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -20,13 +20,14 @@ from nst_pipeline.config.weights import resolve
 from nst_pipeline.engine import Callbacks, Result, StyleTransfer, transfer
 from nst_pipeline.engine.batch import Batch
 from nst_pipeline.engine.scene import Scene, make_scene
-from nst_pipeline.errors import Abandoned, UnavailableError
+from nst_pipeline.errors import Abandoned, NotReadyError, UnavailableError
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.local import LocalExecutor
+from nst_pipeline.workers.memory import Budget
 from nst_pipeline.workers.protocol import Task
 
 
@@ -156,6 +157,54 @@ def test_a_style_that_is_no_picture_any_more_fails_its_own_jobs(config: Config) 
     assert [isinstance(o.outcome, EncodedResult) for o in outcomes] == [False, True]
 
 
+@pytest.mark.parametrize(("what", "kind"), [("replaced", "changed"), ("deleted", "system")])
+def test_a_style_that_is_another_or_gone_since_the_plan_is_not_the_contents_fault(
+    config: Config, what: str, kind: str
+) -> None:
+    todo = tasks(config)
+    if what == "replaced":
+        picture(seed=7).save(config.styles["ink"].image)
+    else:
+        config.styles["ink"].image.unlink()
+    local = executor(config)
+    local.submit(todo[0])
+    wrong, fine = (one.outcome for one in local.drain(Observer()))
+    local.close()
+    assert isinstance(wrong, Failure) and wrong.kind == kind and isinstance(fine, EncodedResult)
+
+
+@pytest.mark.parametrize("where", ["companions", "style", "engine"])
+def test_an_error_that_nobody_foresaw_fails_what_it_came_of_and_no_other(
+    config: Config, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    first, second = tasks(config)
+    raised = []
+
+    def once(*_: object, **__: object) -> object:
+        raised.append(where)
+        monkeypatch.undo()
+        raise MemoryError
+
+    local = executor(config)
+    if where == "companions":
+        monkeypatch.setattr(LocalExecutor, "_companions", once)
+    else:
+        monkeypatch.setattr(
+            local._engine, "_read_style_image" if where == "style" else "_transfer", once
+        )
+        monkeypatch.setattr(local._engine, "_style_image", once)
+    local.submit(first)
+    local.submit(second)
+    outcomes = list(local.drain(Observer()))
+    local.close()
+    failures = [one.outcome for one in outcomes if isinstance(one.outcome, Failure)]
+    assert raised == [where] and names(outcomes) == ALL
+    assert len(failures) == (1 if where == "style" else 2)
+    # That there is no engine is no content's fault.
+    assert {one.kind for one in failures} == {"system" if where == "engine" else "passing"}
+    assert all(isinstance(one.outcome, EncodedResult) for one in outcomes[2:])
+
+
 def test_a_style_is_read_and_prepared_for_the_first_content_alone(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +216,7 @@ def test_a_style_is_read_and_prepared_for_the_first_content_alone(
 
     monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
     monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
-    monkeypatch.setattr("nst_pipeline.workers.engine_thread.STYLE_IMAGES_KEPT", 1)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.STYLE_BYTES_KEPT", 0)
     first, second = tasks(config)
     local = executor(config)
     local.submit(first)
@@ -230,6 +279,20 @@ def test_what_goes_wrong_fails_what_is_painted_together_alone(
     wrong = {n for n, one in enumerate(outcomes) if isinstance(one.outcome, Failure)}
     assert wrong == fails and [one.job for one in outcomes] == todo
     assert stepped == {f"s{number}" for number in range(4)} - {f"s{number}" for number in fails}
+
+
+def test_a_pastiche_whose_loss_is_not_finite_fails_its_job(config: Config) -> None:
+    ink, oil = (config.styles[name] for name in ("ink", "oil"))
+    steep = ink.recipe.model_copy(update={"style_weight": 1e300})
+    config = config.model_copy(
+        update={"styles": {"ink": ink.model_copy(update={"recipe": steep}), "oil": oil}}
+    )
+    painter = executor(config)
+    painter.submit(tasks(config)[0])
+    refused, made = (one.outcome for one in painter.drain(Observer()))
+    painter.close()
+    assert isinstance(refused, Failure) and "boat.jpg in ink: the loss is inf" in refused.reason
+    assert refused.kind == "job" and isinstance(made, EncodedResult)
 
 
 def test_an_error_of_the_engine_reaches_the_caller(config: Config) -> None:
@@ -296,6 +359,83 @@ def reasons(config: Config) -> list[tuple[str, str]]:
     return [(one.kind, one.reason) for one in outcomes if isinstance(one, Failure)]
 
 
+def of_regions(config: Config, *names: str) -> Config:
+    """Return the settings with a style of these regions in place of the first."""
+    ink = config.styles["ink"].image
+    style = StyleSettings(regions=dict.fromkeys(names, {"image": ink}))
+    return config.model_copy(update={"styles": {"ink": style, "oil": config.styles["oil"]}})
+
+
+def test_masks_that_no_style_takes_anything_of_are_not_decoded(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sky", "sea", "sand"):
+        Image.new("L", (64, 48), 255).save(config.inbox / f"boat.mask.{name}.png")
+    read: list[str] = []
+
+    def decoded(data: bytes, name: str, max_pixels: int) -> Decoded:
+        read.append(Path(name).name)
+        return decode(data, name, max_pixels)
+
+    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
+    assert not reasons(of_regions(config, "sky"))
+    assert sorted(set(read)) == ["boat.jpg", "boat.mask.sky.png", "ink.png", "oil.png"]
+
+
+def test_masks_much_finer_than_the_pastiche_are_made_smaller(
+    config: Config, arguments: dict[str, Any]
+) -> None:
+    fine = Image.new("L", (1024, 768))
+    fine.paste(255, (512, 0, 1024, 768))
+    fine.save(config.inbox / "boat.mask.png")
+    reasons(config)
+    mask = arguments["masks"][""]
+    assert mask.shape == (154, 205)  # of a pastiche of 48 pixels, at least four times as fine
+    assert not mask[:, :100].any() and (mask[:, 104:] == 255).all()
+
+
+def sized(config: Config, **limits: int) -> Config:
+    return config.model_copy(update={"limits": config.limits.model_copy(update=limits)})
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height"),
+    [("boat.jpg", 2400, 1800), ("boat.mask.png", 2400, 1800), ("boat.init.png", 2400, 1800)],
+)
+def test_a_content_that_takes_too_much_memory_fails_by_name_before_it_is_decoded(
+    config: Config, monkeypatch: pytest.MonkeyPatch, name: str, width: int, height: int
+) -> None:
+    Image.new("RGB", (width, height), "white").save(config.inbox / name)
+
+    def decoded(*_: object) -> Decoded:
+        raise AssertionError("was decoded")
+
+    (task,) = (task for task in tasks(config) if task.content.path.name == "boat.jpg")
+    small = executor(sized(config, max_memory_bytes=30_000_000))
+    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
+    small.submit(task)
+    outcomes = [one.outcome for one in small.drain(Observer())]
+    small.close()
+    for outcome in outcomes:
+        assert isinstance(outcome, Failure) and outcome.kind == "input"
+        assert "boat.jpg: takes 0.0" in outcome.reason
+        assert "limits.max_memory_bytes allows 0.03 GB" in outcome.reason
+
+
+def test_a_style_that_takes_too_much_memory_fails_its_own_jobs(config: Config) -> None:
+    Image.new("RGB", (2400, 1800), "white").save(config.inbox.parent / "styles/ink.png")
+    first, _ = tasks(config)
+    small = executor(sized(config, max_memory_bytes=30_000_000))
+    small.submit(first)
+    outcomes = [one.outcome for one in small.drain(Observer())]
+    small.close()
+    failed, done = outcomes
+    assert isinstance(failed, Failure) and failed.kind == "job"
+    assert "ink.png: takes" in failed.reason
+    assert isinstance(done, EncodedResult)
+
+
 def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     config: Config, arguments: dict[str, Any]
 ) -> None:
@@ -303,8 +443,9 @@ def test_the_engine_gets_the_masks_and_the_start_of_a_content(
     half.paste(255, (32, 0, 64, 48))
     half.save(config.inbox / "boat.mask.png")
     half.convert("RGBA").save(config.inbox / "boat.mask.Sky.png")
+    (config.inbox / "boat.mask.sea.png").write_bytes((config.inbox / "boat.mask.png").read_bytes())
     picture(seed=5).save(config.inbox / "boat.init.png")
-    assert "enough" in str(reasons(config))
+    assert "enough" in str(reasons(of_regions(config, "sky")))
     masks = arguments["masks"]
     assert masks.keys() == {"", "sky"} and arguments.keys() == {"masks", "init"}
     for mask in masks.values():
@@ -418,3 +559,20 @@ def test_a_companion_that_is_needed_and_missing_fails_the_jobs_that_need_it(
     assert name.lower() in reason
     picture(seed=5).save(config.inbox / name)
     assert all("enough" in reason for _, reason in reasons(config))
+
+
+def test_what_a_mask_takes_is_not_read_through_a_folder_that_became_a_link(
+    config: Config, tmp_path: Path
+) -> None:
+    folder = config.inbox / "trip"
+    folder.mkdir()
+    for name in ("boat.png", "boat.mask.png"):
+        Image.new("RGB", (64, 48), "white").save(folder / name)
+    with Ledger(None) as ledger:
+        todo = [job for job in plan_of(config, ledger).todo if job.content.path.parent == folder]
+    task = task_of(todo)
+    Budget(config.limits).of_content(task)
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotReadyError, match="a link where none is followed"):
+        Budget(config.limits).of_content(task)

@@ -1,0 +1,135 @@
+"""YAML documents, read within bounds: whatever a file holds, it is refused in good time."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST_BYTES = 2**18
+DEEPEST = 32
+MOST_VALUES = 50_000
+"""Of a document, where an alias counts as all that it stands for."""
+
+
+class DocumentError(ValueError):
+    """A text that is no YAML document, or too large a one; ``line`` counts from 1."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        """Take the line and what is wrong there."""
+        super().__init__(reason)
+        self.line = line
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe or a device.
+        DocumentError: it is not UTF-8, or larger than `LARGEST_BYTES`.
+    """
+    # O_NONBLOCK: a pipe without a writer must not hang the daemon.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(LARGEST_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > LARGEST_BYTES:
+        raise DocumentError(_line(data), f"larger than {LARGEST_BYTES:,} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DocumentError(_line(data[: error.start]), f"not UTF-8: {error.reason}") from error
+
+
+def parse(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return a document's root, None if there is none, and its values as plain data.
+
+    Raises:
+        DocumentError: it is no YAML, or of more than `DEEPEST` or `MOST_VALUES`.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    except yaml.reader.ReaderError as error:
+        line = _line(text[: error.position].encode())
+        raise DocumentError(line, f"holds the character {error.character:#x}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise DocumentError(mark.line + 1 if mark else 1, _reason(error)) from error
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    return ": ".join(filter(None, (error.context, error.problem)))
+
+
+def _line(before: bytes) -> int:
+    return before.count(b"\n") + 1
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what is too much while it reads it, and values that only look like their kind."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._count = 0
+        self._counts: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark, is_alias = event.start_mark, isinstance(event, yaml.AliasEvent)
+        before = self._count
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise DocumentError(mark.line + 1, f"nested deeper than {DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        assert node
+        if is_alias and node not in self._counts:
+            raise DocumentError(mark.line + 1, "an alias within what it stands for")
+        if isinstance(node, yaml.ScalarNode):
+            _check_text(node)
+        self._count += self._counts[node] if is_alias else 1
+        self._counts.setdefault(node, self._count - before)
+        if self._count > MOST_VALUES:
+            raise DocumentError(mark.line + 1, f"more than {MOST_VALUES:,} values, aliases counted")
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise DocumentError(
+                node.start_mark.line + 1, f"{str(node.value)[:40]!r} is no {kind}; put it in quotes"
+            ) from error
+
+
+def _check_text(node: yaml.ScalarNode) -> None:
+    """See that a text could be that of a path.
+
+    Raises:
+        DocumentError: it could not.
+    """
+    try:
+        is_fine = "\0" not in os.fsencode(node.value).decode("latin-1")
+    except UnicodeEncodeError:
+        is_fine = False
+    if not is_fine:
+        raise DocumentError(
+            node.start_mark.line + 1, f"{node.value[:40]!r} holds what no text or path can hold"
+        )
+
+
+# Bytes could hold what a text may not.
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag != "tag:yaml.org,2002:binary"
+}

@@ -1,0 +1,225 @@
+"""Patience: what could not be done for a file, and when it is tried again."""
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from nst_pipeline.errors import BeingWrittenError, ImageError, PipelineError, UnreadableError
+from nst_pipeline.files import shown
+from nst_pipeline.inbox.scanner import SourceFile
+
+LONGEST_SECONDS = 300.0
+"""The longest wait, unless the first is longer: what stands in the way goes without a sign."""
+
+
+Kind = Literal["system", "refused", "error", "disposal"]
+"""Why a file waits: the system did not let it be read, it was refused itself, an error came of it,
+or it could not be moved to where it goes."""
+
+
+class Waiting(NamedTuple):
+    """A file that something is to be done for later.
+
+    Attributes:
+        path: the file.
+        reason: what it waits for, for people.
+        kind: of the reason.
+        seconds: until then, at least 0.
+    """
+
+    path: Path
+    reason: str
+    kind: Kind
+    seconds: float
+
+
+class LostError(ImageError):
+    """A file that is to be given up, whatever its age."""
+
+
+class Judged(NamedTuple):
+    """What is to become of a file that is no content now.
+
+    Attributes:
+        fate: it may be one soon (``arriving``), was put off (``waits``), is none (``broken``), or
+            is to be given up whatever its age (``lost``).
+        reason: why, for people.
+    """
+
+    fate: Literal["arriving", "waits", "broken", "lost"]
+    reason: str
+
+
+@dataclass
+class _Wait:
+    signatures: str
+    kind: Kind
+    tries: int
+    due: float | None
+    reason: str
+
+
+class Patience:
+    """Puts files off, each for twice as long as the last time; one that changed waits no more."""
+
+    def __init__(self, first_seconds: float, memory: Path | None = None) -> None:
+        """Put off what is known to have ended a process, and nothing else yet.
+
+        Args:
+            first_seconds: the first wait.
+            memory: a file that outlives the process, and need not outlive the machine: it holds
+                which file is looked at, and those that errors came of.
+        """
+        self._first, self._memory = first_seconds, memory
+        self._waits: dict[Path, _Wait] = {}
+        self._remembered = "[null, []]"
+        self._recall()
+
+    def put_off(
+        self,
+        found: SourceFile,
+        reason: str,
+        kind: Kind = "system",
+        seconds: float | None = None,
+    ) -> float:
+        """Have a file wait.
+
+        Args:
+            found: the file, as it was listed.
+            reason: what it waits for, for people.
+            kind: what kind of reason that is.
+            seconds: how long; by default twice as long as the last time for such a reason.
+
+        Returns:
+            How long, in seconds.
+        """
+        tries = self.tries(found, kind) + 1
+        if seconds is None:
+            seconds = min(self._first * 2 ** min(tries - 1, 30), max(self._first, LONGEST_SECONDS))
+        due = time.monotonic() + seconds
+        self._waits[found.path] = _Wait(found.signatures, kind, tries, due, reason)
+        return seconds
+
+    def begin_look(self, found: SourceFile) -> None:
+        """Note that a file is about to be looked at: should that end the process, it waits."""
+        self._remember([str(found.path), found.signatures])
+
+    def end_look(self) -> None:
+        """Note that nothing is looked at."""
+        self._remember(None)
+
+    def _remember(self, looked_at: list[str] | None) -> None:
+        if self._memory is None:
+            return
+        errors = [
+            [str(path), wait.signatures, wait.tries, wait.reason]
+            for path, wait in self._waits.items()
+            if wait.kind == "error"
+        ]
+        if (text := json.dumps([looked_at, errors])) == self._remembered:
+            return
+        with contextlib.suppress(OSError):  # then a file may end one process more
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            self._memory.write_text(text)
+            self._remembered = text
+
+    def _recall(self) -> None:
+        """Put off what the process before had trouble with."""
+        try:
+            looked_at, errors = json.loads(self._memory.read_text()) if self._memory else (None, [])
+        except (OSError, ValueError):
+            return
+        now = time.monotonic()
+        for path, signatures, tries, reason in errors:
+            due = now + self._first
+            self._waits[Path(path)] = _Wait(signatures, "error", tries, due, reason)
+        if looked_at:
+            path, signatures = Path(looked_at[0]), looked_at[1]
+            known = self._waits.get(path)
+            tries = known.tries + 1 if known and known.signatures == signatures else 1
+            reason = f"{shown(path)}: the process ended while it was looked at"
+            self._waits[path] = _Wait(signatures, "error", tries, now + self._first, reason)
+            self.end_look()
+
+    def tries(self, found: SourceFile, kind: Kind) -> int:
+        """Return how often in a row a file was put off for such a reason, as it is now."""
+        wait = self._waits.get(found.path)
+        is_same = wait is not None and (wait.signatures, wait.kind) == (found.signatures, kind)
+        return wait.tries if wait and is_same else 0
+
+    def check(self, found: SourceFile, max_attempts: int) -> None:
+        """Refuse a file that errors came of too often, or that ended the process.
+
+        Raises:
+            LostError: it is one.
+        """
+        if (tries := self.tries(found, "error")) >= max_attempts:
+            reason = self._waits[found.path].reason
+            raise LostError(f"{reason}, {tries} times (killed, crashed or out of memory)")
+
+    def take_up(self, found: SourceFile) -> bool:
+        """Return whether a file's time has come; if it has, the file waits no more."""
+        wait = self._waits.get(found.path)
+        if wait is None or wait.due is None:
+            return True
+        if wait.signatures == found.signatures and time.monotonic() < wait.due:
+            return False
+        wait.due = None
+        return True
+
+    def forget(self, path: Path) -> None:
+        """Note that nothing is in a file's way any more."""
+        self._waits.pop(path, None)
+
+    def forget_all_but(self, paths: set[Path]) -> None:
+        """Forget the files that are gone, or have nothing left to do."""
+        for path in self._waits.keys() - paths:
+            del self._waits[path]
+
+    def waiting(self) -> list[Waiting]:
+        """Return what waits, the first to be due first."""
+        now = time.monotonic()
+        waits = (
+            Waiting(path, wait.reason, wait.kind, max(0.0, wait.due - now))
+            for path, wait in self._waits.items()
+            if wait.due is not None
+        )
+        return sorted(waits, key=lambda wait: wait.seconds)
+
+
+def judge(
+    found: SourceFile, error: Exception, patience: Patience | None, max_attempts: int
+) -> Judged:
+    """Return what is to become of a file after an error; it is put off if that may pass.
+
+    Args:
+        found: the file.
+        error: what came of looking at it.
+        patience: puts it off; None: nobody waits, and it is broken.
+        max_attempts: how often an error that nobody foresaw may come of it.
+
+    Raises:
+        PipelineError: ``error``, which is not the file's.
+    """
+    if isinstance(error, PipelineError) and not isinstance(error, ImageError):
+        raise error
+    is_foreseen = isinstance(error, ImageError)
+    reason = str(error) if is_foreseen else f"{shown(found.path)}: {type(error).__name__}: {error}"
+    if patience is None:
+        return Judged("broken", reason)
+    if isinstance(error, BeingWrittenError):
+        return Judged("arriving", reason)
+    if isinstance(error, LostError):
+        return Judged("lost", reason)
+    if is_foreseen and not isinstance(error, UnreadableError):
+        return Judged("broken", reason)
+    if isinstance(error, ImageError | OSError):
+        patience.put_off(found, reason)
+        return Judged("waits", reason)
+    if patience.tries(found, "error") + 1 < max_attempts:
+        patience.put_off(found, reason, "error")
+        return Judged("waits", reason)
+    return Judged("lost", reason)

@@ -1,0 +1,148 @@
+"""Looking at files: whether they are pictures, and their digests, which the ledger remembers."""
+
+import functools
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from nst_pipeline import __version__, images
+from nst_pipeline.config.pipeline import Config, Limits
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.digests import bytes_digest, digest, file_digest
+from nst_pipeline.errors import BeingWrittenError, ConfigError, ImageError, UnreadableError
+from nst_pipeline.files import shown
+from nst_pipeline.images.decoding import check_need, decode, identify
+from nst_pipeline.inbox.companions import Companion, by_kind
+from nst_pipeline.inbox.reading import read
+from nst_pipeline.inbox.scanner import SourceFile
+from nst_pipeline.jobs.file_table import Known
+from nst_pipeline.jobs.job import Content, PlannedStyle
+from nst_pipeline.jobs.ledger import Ledger
+
+DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
+"""Distributions that decide, by being there and by their version, what can be decoded."""
+
+Look = Callable[[bytes, str, int], object]
+"""Refuses what is no image, by its bytes, its name and the pixels allowed."""
+
+
+def terms_of(limits: Limits) -> str:
+    """Return the digest of all but a file itself that decides whether it is a picture."""
+    versions = [__version__, _program()]
+    for name in DECODERS:
+        try:
+            versions.append(version(name))
+        except PackageNotFoundError:
+            versions.append("")
+    return digest([limits.max_pixels, limits.max_bytes, versions])
+
+
+@functools.cache
+def _program() -> str:
+    """Return the digest of what decodes: it changes more often than the program's version."""
+    sources = sorted(Path(*images.__path__).glob("*.py"))
+    return digest([file_digest(path) for path in sources])
+
+
+def as_content(
+    found: SourceFile,
+    config: Config,
+    ledger: Ledger,
+    known: Known,
+    terms: str | None,
+    keep: Callable[[Path, bytes], None],
+) -> Content:
+    """Return a file as a content, with its companions.
+
+    Args:
+        found: the file.
+        config: the settings.
+        ledger: remembers what was looked at.
+        known: what it remembers of this and other files.
+        terms: as `terms_of` returns them; None: what was refused before is looked at again.
+        keep: takes the bytes of a file that was read.
+
+    Raises:
+        ImageError: it is none, or a companion is none, or has no picture.
+    """
+    by = by_kind(found.path, found.companions)
+
+    def compute(path: Path) -> str:
+        data = _look(path, config, identify, found.identity, found.root)
+        keep(path, data)
+        return bytes_digest(data)
+
+    sha256 = ledger.files.digest(found.path, compute, found.signature, known, terms)
+    if not by:
+        return Content(found, sha256)
+    companions = {
+        kind: (one.path, _companion_digest(one, found.root, config, ledger, terms))
+        for kind, one in by.items()
+    }
+    return Content(found, sha256, companions)
+
+
+def as_styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
+    """Return the styles of settings, with their images' digests and their recipes.
+
+    Raises:
+        ConfigError: an image that is none, or a recipe with a layer that the network lacks.
+        UnreadableError: an image that cannot be read now.
+    """
+    styles, problems = [], config.layer_problems(network)
+    for name, settings in config.styles.items():
+        digests: dict[Path, str] = {}
+        for path in settings.paths():
+            try:
+                digests[path] = _style_digest(path, config, ledger, terms)
+            except (UnreadableError, BeingWrittenError) as error:
+                raise UnreadableError(f"styles.{name}: {error}") from error
+            except ImageError as error:
+                problems.append(f"styles.{name}: {error}")
+        if problems:
+            continue
+        sources = {
+            region: tuple((path, digests[path], share) for path, share in images)
+            for region, images in settings.sources().items()
+        }
+        styles.append(PlannedStyle(name, sources, config.style_recipe(name, network.id)))
+    if problems:
+        raise ConfigError(problems)
+    return styles
+
+
+def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str) -> str:
+    """Return a style image's SHA-256, looked at the first time."""
+
+    def look(data: bytes, name: str, max_pixels: int) -> None:
+        check_need(data, name, max_pixels, config.limits.memory_bytes)
+        decode(data, name, max_pixels)
+
+    def compute(path: Path) -> str:
+        return bytes_digest(_look(path, config, look))
+
+    return ledger.files.digest(path, compute, terms=terms)
+
+
+def _companion_digest(
+    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str | None
+) -> str:
+    """Return a companion's SHA-256, looked at the first time."""
+
+    def compute(path: Path) -> str:
+        return bytes_digest(_look(path, config, identify, one.identity, root))
+
+    return ledger.files.digest(one.path, compute, one.signature, terms=terms)
+
+
+def _look(
+    path: Path, config: Config, look: Look, seen: str | None = None, root: Path | None = None
+) -> bytes:
+    """Return the bytes of an image file of the identity ``seen``; as `read` takes them.
+
+    Raises:
+        ImageError: it is none.
+    """
+    data = read(path, config.limits.max_bytes, seen, root)
+    look(data, shown(path), config.limits.max_pixels)
+    return data
