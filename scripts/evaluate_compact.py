@@ -108,9 +108,8 @@ def load_entry(text: str, shared: RecipeChanges, size: int) -> Entry:
     """Read NAME=FILE or NAME=FILE,{field: value, ...}."""
     name, rest = text.split("=", 1)
     path, _, changes = rest.partition(",")
-    network = "compact" if Path(path).stem.startswith("compact") else "imagenet"
     own = RecipeChanges.model_validate(yaml.safe_load(changes) or {})
-    return Entry(name, Path(path), make_recipe(network, shared, own, size=size))
+    return Entry(name, Path(path), make_recipe(shared, own, size=size))
 
 
 def climb(

@@ -288,15 +288,15 @@ class Config(Settings):
             )
         return self
 
-    def style_recipe(self, style: str, network: str) -> Recipe:
-        """Return the recipe of a style for the network with this weights id."""
-        return make_recipe(network, self.recipe, self.styles[style].recipe)
+    def style_recipe(self, style: str) -> Recipe:
+        """Return the recipe of a style."""
+        return make_recipe(self.recipe, self.styles[style].recipe)
 
     def layer_problems(self, weights: Weights) -> list[str]:
         """Return what is wrong with recipes that name layers which the network lacks."""
         problems: dict[str, None] = {}
         for name, style in self.styles.items():
-            missing = missing_layers(self.style_recipe(name, weights.id), weights)
+            missing = missing_layers(self.style_recipe(name), weights)
             for field, text in missing.items():
                 is_own = style.recipe.model_fields_set & {field, "name"}
                 key = f"styles.{name}.recipe.{field}" if is_own else f"recipe.{field}"

@@ -17,7 +17,7 @@ from nst_pipeline.files import shown
 STYLE_LAYER_NAMES = ("pixels", *LAYER_NAMES)
 """What a style can be compared at: the layers, and the normalised picture itself."""
 
-RecipeName = Literal["gatys", "painterly", "sketch", "photo-colors", "tutorial"]
+RecipeName = Literal["default", "gatys", "painterly", "sketch", "photo-colors", "tutorial"]
 Statistic = Literal["gram", "gram+mean", "covariance"]
 Pooling = Literal["max", "average", "rescaled-average"]
 Padding = Literal["zeros", "replicate", "reflect"]
@@ -100,19 +100,21 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Recipe(Settings):
     """How a pastiche is made (Gatys, Ecker and Bethge 2016).
 
-    The defaults are those of the recipe ``gatys`` with ImageNet weights.
+    The defaults are those of the recipe ``default``.
     """
 
     name: RecipeName = Field(
-        "gatys", description="The named recipe this one starts from.", json_schema_extra=NOT_PIXELS
+        "default",
+        description="The named recipe this one starts from.",
+        json_schema_extra=NOT_PIXELS,
     )
     size: Side | Literal["original"] = Field(
         512, description="Longer side of the output, in pixels; original: that of the content."
     )
     scales: Annotated[Literal["auto", 1] | tuple[Side, ...], AfterValidator(_check_scales)] = Field(
         "auto",
-        description="Coarse to fine: auto (128 pixels, then about doubling), the smaller sizes to "
-        "begin with, or 1 (the size alone).",
+        description="Coarse to fine: auto (128 pixels, then growing by about the root of 2), the "
+        "smaller sizes to begin with, or 1 (the size alone).",
     )
     iterations: Steps | Annotated[tuple[Steps, ...], Field(min_length=1)] = Field(
         300,
@@ -122,15 +124,15 @@ class Recipe(Settings):
         {"relu4_2": 1.0}, description="Layers compared with the content; a list or layer: weight."
     )
     style_layers: StyleLayers = Field(
-        {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
+        {"relu1_1": 16.0, "relu2_1": 8.0, "relu3_1": 4.0, "relu4_1": 2.0, "relu5_1": 1.0},
         description="Layers whose statistics are compared with the style's; pixels: the picture.",
     )
     content_weight: Weight = Field(1.0, description="Weight of the content loss.")
     style_weight: Weight = Field(
-        300.0, description="Weight of the style loss; larger follows the style more closely."
+        20.0, description="Weight of the style loss; larger follows the style more closely."
     )
     tv_weight: Weight = Field(
-        0.0, description="Weight of the total variation (mean square of neighbour differences)."
+        2.0, description="Weight of the total variation (mean square of neighbour differences)."
     )
     balanced: bool = Field(
         True,
@@ -138,7 +140,7 @@ class Recipe(Settings):
         "layers, so that the weights mean the same for every network, layer set and size.",
     )
     statistic: Statistic = Field(
-        "gram", description="What of a layer is compared; covariance: covariance and mean."
+        "covariance", description="What of a layer is compared; covariance: covariance and mean."
     )
     style_scale: float = Field(
         1.0, ge=0.1, le=8, description="Size of the style's picture; larger gives larger strokes."
@@ -155,7 +157,7 @@ class Recipe(Settings):
         "replicate", description="What the network sees beyond the picture's border."
     )
     init: Literal["content", "noise", "style-colors", "image"] = Field(
-        "content",
+        "style-colors",
         description="What the pastiche starts as: the content, seeded noise, the content in the "
         "style's colours, or the picture NAME.init.png beside the content, which is used wherever "
         "there is one; image demands it.",
@@ -180,10 +182,10 @@ class Recipe(Settings):
 def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
     """Return the sizes that a pastiche grows through, coarse to fine, and the steps at each.
 
-    ``scales: auto`` begins with `COARSEST_SIDE` and about doubles. ``iterations`` as one number is
-    the sum: every scale gets half the steps of the one before, where a step is cheap and changes
-    much. As a list it says how many scales ``auto`` makes; what is to end at `COARSEST_SIDE` or
-    below then begins smaller, and doubles.
+    ``scales: auto`` begins with `COARSEST_SIDE` and doubles about every two scales.
+    ``iterations`` as one number is the sum, shared out in inverse proportion to the sides: where
+    a step is cheap it changes much. As a list it says how many scales ``auto`` makes; what is to
+    end at `COARSEST_SIDE` or below then begins smaller, and doubles.
 
     Args:
         recipe: gives ``size``, ``scales`` and ``iterations``.
@@ -201,29 +203,28 @@ def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
         sides = [*(side for side in listed if side < final), final]
     if isinstance(iterations, int):
         sides = sides[-iterations:]
-        return list(zip(sides, _halving(iterations, len(sides)), strict=True))
+        return list(zip(sides, _share_out(iterations, sides), strict=True))
     return [(side, iterations[min(k, len(iterations) - 1)]) for k, side in enumerate(sides)]
 
 
 def _grow(final: int, count: int | None) -> list[int]:
-    """Return ``count`` sides that grow geometrically to ``final``; None: as many as double."""
+    """Return ``count`` sides that grow geometrically to ``final``; None: about by root 2 each."""
     first: float = COARSEST_SIDE
     if count is None:
-        count = 1 + max(0, round(math.log2(final / first)))
+        count = 1 + max(0, round(2 * math.log2(final / first)))
     elif final <= first:
         first = min(final, max(SHORTEST_SIDE, final / 2 ** (count - 1)))
     sides = [round(first * (final / first) ** (k / (count - 1))) for k in range(count - 1)]
     return [*sides, final]
 
 
-def _halving(total: int, count: int) -> list[int]:
-    """Return ``count`` numbers from 1 up that halve from one to the next and sum to ``total``."""
-    left, numbers = total - count, []
-    for k in range(count):
-        share = 1 / (2 - 0.5 ** (count - k - 1))
-        numbers.append(round(left * share))
-        left -= numbers[-1]
-    return [number + 1 for number in numbers]
+def _share_out(total: int, sides: list[int]) -> list[int]:
+    """Return numbers from 1 up that sum to ``total``, each in inverse proportion to its side."""
+    left, shares, numbers = total - len(sides), sum(1 / side for side in sides), []
+    for side in sides:
+        numbers.append(1 + round(left / (side * shares)))
+        left, shares = left + 1 - numbers[-1], shares - 1 / side
+    return numbers
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -231,14 +232,22 @@ def recipe_digest(recipe: Recipe) -> str:
     return digest(recipe.pixels())
 
 
+PLAIN: dict[str, Any] = {
+    "style_layers": ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],
+    "statistic": "gram",
+    "tv_weight": 0.0,
+    "init": "content",
+}
+
 RECIPES: dict[RecipeName, dict[str, Any]] = {
-    "gatys": {},
+    "default": {},
+    # Gatys, Ecker and Bethge's layers and Gram matrices, and nothing else.
+    "gatys": PLAIN | {"style_weight": 8.0},
     # Large strokes that follow the content loosely.
     "painterly": {
-        "content_layers": ["relu4_2"],
-        "statistic": "covariance",
+        "style_layers": PLAIN["style_layers"],
+        "style_weight": 16.0,
         "style_scale": 1.5,
-        "init": "style-colors",
     },
     # The content's drawing in fine strokes of the style.
     "sketch": {
@@ -248,9 +257,10 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
         "style_scale": 0.6,
     },
     # The style's strokes in the content's own colours.
-    "photo-colors": {"colors": "content"},
+    "photo-colors": {"colors": "content", "init": "content"},
     # The PyTorch tutorial "Neural Transfer Using PyTorch": its conv_4 and conv_1 ... conv_5.
-    "tutorial": {
+    "tutorial": PLAIN
+    | {
         "size": 256,
         "scales": 1,
         "padding": "zeros",
@@ -262,25 +272,6 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
     },
 }
 """The named recipes, as changes to the defaults of `Recipe`."""
-
-COMPACT: dict[str, Any] = {
-    "pooling": "average",
-    "content_layers": {"relu2_2": 1.0},
-    "style_weight": 50.0,
-    "tv_weight": 15.0,
-    "init": "style-colors",
-}
-
-NETWORK_DEFAULTS: dict[str, dict[RecipeName, dict[str, Any]]] = {
-    "compact": {
-        "gatys": COMPACT,
-        "painterly": {"pooling": "average", "style_weight": 12.0, "tv_weight": 4.0},
-        "sketch": {"pooling": "average", "style_weight": 12.0, "tv_weight": 8.0},
-        "photo-colors": COMPACT | {"init": "content"},
-        "tutorial": {"pooling": "average"},
-    },
-}
-"""What looks better with a network other than ImageNet's, by weights id and recipe."""
 
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
@@ -308,22 +299,19 @@ RecipeField = Annotated[RecipeChanges, BeforeValidator(_named)]
 """What pipeline.yaml holds under ``recipe``: a name, or a mapping of some of the fields."""
 
 
-def make_recipe(network: str, *changes: Settings, **last: Any) -> Recipe:
-    """Return the recipe that ``changes`` (general first, then particular) ask of ``network``.
+def make_recipe(*changes: Settings, **last: Any) -> Recipe:
+    """Return the recipe that ``changes`` (general first, then particular) ask for.
 
     Args:
-        network: id of the weights, such as ``"imagenet"`` or ``"compact"``.
         changes: instances of `RecipeChanges`. One that names a recipe starts afresh from it;
             the changes before it are then left behind.
         last: fields of one change more.
     """
-    fields: dict[str, Any] = {"name": "gatys"}
+    fields: dict[str, Any] = {"name": "default"}
     for change in (*changes, RecipeChanges(**last)):
         given = change.model_dump(exclude_unset=True, exclude_none=True)
         fields = given if "name" in given else fields | given
-    name: RecipeName = fields["name"]
-    defaults = RECIPES[name] | NETWORK_DEFAULTS.get(network, {}).get(name, {})
-    return Recipe.model_validate(defaults | fields)
+    return Recipe.model_validate(RECIPES[fields["name"]] | fields)
 
 
 def missing_layers(recipe: Recipe, weights: Weights) -> dict[str, str]:

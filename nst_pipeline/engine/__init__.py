@@ -6,7 +6,7 @@ contents and styles, of jobs or of the command line.
 from PIL import Image
 from nst_pipeline.engine import StyleTransfer, make_recipe
 
-transfer = StyleTransfer(make_recipe("compact", size=256, iterations=100), weights="compact")
+transfer = StyleTransfer(make_recipe(size=256, iterations=100), weights="compact")
 (result,) = transfer.run(Image.open("photo.jpg"), [Image.open("style.jpg")])
 result.pastiche.save("painted.png")
 """

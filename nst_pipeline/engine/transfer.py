@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nst_pipeline.config.recipe import Padding, Pooling, Recipe, check_layers, make_recipe
+from nst_pipeline.config.recipe import Padding, Pooling, Recipe, check_layers
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
 from nst_pipeline.engine.alpha import Seen, SeenWhole, see
@@ -89,7 +89,7 @@ class StyleTransfer:
         """Load the network.
 
         Args:
-            recipe: see `recipe.make_recipe`; None: the default of the network.
+            recipe: see `recipe.make_recipe`; None: the default.
             device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             precision: of the network; ``auto`` is bf16 where the device is fast at it.
             weights: as `weights.resolve` takes or gives them.
@@ -108,7 +108,7 @@ class StyleTransfer:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.weights = weights if isinstance(weights, Weights) else resolve(weights)
-        self.recipe = recipe = recipe or make_recipe(self.weights.id)
+        self.recipe = recipe = recipe or Recipe()
         check_layers(recipe, self.weights)
         self.targets = TargetCache() if targets is None else targets
         self.batch = batch or (8 if self.device.type == "cuda" else 1)

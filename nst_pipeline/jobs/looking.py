@@ -105,7 +105,7 @@ def as_styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> l
             region: tuple((path, digests[path], share) for path, share in images)
             for region, images in settings.sources().items()
         }
-        styles.append(PlannedStyle(name, sources, config.style_recipe(name, network.id)))
+        styles.append(PlannedStyle(name, sources, config.style_recipe(name)))
     if problems:
         raise ConfigError(problems)
     return styles

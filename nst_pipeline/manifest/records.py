@@ -112,9 +112,9 @@ def _style(style: PlannedStyle) -> StyleRecord:
     )
 
 
-def resolved(config: Config, network: str) -> dict[str, Any]:
+def resolved(config: Config) -> dict[str, Any]:
     """Return the whole configuration as plain data, each style with its complete recipe."""
     plain = config.model_dump(mode="json", exclude={"recipe"})
     for name, style in plain["styles"].items():
-        style["recipe"] = config.style_recipe(name, network).model_dump(mode="json")
+        style["recipe"] = config.style_recipe(name).model_dump(mode="json")
     return plain

@@ -28,7 +28,7 @@ class PreviewRequest:
 
     Attributes:
         config: the settings, with the chosen styles.
-        network: id of the weights.
+        network: id of the weights, for the heading.
         size: longer side of the pictures.
         iterations: steps; None: see `cell_recipe`.
         sweeps: two at most.
@@ -47,10 +47,7 @@ class PreviewRequest:
             UsageError: values that do not go together.
         """
         return [
-            [
-                cell_recipe(self.config, style, self.network, self.size, self.iterations, point)
-                for point in row
-            ]
+            [cell_recipe(self.config, style, self.size, self.iterations, point) for point in row]
             for row in points(self.sweeps)
         ]
 
@@ -131,7 +128,7 @@ def _sweep_of(
     return Grid(
         tuple(tuple(Cell(done.picture, done.reason) for done in row) for row in cells),
         title,
-        describe(rows[0][0], request.network, swept),
+        describe(rows[0][0], swept),
         _swatches(content, style),
         axes[0],
         axes[1] if len(axes) > 1 else None,
@@ -151,12 +148,12 @@ def heading(request: PreviewRequest, contents: list[Subject]) -> tuple[str, str]
     if request.sweeps:
         return f"By {' and '.join(s.field for s in request.sweeps)}", network
     ((base,),) = request.recipes(None)
-    return title, f"{network} · {describe(base, request.network)}"
+    return title, f"{network} · {describe(base)}"
 
 
 def footer(request: PreviewRequest) -> str:
     """Return what the sheet says at its end: how it differs from what `run` paints."""
-    wanted = make_recipe(request.network, request.config.recipe)
+    wanted = make_recipe(request.config.recipe)
     text = f"A preview; nst-pipeline run paints with size: {wanted.size}, iterations: "
     text += f"{wanted.iterations}."
     if request.sweeps:

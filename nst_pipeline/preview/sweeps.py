@@ -107,7 +107,6 @@ def _points_of(sweep: Sweep) -> list[Point]:
 def cell_recipe(
     config: Config,
     style: str | None,
-    network: str,
     size: int,
     iterations: int | None,
     point: Point,
@@ -117,7 +116,6 @@ def cell_recipe(
     Args:
         config: the settings.
         style: the name of a style; None: the recipe that the styles change.
-        network: id of the weights.
         size: longer side of the cell, in pixels.
         iterations: steps; None: as the settings say, and `SHORT_STEPS` at most.
         point: fields that the sweep sets, above all others.
@@ -128,7 +126,7 @@ def cell_recipe(
     last = {"size": size} | ({} if iterations is None else {"iterations": iterations}) | point
     changes = [config.recipe] if style is None else [config.recipe, config.styles[style].recipe]
     try:
-        recipe = make_recipe(network, *changes, **last)
+        recipe = make_recipe(*changes, **last)
     except ValidationError as error:
         raise UsageError(_sweep_problem(error)) from error
     if "iterations" not in last and recipe.steps > SHORT_STEPS:
@@ -136,18 +134,17 @@ def cell_recipe(
     return recipe
 
 
-def describe(recipe: Recipe, network: str, without: tuple[str, ...] = ()) -> str:
+def describe(recipe: Recipe, without: tuple[str, ...] = ()) -> str:
     """Return a recipe in few words: its name, size and steps, and what else is changed.
 
     Args:
         recipe: the recipe.
-        network: id of the weights.
         without: fields to leave out, such as those of a sweep.
     """
     fields = recipe.model_dump(mode="json", include={"size", "iterations"} - set(without))
     kept = [f"{field}: {flow.dump(value)}" for field, value in fields.items()]
     left_out = ("name", "size", "iterations", *without)
-    changed = differences(recipe, make_recipe(network, name=recipe.name), left_out)
+    changed = differences(recipe, make_recipe(name=recipe.name), left_out)
     name = [] if "name" in without else [recipe.name]
     return " · ".join([*name, *kept, *changed])
 

@@ -263,7 +263,7 @@ class _Run:
 
     def _recorder_of(self, plan: Plan) -> Recorder:
         if self._recorder is None:
-            settings = records.resolved(self._config, plan.weights.id)
+            settings = records.resolved(self._config)
             self._recorder = Recorder(
                 self._config.outbox,
                 plan.weights,

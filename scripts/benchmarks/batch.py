@@ -26,7 +26,7 @@ def measure(
     """
     rows = []
     for name in workload.networks(quick):
-        made = workload.recipe(name, 1 if quick else 10, preset="gatys")
+        made = workload.recipe(1 if quick else 10, preset="gatys")
         one, all_ = (
             workload.engine(name, device, "auto", made, batch=batch) for batch in (1, STYLES)
         )

@@ -36,7 +36,7 @@ def measure(
             losses = workload.reference(name, place, content, style)
             theirs = workload.reference_evaluation(losses, content)
             for precision in ("auto", "fp32"):
-                transfer = workload.engine(name, device, precision, workload.recipe(name))
+                transfer = workload.engine(name, device, precision, workload.recipe())
                 ours = workload.engine_evaluation(transfer, content, [style])
                 facts = {"network": name, "size": size, "precision": transfer.describe()[1]}
                 timed = pairs.alternate(theirs, ours, pairs.rounds_at(size, rounds))

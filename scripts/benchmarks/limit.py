@@ -91,7 +91,7 @@ def _convolution(
 def _evaluation(
     name: str, preset: str, device: str, precision: str, size: int, rounds: int, best: float
 ) -> Row:
-    made = workload.recipe(name, preset=preset)
+    made = workload.recipe(preset=preset)
     transfer = workload.engine(name, device, precision, made)
     content, style = workload.noise(size, 0), workload.noise(size, 1)
     layers = [*made.style_layers, *made.content_layers]

@@ -63,7 +63,7 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
         command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=True
     )
     peak = int(done.stdout)
-    made = workload.recipe(name, preset="gatys")
+    made = workload.recipe(preset="gatys")
     state = load_file(workload.network(name))
     need = estimate(
         {key.removesuffix(".bias"): len(value) for key, value in state.items() if "bias" in key},
@@ -89,7 +89,7 @@ def _paint(facts: dict[str, object], device: str, path: str) -> int:
     name, size, batch = str(facts["network"]), int(str(facts["size"])), int(str(facts["batch"]))
     workload.network = lambda _: Path(path)  # type: ignore[assignment]
     history = int(str(facts["history"]))
-    made = workload.recipe(name, STEPS, preset="gatys", history_size=history)
+    made = workload.recipe(STEPS, preset="gatys", history_size=history)
     transfer = workload.engine(name, device, str(facts["precision"]), made, batch=batch)
     place = resolve_device(device)
     transfer.run(workload.noise(64, 0), [workload.noise(64, 1)])

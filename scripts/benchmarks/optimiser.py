@@ -52,7 +52,7 @@ def measure(
 
 def _share(name: str, size: int, device: str, rounds: int) -> Row:
     """Return how many steps an evaluation is worth, at the default history."""
-    made = workload.recipe(name, preset="gatys")
+    made = workload.recipe(preset="gatys")
     transfer = workload.engine(name, device, "auto", made)
     evaluate = workload.engine_evaluation(
         transfer, workload.noise(size, 0), [workload.noise(size, 1)]

@@ -53,7 +53,7 @@ def _paint(facts: dict[str, int], device: str) -> Row:
         for seed in (0, 1)
     )
     made = make_recipe(
-        "compact", size="original", scales=1, history_size=facts["history"],
+        size="original", scales=1, history_size=facts["history"],
         iterations=facts["history"] + 1,
     )  # fmt: skip
     transfer = workload.engine(

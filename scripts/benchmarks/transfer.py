@@ -51,7 +51,7 @@ def measure(
             count = rounds or (3 if size <= 256 else 1)
             facts = {"network": name, "size": size}
             for precision in ("auto", "fp32"):
-                made = workload.recipe(name, iterations)
+                made = workload.recipe(iterations)
                 ours = workload.engine(name, device, precision, made)
                 rows.append(facts | _against_tutorial(name, ours, *loaded[0], count, iterations))
             rows.append(facts | _precisions(name, loaded, device, iterations))
@@ -81,7 +81,7 @@ def _against_tutorial(
 
 def _precisions(name: str, loaded: Loaded, device: str, iterations: int) -> Row:
     """Return the ratio of the float32 losses of the images that bf16 and fp32 give."""
-    made = workload.recipe(name, iterations)
+    made = workload.recipe(iterations)
     engines = [workload.engine(name, device, precision, made) for precision in ("bf16", "fp32")]
     found = []
     for content, style in loaded:
@@ -101,9 +101,8 @@ def _scales(
     name: str, size: int, content: Tensor, style: Tensor, rounds: int, device: str, iterations: int
 ) -> Row:
     """Return the time of the default recipe, coarse to fine, against all steps at the last size."""
-    weights = "compact" if name == "compact" else "imagenet"
     fine, coarse = (
-        make_recipe(weights, RecipeChanges(size=size, scales=scales, iterations=iterations))
+        make_recipe(RecipeChanges(size=size, scales=scales, iterations=iterations))
         for scales in (1, "auto")
     )
     one, many = (workload.engine(name, device, "auto", made) for made in (fine, coarse))

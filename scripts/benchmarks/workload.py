@@ -92,22 +92,16 @@ def _open(path: Path) -> Tensor:
         return images.to_tensor(image)
 
 
-def recipe(name: str, iterations: int = 1, preset: str = "tutorial", **changes: object) -> Recipe:
-    """Return a recipe for a network; without ``changes`` it paints at the pictures' own size."""
+def recipe(iterations: int = 1, preset: str = "tutorial", **changes: object) -> Recipe:
+    """Return a recipe; without ``changes`` it paints at the pictures' own size."""
     fields = {
         "name": preset,
         "size": "original",
         "scales": 1,
         "iterations": iterations,
-        "pooling": pooling(name),
         **changes,
     }
-    return make_recipe("imagenet", RecipeChanges.model_validate(fields))
-
-
-def pooling(name: str) -> str:
-    """Return the pooling that goes with a network."""
-    return "average" if name == "compact" else "max"
+    return make_recipe(RecipeChanges.model_validate(fields))
 
 
 def engine(name: str, device: str, precision: str, made: Recipe, **options: Any) -> StyleTransfer:
@@ -138,8 +132,7 @@ def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Ten
 
 def reference(name: str, device: torch.device, content: Tensor, style: Tensor) -> Reference:
     """Return the tutorial's losses; as in the tutorial, the weights require gradients."""
-    pool = nn.MaxPool2d if pooling(name) == "max" else nn.AvgPool2d
-    cnn = load_vgg(network(name), lambda: pool(2)).to(device)
+    cnn = load_vgg(network(name), lambda: nn.MaxPool2d(2)).to(device)
     with torch.device(device):
         return Reference(cnn, content.to(device), style.to(device))
 

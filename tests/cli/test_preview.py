@@ -51,7 +51,7 @@ def test_a_photo_in_all_styles_gives_one_sheet_and_no_other_file(project: Path) 
     assert re.search(r"^sheet    preview-photo.png: 2 painted in [\d.]+ s$", done.stdout, re.M)
     with Image.open("preview-photo.png") as sheet:
         assert sheet.info["Title"] == "photo.jpg in 2 styles"
-        assert "gatys · size: 32 · iterations: 1" in sheet.info["Description"]
+        assert "default · size: 32 · iterations: 1" in sheet.info["Description"]
 
 
 def test_the_styles_of_a_content_are_painted_as_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:

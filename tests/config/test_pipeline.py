@@ -56,8 +56,8 @@ def test_several_mistakes_are_all_reported_with_their_lines_and_keys(folder: Pat
         "1: inbx: unknown key; did you mean 'inbox'?",
         f"4: styles.oil.image: {folder}/nothing.jpg: no such file",
         "5: styles.pen.recipe.iteration: unknown key; did you mean 'iterations'?",
-        "7: recipe.name: is 'gaty'; should be 'gatys', 'painterly', 'sketch', 'photo-colors' "
-        "or 'tutorial'",
+        "7: recipe.name: is 'gaty'; should be 'default', 'gatys', 'painterly', 'sketch', "
+        "'photo-colors' or 'tutorial'",
         "8: recipe.style_layers: unknown layer 'relu1_9'; did you mean 'relu1_2'?",
         "9: recipe.size: is 4; input should be greater than or equal to 32, "
         "or should be 'original'",
@@ -83,9 +83,11 @@ def test_relative_paths_are_relative_to_the_file(
 
 
 def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
-    config = load(write(folder, "recipe: tutorial\nstyles: {ink: {image: ink.png, recipe: gatys}}"))
+    config = load(
+        write(folder, "recipe: tutorial\nstyles: {ink: {image: ink.png, recipe: default}}")
+    )
     assert config.recipe.name == "tutorial"
-    assert config.style_recipe("ink", "imagenet") == Recipe()
+    assert config.style_recipe("ink") == Recipe()
 
 
 @pytest.mark.parametrize(
@@ -224,5 +226,5 @@ def test_the_defaults_that_the_template_shows_are_the_defaults(tmp_path: Path) -
     names = before.styles
     assert before.model_dump(exclude={"recipe"}) == after.model_dump(exclude={"recipe"})
     for name in names:
-        shown, real = (c.style_recipe(name, "imagenet").model_dump() for c in (after, before))
+        shown, real = (c.style_recipe(name).model_dump() for c in (after, before))
         assert shown == real

@@ -5,7 +5,6 @@ from pydantic import ValidationError
 
 from nst_pipeline.config.recipe import (
     LARGEST_SIDE,
-    NETWORK_DEFAULTS,
     RECIPES,
     RecipeChanges,
     plan_sides,
@@ -16,7 +15,7 @@ from nst_pipeline.engine import Recipe, make_recipe
 OTHER_VALUES: dict[str, Any] = {
     "size": 300,
     "scales": (64,),
-    "statistic": "covariance",
+    "statistic": "gram",
     "style_scale": 2.0,
     "colors": "matched",
     "padding": "reflect",
@@ -49,35 +48,37 @@ def test_the_key_does_not_depend_on_the_order_of_layers() -> None:
     assert digest(one.pixels()) == digest(other.pixels())
 
 
-def test_gatys_is_the_default_and_has_the_layers_of_the_paper() -> None:
-    recipe = make_recipe("imagenet")
-    assert recipe.name == "gatys" and recipe == Recipe()
-    assert list(recipe.content_layers) == ["relu4_2"]
-    assert list(recipe.style_layers) == [f"relu{block}_1" for block in range(1, 6)]
+def test_nothing_named_is_the_recipe_default() -> None:
+    recipe = make_recipe()
+    assert recipe.name == "default" and recipe == Recipe()
     assert recipe.size == 512 and recipe.balanced
 
 
+def test_gatys_has_the_layers_and_the_losses_of_the_paper() -> None:
+    recipe = make_recipe(name="gatys")
+    assert list(recipe.content_layers) == ["relu4_2"]
+    assert recipe.style_layers == {f"relu{block}_1": 1.0 for block in range(1, 6)}
+    assert (recipe.statistic, recipe.tv_weight, recipe.init) == ("gram", 0, "content")
+
+
+def test_the_tutorial_s_losses_are_not_balanced_and_know_no_smoothness() -> None:
+    recipe = make_recipe(name="tutorial")
+    assert (recipe.statistic, recipe.tv_weight, recipe.init) == ("gram", 0, "content")
+    assert not recipe.balanced and recipe.scales == 1
+
+
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("network", ["imagenet", "weights.pth", *NETWORK_DEFAULTS])
-def test_every_named_recipe_is_valid_for_every_network(name: str, network: str) -> None:
-    assert make_recipe(network, RecipeChanges(name=name)).name == name
-
-
-def test_the_network_decides_defaults_that_nobody_set() -> None:
-    assert make_recipe("compact").pooling == "average"
-    assert make_recipe("imagenet").pooling == "max"
-    assert make_recipe("compact", RecipeChanges(pooling="max")).pooling == "max"
+def test_every_named_recipe_is_valid(name: str) -> None:
+    assert make_recipe(RecipeChanges(name=name)).name == name
 
 
 def test_later_changes_win_and_the_earlier_ones_stay() -> None:
-    recipe = make_recipe(
-        "imagenet", RecipeChanges(size=300, iterations=9), RecipeChanges(iterations=7)
-    )
+    recipe = make_recipe(RecipeChanges(size=300, iterations=9), RecipeChanges(iterations=7))
     assert (recipe.size, recipe.iterations) == (300, 7)
 
 
 def test_a_change_that_names_a_recipe_starts_afresh_from_it() -> None:
-    recipe = make_recipe("imagenet", RecipeChanges(size=300), RecipeChanges(name="tutorial"))
+    recipe = make_recipe(RecipeChanges(size=300), RecipeChanges(name="tutorial"))
     assert recipe.size == 256
 
 

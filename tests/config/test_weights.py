@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from nst_pipeline.config.networks import VGG16, VGG19
 from nst_pipeline.config.pipeline import parse
-from nst_pipeline.config.recipe import check_layers, make_recipe
+from nst_pipeline.config.recipe import RECIPES, check_layers, make_recipe
 from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, is_downloadable, resolve
 from nst_pipeline.errors import ConfigError, UnavailableError
 
@@ -82,8 +82,8 @@ def test_every_recipe_names_layers_of_both_networks_and_of_the_compact_one(
     torch.save(narrow_vgg(VGG19), tmp_path / "vgg19.pth")
     for choice in ("compact", str(tmp_path / "vgg16.pth"), str(tmp_path / "vgg19.pth")):
         weights = resolve(choice)
-        for name in ("gatys", "painterly", "sketch", "photo-colors", "tutorial"):
-            check_layers(make_recipe(weights.id, name=name), weights)
+        for name in RECIPES:
+            check_layers(make_recipe(name=name), weights)
 
 
 def test_layers_that_a_network_lacks_are_told_where_they_stand_with_those_there_are(
@@ -105,4 +105,4 @@ def test_layers_that_a_network_lacks_are_told_where_they_stand_with_those_there_
         f"styles.own.recipe.content_layers: the weights {weights.id} have no relu4_4; {told}",
     ]
     with pytest.raises(ConfigError, match=r"recipe\.style_layers: .* no relu3_4, conv5_4; their"):
-        check_layers(config.style_recipe("own", weights.id), weights)
+        check_layers(config.style_recipe("own"), weights)

@@ -87,7 +87,7 @@ def check_estimate(
     weights: str, regions: int, precision: Precision, padding: str, **changes: Any
 ) -> None:
     changes |= {"size": "original", "scales": 1, "iterations": 1, "history_size": 3}
-    made = make_recipe("compact", **changes, padding=padding)
+    made = make_recipe(**changes, padding=padding)
     transfer = StyleTransfer(made, device="cpu", precision=precision, weights=weights)
     names = [f"region{number}" for number in range(regions)]
     masks = {name: np.full((192, 256), 255, np.uint8) for name in names}

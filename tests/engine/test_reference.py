@@ -24,7 +24,7 @@ def _engine(iterations: int, pooling: str) -> StyleTransfer:
     changes = RecipeChanges(
         name="tutorial", size="original", iterations=iterations, pooling=pooling
     )
-    recipe = make_recipe("compact", changes)
+    recipe = make_recipe(changes)
     return StyleTransfer(recipe, device="cpu", precision="fp32", weights="compact")
 
 
@@ -75,7 +75,7 @@ def test_after_50_iterations_the_result_is_as_good_as_the_tutorials_by_its_own_l
 
 
 def test_recipe_tutorial_holds_the_numbers_of_the_tutorial() -> None:
-    recipe = make_recipe("imagenet", RecipeChanges(name="tutorial"))
+    recipe = make_recipe(RecipeChanges(name="tutorial"))
     assert recipe == Recipe(
         name="tutorial",
         size=256,

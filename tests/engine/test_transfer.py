@@ -89,7 +89,7 @@ def test_bf16_costs_next_to_nothing_of_the_loss() -> None:
 
 
 def test_without_a_recipe_the_default_of_the_network_is_used() -> None:
-    assert transfer(None).recipe == engine.make_recipe("compact")
+    assert transfer(None).recipe == engine.make_recipe()
 
 
 def test_the_engine_exports_what_it_names_and_nothing_else() -> None:

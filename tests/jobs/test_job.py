@@ -155,7 +155,7 @@ def test_names_follow_the_template() -> None:
         [content("cat.png")], [style("ink", size=48)],
         name="{style}//{content}_{size}_{recipe}", format="jpeg",
     )  # fmt: skip
-    assert made == ["ink/cat_48_gatys.jpg"]
+    assert made == ["ink/cat_48_default.jpg"]
 
 
 def test_a_name_that_no_file_can_have_is_shortened_and_stays_apart() -> None:

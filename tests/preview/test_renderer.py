@@ -18,7 +18,7 @@ from nst_pipeline.inbox.scanner import find
 from nst_pipeline.preview import renderer as renderer_module
 from nst_pipeline.preview.renderer import PreviewJob, Rendered, Renderer, Subject, batch_for
 
-RECIPE = make_recipe("compact", size=64, iterations=2, tv_weight=0)
+RECIPE = make_recipe(size=64, iterations=2, tv_weight=0)
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_small_pictures_go_together_and_the_settings_come_first(project: Path) -
     def batch(size: object, **limits: int) -> int:
         styles = {"ink": "styles/ink.png"}
         config: Config = parse({"styles": styles, "limits": limits}, project)
-        return batch_for(config, make_recipe("compact", size=size), 1)
+        return batch_for(config, make_recipe(size=size), 1)
 
     assert [batch(size) for size in (128, 256, 512, 1024, "original")] == [32, 8, 2, 1, 1]
     assert batch(128, batch=3) == 3
@@ -166,7 +166,7 @@ def test_small_pictures_go_together_and_the_settings_come_first(project: Path) -
 
 def test_progress_is_that_of_each_job_with_its_true_total() -> None:
     config = settings(ink="styles/ink.png", oil="styles/oil.png")
-    recipe = make_recipe("compact", size=64, scales=(32, 48), iterations=(3,))
+    recipe = make_recipe(size=64, scales=(32, 48), iterations=(3,))
     calls: list[tuple[str, int, int]] = []
     render(config, "photo.png", recipe, calls)
     assert {total for _, _, total in calls} == {9}

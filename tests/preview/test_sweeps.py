@@ -44,7 +44,7 @@ def test_values_are_yaml_and_keep_the_text_that_was_typed() -> None:
         (["style_weight=1]"], "is not YAML"),
         (["style_weight=1, null"], "'null' is no value"),
         (["style_weight=1,-3"], "--sweep style_weight: is -3; input should be greater than"),
-        (["name=gatis"], "--sweep name: is 'gatis'; should be 'gatys'"),
+        (["name=gatis"], "--sweep name: is 'gatis'; should be 'default', 'gatys'"),
         (["content_layers=[relu9_9]"], "unknown layer 'relu9_9'"),
         (["seed=1", "seed=2"], "--sweep seed: given twice"),
         (["seed=1", "tv_weight=2", "size=64"], "given 3 times; a sheet shows 2 at most"),
@@ -65,30 +65,28 @@ def test_the_first_sweep_goes_across_and_the_second_down() -> None:
 
 
 def test_a_cell_has_the_recipe_of_the_settings_small_and_short(config: Config) -> None:
-    recipe = cell_recipe(config, "oil", "compact", 64, None, {})
+    recipe = cell_recipe(config, "oil", 64, None, {})
     assert (recipe.size, recipe.iterations, recipe.seed) == (64, SHORT_STEPS, 3)
     assert recipe.style_weight == 600
-    assert cell_recipe(config, "ink", "compact", 64, 500, {}).iterations == 500
+    assert cell_recipe(config, "ink", 64, 500, {}).iterations == 500
 
 
 def test_a_swept_value_is_above_all_others(config: Config) -> None:
     point = {"size": 96, "iterations": 200, "style_weight": "1e2"}
-    recipe = cell_recipe(config, "oil", "compact", 64, 5, point)
+    recipe = cell_recipe(config, "oil", 64, 5, point)
     assert (recipe.size, recipe.iterations, recipe.style_weight) == (96, 200, 100)
 
 
 def test_a_swept_name_starts_afresh_from_that_recipe(config: Config) -> None:
-    recipe = cell_recipe(config, "oil", "compact", 64, None, {"name": "tutorial"})
-    wanted = make_recipe("compact", name="tutorial", size=64, iterations=SHORT_STEPS)
+    recipe = cell_recipe(config, "oil", 64, None, {"name": "tutorial"})
+    wanted = make_recipe(name="tutorial", size=64, iterations=SHORT_STEPS)
     assert recipe == wanted
 
 
 def test_a_recipe_is_described_by_what_is_changed(config: Config) -> None:
-    recipe = cell_recipe(config, "oil", "compact", 64, None, {})
-    text = "gatys · size: 64 · iterations: 60 · style_weight: 600 · seed: 3"
-    assert describe(recipe, "compact") == text
-    assert describe(recipe, "compact", ("name", "size", "seed")) == (
-        "iterations: 60 · style_weight: 600"
-    )
-    base = cell_recipe(config, None, "compact", 64, None, {})
+    recipe = cell_recipe(config, "oil", 64, None, {})
+    text = "default · size: 64 · iterations: 60 · style_weight: 600 · seed: 3"
+    assert describe(recipe) == text
+    assert describe(recipe, ("name", "size", "seed")) == ("iterations: 60 · style_weight: 600")
+    base = cell_recipe(config, None, 64, None, {})
     assert differences(recipe, base) == ["style_weight: 600"]
