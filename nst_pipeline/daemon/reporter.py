@@ -60,6 +60,10 @@ class Reporter(Observer):
         """Report real progress."""
         self._notifier.alive()
 
+    def looks(self) -> None:
+        """Report progress: reading many files that are new may take long."""
+        self._notifier.alive()
+
     def state(self, state: str, detail: str = "", level: int = logging.INFO) -> None:
         """Report what the daemon does from now on: idle, painting, paused, waiting or stopping."""
         text = f"{state}: {detail}" if detail else state

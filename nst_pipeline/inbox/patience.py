@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -65,15 +66,21 @@ class _Wait:
 class Patience:
     """Puts files off, each for twice as long as the last time; one that changed waits no more."""
 
-    def __init__(self, first_seconds: float, memory: Path | None = None) -> None:
+    def __init__(
+        self,
+        first_seconds: float,
+        memory: Path | None = None,
+        on_look: Callable[[], None] = lambda: None,
+    ) -> None:
         """Put off what is known to have ended a process, and nothing else yet.
 
         Args:
             first_seconds: the first wait.
             memory: a file that outlives the process, and need not outlive the machine: it holds
                 which file is looked at, and those that errors came of.
+            on_look: called before each file that is looked at, which may take long.
         """
-        self._first, self._memory = first_seconds, memory
+        self._first, self._memory, self._on_look = first_seconds, memory, on_look
         self._waits: dict[Path, _Wait] = {}
         self._remembered = "[null, []]"
         self._recall()
@@ -105,6 +112,7 @@ class Patience:
 
     def begin_look(self, found: SourceFile) -> None:
         """Note that a file is about to be looked at: should that end the process, it waits."""
+        self._on_look()
         self._remember([str(found.path), found.signatures])
 
     def end_look(self) -> None:

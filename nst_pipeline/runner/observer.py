@@ -20,6 +20,9 @@ class Observer:
 
     # Told
 
+    def looks(self) -> None:
+        """A file that is new is about to be looked at."""
+
     def looked(self, plan: Plan) -> None:
         """A look at the files is over; the plan may hold nothing to do."""
 

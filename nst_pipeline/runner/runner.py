@@ -64,7 +64,9 @@ class Runner:
         """
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
-        self._patience = Patience(config.watch.retry_seconds, config.state / LOOKS_NAME)
+        self._patience = Patience(
+            config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
+        )
 
     def __enter__(self) -> Self:
         """Return itself."""

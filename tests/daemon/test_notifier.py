@@ -127,3 +127,17 @@ def test_the_watchdog_hears_nothing_while_a_job_makes_no_step(home: Path) -> Non
             (home / "orders/a.png").unlink()
             manager.settimeout(60)
             wait_until(lambda: b"WATCHDOG=1" in manager.recv(4096))
+
+
+def test_the_watchdog_hears_of_every_new_file_that_is_read(home: Path) -> None:
+    for number in range(100):
+        draw(home / f"inbox/{number}.png", number)
+    path = str(home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(60)
+        with Watch(home, NOTIFY_SOCKET=path, WATCHDOG_USEC="4"):
+            told = []
+            while (message := manager.recv(4096)) != b"READY=1":  # the first look is over
+                told.append(message)
+            assert told.count(b"WATCHDOG=1") >= 100
