@@ -33,7 +33,7 @@ LOSS_LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_3", "4_1", "4_2", "4_3", "5
 STYLE_LAYERS = ("1_1", "2_1", "3_1", "4_1", "5_1")
 CONTENT_LAYER = "4_2"
 DECAY = 0.35
-PASTICHES = 0.375
+PASTICHES = 0.5
 """Their share of a batch."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 PAINTING_SIDE = 420
