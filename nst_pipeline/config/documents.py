@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,20 @@ def _check_text(node: yaml.ScalarNode) -> None:
         )
 
 
+INTEGER, BOOLEAN = "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"
+
 # Bytes could hold what a text may not.
 _Loader.yaml_constructors = {
     tag: construct
     for tag, construct in yaml.SafeLoader.yaml_constructors.items()
     if tag != "tag:yaml.org,2002:binary"
+} | {INTEGER: lambda _, node: int(node.value)}
+# As in YAML 1.2, yes, off and 4:2:0 are texts; so is 0512, which may then be 512, but never octal.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (INTEGER, BOOLEAN)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(INTEGER, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    BOOLEAN, re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)

@@ -2,8 +2,9 @@
 
 import functools
 import re
+import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -27,6 +28,7 @@ from nst_pipeline.config.recipe import (
     did_you_mean,
     make_recipe,
     missing_layers,
+    model_in,
 )
 from nst_pipeline.config.settings import (
     FolderPath,
@@ -69,7 +71,7 @@ def _resolve_weights(choice: str, info: ValidationInfo) -> str:
 
 
 def _as_switch(value: Any) -> Any:
-    """Undo YAML 1.1, to which ``on`` and ``off`` are booleans."""
+    """Take true and false too."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
@@ -314,13 +316,16 @@ def load(path: Path) -> Config:
         node, data = documents.parse(documents.read_text(path))
     except OSError as error:
         raise ConfigError(
-            [f"{shown(path)}: {error.strerror}; `nst-pipeline init .` writes a pipeline.yaml"]
+            [f"{shown(path)}: {error.strerror}; `{_init(path)}` writes a pipeline.yaml"]
         ) from error
     except documents.DocumentError as error:
         raise ConfigError([f"{shown(path)}:{error.line}: not YAML: {_cut(str(error))}"]) from error
     if not isinstance(data, dict):
         raise ConfigError(
-            [f"{shown(path)}:1: holds no settings; `nst-pipeline init .` writes a commented one"]
+            [
+                f"{shown(path)}:1: holds no settings; delete it, then `{_init(path)}` writes a "
+                "commented one"
+            ]
         )
     problems = [(line, _cut(f"{key}: stands twice")) for line, key in _repeated_keys(node)]
     try:
@@ -331,6 +336,11 @@ def load(path: Path) -> Config:
         told = [f"{shown(path)}:{line}: {text}" for line, text in sorted(problems)[:MOST_PROBLEMS]]
         raise ConfigError(told)
     return config
+
+
+def _init(path: Path) -> str:
+    """Return the command that writes settings beside where some should be."""
+    return f"nst-pipeline init {shlex.quote(shown(path.parent))}"
 
 
 def parse(data: dict[str, Any], base: Path) -> Config:
@@ -429,11 +439,4 @@ def _known_keys(loc: list[str]) -> list[str]:
 def _child(model: type[BaseModel], key: str) -> type[BaseModel]:
     if key not in model.model_fields:
         return model  # a name inside a mapping of styles
-    return _model_in(model.model_fields[key].annotation) or model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    arguments = get_args(annotation) if get_origin(annotation) else ()
-    return next((model for model in map(_model_in, arguments) if model), None)
+    return model_in(model.model_fields[key].annotation) or model

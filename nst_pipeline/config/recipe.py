@@ -3,9 +3,17 @@
 import difflib
 import functools
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from nst_pipeline.config.networks import LAYER_NAMES
@@ -29,10 +37,27 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the settings that a field takes, if it takes some."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    arguments = get_args(annotation) if get_origin(annotation) else ()
+    return next((model for model in map(model_in, arguments) if model), None)
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_empty_sections(cls, values: Any) -> Any:
+        """Leave out a section whose keys are all commented out."""
+        if not isinstance(values, dict):
+            return values
+        empty = {name for name, field in cls.model_fields.items() if model_in(field.annotation)}
+        return {k: v for k, v in values.items() if v is not None or k not in empty}
 
     def pixels(self) -> dict[str, Any]:
         """Return the fields that can change an output file, ready for JSON.

@@ -189,20 +189,13 @@ def _check_depth(bits: int, info: ValidationInfo) -> int:
     return bits
 
 
-def _undo_sexagesimal(value: Any) -> Any:
-    """Return the text that YAML 1.1 took for a number of base 60: 4:2:0 is 14520 to it."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 3600:
-        return f"{value // 3600}:{value // 60 % 60}:{value % 60}"
-    return value
-
-
 Keeping = Literal["none", "date", "credits", "all-but-place", "all"]
 """What of a content's metadata its result keeps."""
 
 
 def _as_keeping(value: Any) -> Any:
-    """Return what yes and no mean, which were all that could be said once."""
-    return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
+    """Take yes and no too, which were all that could be said once."""
+    return {"True": "all", "yes": "all", "False": "none", "no": "none"}.get(str(value), value)
 
 
 class OutputSettings(Settings):
@@ -223,9 +216,9 @@ class OutputSettings(Settings):
     quality: int = Field(
         95, ge=1, le=100, description="Quality of JPEG, AVIF and WebP (its 100: lossless)."
     )
-    subsampling: Annotated[
-        Literal["4:4:4", "4:2:2", "4:2:0"], BeforeValidator(_undo_sexagesimal)
-    ] = Field("4:4:4", description="Resolution of the colours of JPEG and AVIF; 4:4:4: full.")
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
+        "4:4:4", description="Resolution of the colours of JPEG and AVIF; 4:4:4: full."
+    )
     keep_exif: Annotated[Keeping, BeforeValidator(_as_keeping)] = Field(
         "none",
         description="What of the content's EXIF and XMP travels along: none; date; credits: date, "

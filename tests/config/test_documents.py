@@ -52,12 +52,18 @@ def test_aliases_count_as_all_that_they_stand_for() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["2024-13-45", "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary AAAA", "0x_",
+    ["2024-13-45", "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary AAAA",
      "9" * 5000, "<<", "*nowhere", "{[a]: b}", "!mine x", "!!python/object:os.system x", '"\\0"',
      '"\\ud800"', "'", "{", "@"],
 )  # fmt: skip
 def test_what_only_looks_like_a_value_is_refused_with_its_line(value: str) -> None:
     assert refusal(f"# settings\na: {value}\n")[:2] in ("2:", "3:")
+
+
+def test_what_people_mean_by_a_word_or_a_number_is_what_it_is() -> None:
+    assert parse("{yes: no, on: off, a: 0512, b: 4:2:0, c: 12, d: true, e: -3, f: 0}")[1] == {
+        "yes": "no", "on": "off", "a": "0512", "b": "4:2:0", "c": 12, "d": True, "e": -3, "f": 0
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: \x1b[2J\n", "a: 1\n\0"])

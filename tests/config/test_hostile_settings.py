@@ -11,8 +11,8 @@ import pytest
 from conftest import picture
 from pydantic import BaseModel
 
-from nst_pipeline.config.pipeline import Config, _model_in, load
-from nst_pipeline.config.recipe import RecipeChanges
+from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.recipe import RecipeChanges, model_in
 from nst_pipeline.config.settings import RegionSettings
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
@@ -41,7 +41,7 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """Give the way to each key of some settings."""
     for name, field in model.model_fields.items():
         yield (name,)
-        inner = _model_in(field.annotation)
+        inner = model_in(field.annotation)
         for rest in keys(inner) if inner else ():
             yield name, *rest
 

@@ -82,6 +82,24 @@ def test_relative_paths_are_relative_to_the_file(
     assert config.weights == str(folder / "w.pth")
 
 
+def test_a_section_whose_keys_are_all_commented_out_is_as_if_it_were_not_there(
+    folder: Path,
+) -> None:
+    empty = load(
+        write(
+            folder, "recipe:\noutput:\nlimits:\nwatch:\nstyles: {ink: {image: ink.png, recipe: }}"
+        )
+    )
+    assert empty == load(write(folder, "styles: {ink: ink.png}"))
+
+
+def test_words_and_numbers_of_yaml_1_1_are_what_people_mean(folder: Path) -> None:
+    config = load(write(folder, "styles: {yes: ink.png, no: ink.png}\nrecipe: {size: 0512}"))
+    assert (
+        list(config.styles) == ["yes", "no"] and config.style_recipe("no", "imagenet").size == 512
+    )
+
+
 def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
     config = load(
         write(folder, "recipe: tutorial\nstyles: {ink: {image: ink.png, recipe: default}}")
