@@ -95,9 +95,7 @@ def test_a_section_whose_keys_are_all_commented_out_is_as_if_it_were_not_there(
 
 def test_words_and_numbers_of_yaml_1_1_are_what_people_mean(folder: Path) -> None:
     config = load(write(folder, "styles: {yes: ink.png, no: ink.png}\nrecipe: {size: 0512}"))
-    assert (
-        list(config.styles) == ["yes", "no"] and config.style_recipe("no", "imagenet").size == 512
-    )
+    assert list(config.styles) == ["yes", "no"] and config.style_recipe("no").size == 512
 
 
 def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
