@@ -167,7 +167,8 @@ def _run(
         said = [part for part, count in zip(parts, counts, strict=True) if count]
         display.line(f"nothing to do: {'; '.join(said)}")
     else:
-        display.line(f"nothing to do: no pictures in {shown(config.inbox)}")
+        where = ", ".join(map(shown, paths or [config.inbox]))
+        display.line(f"nothing to do: no pictures in {where}")
     if totals.failed:
         raise typer.Exit(1)
 

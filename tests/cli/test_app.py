@@ -150,6 +150,9 @@ def test_pictures_and_a_style_are_enough_without_a_config_file(
     assert (tmp_path / "out" / "photo-style.png").is_file()
     assert program(*arguments).stdout.startswith("nothing to do")
     assert program("run", ".", *arguments[2:]).stdout.startswith("nothing to do")
+    (tmp_path / "empty").mkdir()
+    told = program("run", "empty", *arguments[2:]).stdout
+    assert told == "nothing to do: no pictures in empty\n"
 
 
 def test_styles_and_folders_can_be_chosen_on_the_command_line(
