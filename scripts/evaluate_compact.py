@@ -27,7 +27,7 @@ import yaml
 from compact_judge import judge
 from compact_measures import coherence, fit, marginals
 from compact_network import Trunk, load_teacher
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +39,7 @@ from nst_pipeline.engine import Recipe, StyleTransfer, TargetCache, make_recipe
 from nst_pipeline.engine.losses import build_model, extract, style_statistic
 from nst_pipeline.engine.vgg import load_trunk
 
-CELL = (256, 192)
+CELL = (240, 180)
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console()
@@ -188,8 +188,7 @@ def grid(rows: list[tuple[Pair, list[tuple[str, Image.Image]]]]) -> Image.Image:
     for row, (pair, cells) in enumerate(rows):
         shown = [("content", pair.content), ("style", pair.style), *cells]
         for column, (title, picture) in enumerate(shown):
-            small = picture.copy()
-            small.thumbnail(CELL, Image.Resampling.LANCZOS)
+            small = ImageOps.contain(picture, CELL, Image.Resampling.LANCZOS)
             at = (column * width, row * (height + 14))
             sheet.paste(small, (at[0], at[1] + 14))
             draw.text((at[0] + 3, at[1] + 1), title, fill="black")

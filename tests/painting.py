@@ -8,6 +8,7 @@ from conftest import picture
 from PIL import Image
 from torch import Tensor, nn
 
+from nst_pipeline.config.recipe import RECIPES
 from nst_pipeline.engine import Recipe, Result, StyleTransfer
 
 RED = Image.new("RGB", (64, 48), (200, 40, 30))
@@ -40,8 +41,9 @@ def with_paper_names(state: dict, layers: tuple[str, ...]) -> dict:
 
 
 def small_recipe(**changes: Any) -> Recipe:
-    """Return a recipe that is quickly done, with ``changes``."""
-    return Recipe.model_validate({"size": 48, "iterations": 12, "pooling": "average"} | changes)
+    """Return a recipe of the plain losses that is quickly done, with ``changes``."""
+    quick = {"size": 48, "iterations": 12, "style_weight": 300}
+    return Recipe.model_validate(RECIPES["gatys"] | quick | changes)
 
 
 def transfer(recipe: Recipe | None, **options: Any) -> StyleTransfer:

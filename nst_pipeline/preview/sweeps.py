@@ -46,7 +46,7 @@ def parse_sweeps(texts: list[str]) -> tuple[Sweep, ...]:
     """Read ``field=value,value,...``, the values as YAML.
 
     Args:
-        texts: such as ``style_weight=1e2,1e3`` or ``content_layers=[relu4_2],{relu5_2: 1}``.
+        texts: such as ``style_weight=1e2,1e3`` or ``content_layers=[relu4_2],{relu3_1: 1}``.
 
     Raises:
         UsageError: too many of them, an unknown field, or a value that the field cannot have.

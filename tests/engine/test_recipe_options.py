@@ -54,7 +54,7 @@ def style_loss(recipe: Recipe, style: torch.Tensor) -> float:
         {"balanced": False},
         {"statistic": "gram+mean"},
         {"statistic": "covariance"},
-        {"pooling": "max"},
+        {"pooling": "average"},
         {"pooling": "rescaled-average"},
         {"padding": "zeros"},
         {"padding": "reflect"},

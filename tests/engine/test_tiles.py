@@ -156,7 +156,10 @@ def test_features_and_statistics_of_a_large_picture_come_from_tiles(
     weights = wave(71, 90, seed=5)[:, :1] if weighed else None
     layers = {"relu2_2", "relu3_1"}
     torch.testing.assert_close(
-        tiled.features(trunk, image, layers), whole.features(trunk, image, layers)
+        tiled.features(trunk, image, layers),
+        whole.features(trunk, image, layers),
+        rtol=1e-4,
+        atol=1e-2,  # of values in the thousands
     )
     layers |= {"pixels"}
     torch.testing.assert_close(
@@ -210,7 +213,7 @@ def test_auto_cuts_what_memory_does_not_suffice_for(
     model, image = build(regions=regions), wave(70, 53)
     assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
     need = estimate(
-        {"conv1_1": 32, "conv1_2": 32, "conv2_1": 48, "conv2_2": 48, "conv3_1": 128},
+        {"conv1_1": 16, "conv1_2": 32, "conv2_1": 48, "conv2_2": 64, "conv3_1": 112},
         ["relu2_2"], ["relu1_1", "relu2_1", "relu3_1"], (53, 70), 1, 10, 4, "average", regions,
     )  # fmt: skip
     monkeypatch.setattr(tiles, "available_bytes", lambda device: enough(need))
@@ -225,7 +228,7 @@ def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refu
 ) -> None:
     trunk, image = load_trunk(COMPACT_PATH, "relu2_2", "average"), wave(256, 192)
     layers = ["relu2_2"], ["relu1_1"]
-    widths = {"conv1_1": 32, "conv1_2": 32, "conv2_1": 48, "conv2_2": 48}
+    widths = {"conv1_1": 16, "conv1_2": 32, "conv2_1": 48, "conv2_2": 64}
 
     def need(batch: int, history_size: int) -> int:
         return enough(

@@ -27,7 +27,9 @@ SMALL = small_recipe(iterations=6)
 
 
 def test_the_loss_falls_and_the_pastiche_has_the_size_asked_for() -> None:
-    (result,) = transfer(Recipe(size=64, iterations=30)).run(picture(80, 60), [picture(seed=2)])
+    (result,) = transfer(small_recipe(size=64, iterations=30)).run(
+        picture(80, 60), [picture(seed=2)]
+    )
     assert result.pastiche.size == (64, 48)
     assert result.pastiche.mode == "RGB"
     assert result.end.total < 0.1 * result.start.total
