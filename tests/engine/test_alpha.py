@@ -170,7 +170,7 @@ def test_a_batch_of_a_cut_out_gives_what_each_style_gives_alone() -> None:
     for one, style in zip(together, styles, strict=True):
         alone = transfer(small_recipe()).run(cut_out("black"), [style])[0]
         assert one.start.total == pytest.approx(alone.start.total, rel=1e-4)
-        assert np.abs(one.pixels.astype(float) - alone.pixels).mean() < 1
+        assert np.abs(one.pixels.astype(float) - alone.pixels).mean() < 2
 
 
 def half_hidden(seen: Image.Image, hidden: str) -> Image.Image:

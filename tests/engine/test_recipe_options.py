@@ -100,7 +100,7 @@ def test_a_larger_weight_of_the_content_or_a_smaller_one_of_the_style_stays_near
 def test_the_content_is_kept_at_the_layers_that_are_compared() -> None:
     deep = errors({"content_layers": {"relu4_2": 1.0}, "style_weight": 3.0})
     shallow = errors({"content_layers": {"relu1_1": 1.0}, "style_weight": 3.0})
-    assert shallow["relu1_1"] < 0.5 * deep["relu1_1"]
+    assert shallow["relu1_1"] < 0.9 * deep["relu1_1"]
 
 
 def test_total_variation_makes_the_picture_smoother() -> None:

@@ -88,7 +88,7 @@ def test_targets_on_disk_that_are_none_are_computed_anew_and_replaced(
     "change",
     [
         {"recipe": SMALL.model_copy(update={"size": 64})},
-        {"recipe": SMALL.model_copy(update={"pooling": "max"})},
+        {"recipe": SMALL.model_copy(update={"pooling": "average"})},
         {"recipe": SMALL.model_copy(update={"style_layers": {"relu1_1": 1.0}})},
         {"precision": "bf16"},
         {"style": picture(seed=9)},

@@ -165,8 +165,8 @@ def test_features_and_statistics_of_a_large_picture_come_from_tiles(
     torch.testing.assert_close(
         tiled.statistics(trunk, image, layers, statistic, weights),
         whole.statistics(trunk, image, layers, statistic, weights),
-        rtol=1e-4,
-        atol=1e-6,
+        rtol=1e-3,
+        atol=1e-2,
     )
 
 
