@@ -312,20 +312,18 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: every problem found, each with its line and key.
     """
+    command = _init(path)
     try:
         node, data = documents.parse(documents.read_text(path))
     except OSError as error:
         raise ConfigError(
-            [f"{shown(path)}: {error.strerror}; `{_init(path)}` writes a pipeline.yaml"]
+            [f"{shown(path)}: {error.strerror}; `{command}` writes a pipeline.yaml"]
         ) from error
     except documents.DocumentError as error:
         raise ConfigError([f"{shown(path)}:{error.line}: not YAML: {_cut(str(error))}"]) from error
     if not isinstance(data, dict):
         raise ConfigError(
-            [
-                f"{shown(path)}:1: holds no settings; delete it, then `{_init(path)}` writes a "
-                "commented one"
-            ]
+            [f"{shown(path)}:1: holds no settings; delete it, then `{command}` writes one"]
         )
     problems = [(line, _cut(f"{key}: stands twice")) for line, key in _repeated_keys(node)]
     try:

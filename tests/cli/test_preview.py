@@ -117,7 +117,7 @@ def test_a_picture_that_cannot_be_painted_fails_alone(monkeypatch: pytest.Monkey
 def test_short_memory_fails_the_pictures_it_is_too_short_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tiles, "available_bytes", lambda device: 8 * 10**6)
+    monkeypatch.setattr(tiles, "available_bytes", lambda device: 14 * 10**6)
     done = preview("photo.jpg", "-s", "ink", "--sweep", "size=32,256")
     assert done.exit_code == 1
     assert "failed   photo.jpg in ink: memory: the picture of 256 x 192 needs" in done.stdout
