@@ -55,6 +55,11 @@ def shown(path: object) -> str:
     return UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), as_text(path))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things for people, such as *1 job* or *12 jobs*."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def signature(status: os.stat_result) -> str:
     """Return a file's signature, which changes when its bytes do: size, both times in ns, inode."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +13,16 @@ import typer
 from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
-from nst_pipeline.cli.echo import say
+from nst_pipeline.cli.echo import duration, say
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
-from nst_pipeline.files import as_text, shown
+from nst_pipeline.files import counted, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nst_pipeline.cli.display import Display
     from nst_pipeline.config.pipeline import Config
-    from nst_pipeline.jobs.planning import Plan
+    from nst_pipeline.manifest.recorder import Recorder
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -42,13 +44,19 @@ def main() -> None:
     """Run the command line; exit codes are those of `errors`, and 64 for wrong usage."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    code: int | str | None = 0
     try:
         app()
     except PipelineError as error:
         say(str(error), err=True)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except SystemExit as stop:
-        sys.exit(64 if stop.code == 2 else stop.code)
+        code = 64 if stop.code == 2 else stop.code
+    if any(thread.name == "engine" for thread in threading.enumerate()):
+        # Told twice to end: what still computes would end the interpreter with an abort.
+        sys.stdout.flush()
+        os._exit(int(code or 0))
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
@@ -118,7 +126,9 @@ def run(
     config = configure(config_path, style or [], settings, changes, paths or [], output)
     console = Console(stderr=as_json)
     if dry_run:
-        _show_plan(config, paths, force, as_json)
+        from nst_pipeline.cli.forecast import show_forecast
+
+        show_forecast(config, paths, force, as_json)
         return
     fetch_if_missing(config.weights)
     _run(config, paths, force, as_json, console, wait)
@@ -145,82 +155,45 @@ def _run(
         end()
         lock.check()
 
-    with (
-        Lock(config.state, "run", wait) as lock,
-        Display(console, check) as display,
-        Runner(config, LocalExecutor, display) as runner,
-    ):
-        recorder = runner.run(paths, force)
-    manifest = recorder.manifest()
-    totals = manifest.totals
+    with Lock(config.state, "run", wait) as lock:
+        display = Display(console, config, check)
+        try:
+            with display, Runner(config, LocalExecutor, display) as runner:
+                recorder = runner.run(paths, force)
+        except SystemExit:
+            display.line(
+                f"stopped  {counted(display.done, 'job')} done, {display.failed} failed, "
+                f"{display.jobs - display.ended} left; nothing that is done is lost, and the same "
+                "command goes on"
+            )
+            raise
     if as_json:
-        typer.echo(to_json(manifest))
-    elif totals.done or totals.failed:
-        display.line(
-            f"{totals.done} done, {totals.failed} failed, {totals.skipped} skipped in "
-            f"{totals.seconds:.0f} s; manifest: {shown(recorder.path)}"
-        )
-    elif totals.skipped or display.cancelled:
-        parts = [f"{totals.skipped} jobs are done; --force paints them again"]
-        parts += [f"{display.cancelled} are cancelled; `nst-pipeline retry` puts them back"]
-        counts = (totals.skipped, display.cancelled)
-        said = [part for part, count in zip(parts, counts, strict=True) if count]
-        display.line(f"nothing to do: {'; '.join(said)}")
+        typer.echo(to_json(recorder.manifest()))
     else:
-        where = ", ".join(map(shown, paths or [config.inbox]))
-        display.line(f"nothing to do: no pictures in {where}")
-    if totals.failed:
+        display.line(_outcome(recorder, display, paths or [config.inbox]))
+    if recorder.manifest().totals.failed:
         raise typer.Exit(1)
 
 
-def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json: bool) -> None:
-    import json
-
-    plan, copied = _plan(config, paths, force)
-    rows: list[tuple[str, Path, str, str]] = []
-    for job in plan.todo:
-        action = "copy" if job.output in copied else "paint"
-        rows.append((action, job.content.path, job.style.name, as_text(job.output)))
-    rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
-    rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
-    if as_json:
-        rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
-        keys = ("action", "content", "style", "outcome")
-        typer.echo(
-            json.dumps([dict(zip(keys, map(as_text, r), strict=True)) for r in rows], indent=2)
-        )
-        return
-    for action, content, style, outcome in rows:
-        say(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
-    for broken in plan.broken:  # in all styles alike
-        say(f"fail   {shown(broken.reason)}")
-    if passed_over := str(plan.passed_over):
-        say(f"passed {passed_over}")
-    copy = f"copy {len(copied)}, " if copied else ""
-    held = f"hold {len(plan.held)}, " if plan.held else ""
-    say(
-        f"would paint {len(plan.todo) - len(copied)}, {copy}skip {len(plan.done)}, "
-        f"{held}fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
-        f"{plan.weights.note}"
-    )
-
-
-def _plan(
-    config: "Config", paths: list[Path] | None = None, force: bool = False
-) -> tuple["Plan", set[Path]]:
-    """Plan without leaving a trace; return the plan, and the outputs that need no painting."""
-    from nst_pipeline.jobs.ledger import Ledger, ledger_path
-    from nst_pipeline.jobs.planning import copies, make_plan, make_scanner
-
-    path = ledger_path(config.state)
-    with Ledger(path if path.is_file() else None) as ledger:
-        plan = make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
-        return plan, set() if force else copies(plan.todo, ledger)
+def _outcome(recorder: "Recorder", display: "Display", searched: list[Path]) -> str:
+    """Return what came of a run, for people."""
+    totals = recorder.manifest().totals
+    cancelled = [f"{display.cancelled} cancelled"] if display.cancelled else []
+    if totals.done or totals.failed:
+        counts = [f"{counted(totals.done, 'job')} done", f"{totals.failed} failed"]
+        counts += [f"{totals.skipped} skipped", *cancelled]
+        seconds = duration(totals.seconds)
+        return f"{', '.join(counts)} in {seconds}; manifest: {shown(recorder.path)}"
+    if totals.skipped or cancelled:
+        counts = [f"{counted(totals.skipped, 'job')} done before", *cancelled]
+        return f"nothing to do: {', '.join(counts)}; --force paints what is done again"
+    return f"nothing to do: no pictures in {', '.join(map(shown, searched))}"
 
 
 @app.command()
 def check(config_path: ConfigOption = None) -> None:
     """Report every problem of the settings, and what a run would use and do."""
+    from nst_pipeline.cli.forecast import show_jobs
     from nst_pipeline.config.pipeline import load
     from nst_pipeline.engine.devices import (
         describe_device,
@@ -246,20 +219,7 @@ def check(config_path: ConfigOption = None) -> None:
         say(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
     try:
-        plan, copied = _plan(config)
-        say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
-        say(f"           SHA-256 {plan.weights.sha256}")
-        say(f"styles     {', '.join(style.name for style in plan.styles)}")
-        copy = f"{len(copied)} to copy, " if copied else ""
-        say(
-            f"jobs       {len(plan.todo) - len(copied)} to paint, {copy}"
-            f"{len(plan.done)} done already, "
-            f"{len(plan.broken) * len(plan.styles)} cannot be painted"
-        )
-        for broken in plan.broken:
-            say(f"           {shown(broken.reason)}")
-        if passed_over := str(plan.passed_over):
-            say(f"passed     {passed_over}")
+        show_jobs(config)
     except PipelineError as error:
         say(f"problem    {_aligned(error)}")
         exit_code = exit_code or error.exit_code
@@ -342,7 +302,7 @@ def _with_size(network: str, path: Path) -> str:
 @weights_app.command("fetch")
 def fetch_weights(
     network: Annotated[str, typer.Argument(help="imagenet (VGG-19) or vgg16.")] = "imagenet",
-    url: Annotated[str | None, typer.Option(help="A mirror of the file.")] = None,
+    url: Annotated[str | None, typer.Option(help="A mirror of the file, or a file.")] = None,
     convolutions_only: Annotated[
         bool,
         typer.Option(

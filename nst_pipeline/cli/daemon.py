@@ -4,13 +4,16 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nst_pipeline import CONFIG_NAME
 from nst_pipeline.cli.echo import say
 from nst_pipeline.files import shown
+
+if TYPE_CHECKING:
+    from nst_pipeline.config.pipeline import Config
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -24,7 +27,7 @@ Names = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (watch, status, retry, cancel, pause, resume, install_service):
+    for command in (watch, status, retry, cancel, pause, resume, stop, install_service):
         app.command()(command)
 
 
@@ -64,10 +67,9 @@ def status(
     ] = False,
 ) -> None:
     """Tell what the daemon does, and what waits, is done, or has failed."""
-    from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon.status import read_status
 
-    config = load(config_path or Path(CONFIG_NAME))
+    config = _load(config_path)
     try:
         _print(read_status(config), as_json, sys.stdout.isatty() and follow)
         while follow:
@@ -75,6 +77,13 @@ def status(
             _print(read_status(config), as_json, sys.stdout.isatty())
     except KeyboardInterrupt:
         return
+
+
+def _load(path: Path | None) -> "Config":
+    """Read the settings for a command that paints nothing: it can do without the styles."""
+    from nst_pipeline.config.pipeline import load
+
+    return load(path or Path(CONFIG_NAME), with_images=False)
 
 
 def _print(status: object, as_json: bool, clear: bool) -> None:
@@ -100,13 +109,12 @@ def retry(
     config_path: ConfigOption = None,
 ) -> None:
     """Put failed or cancelled files back into the inbox and the queue."""
-    from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import control
     from nst_pipeline.errors import UsageError
 
     if bool(names) == all_failed:
         raise UsageError("retry: name files, or give --all-failed")
-    done, problems = control.retry(load(config_path or Path(CONFIG_NAME)), names or [])
+    done, problems = control.retry(_load(config_path), names or [])
     for path in done:
         say(f"queued again  {shown(path)}")
     if problems:
@@ -120,16 +128,16 @@ def cancel(
     config_path: ConfigOption = None,
 ) -> None:
     """Take a file's jobs out of the queue, also those at work; the file stays in the inbox."""
-    from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import control
     from nst_pipeline.errors import UsageError
 
-    decided = control.cancel(load(config_path or Path(CONFIG_NAME)), names)
+    config = _load(config_path)
+    decided = control.cancel(config, names)
     for one in decided:
         name = shown(one.source)
         if one.cancelled:
             some = f" in {', '.join(one.cancelled)}" if one.late else ""
-            say(f"cancelled  {name}{some}; `nst-pipeline retry` puts it back")
+            say(f"cancelled  {name}{some}; `{config.command('retry', one.source)}` puts it back")
         if one.late:
             say(f"too late   {name} in {', '.join(one.late)}: done, or just being published")
         elif not one.cancelled:
@@ -140,20 +148,36 @@ def cancel(
 
 def pause(config_path: ConfigOption = None) -> None:
     """Have the daemon begin no further job, also after a restart; the current one ends."""
-    from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import control
 
-    control.pause(load(config_path or Path(CONFIG_NAME)))
-    say("paused; `nst-pipeline resume` goes on")
+    config = _load(config_path)
+    control.pause(config)
+    say(f"paused; `{config.command('resume')}` goes on")
 
 
 def resume(config_path: ConfigOption = None) -> None:
     """End a pause."""
-    from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import control
 
-    control.resume(load(config_path or Path(CONFIG_NAME)))
+    control.resume(_load(config_path))
     say("goes on")
+
+
+def stop(config_path: ConfigOption = None) -> None:
+    """Stop the daemon in good order, and wait until it has; what it has not done stays queued."""
+    from nst_pipeline.daemon import control
+    from nst_pipeline.jobs.lock import holder
+
+    config = _load(config_path)
+    who = control.stop(config)
+    if who is None:
+        say("no daemon works with these settings")
+        return
+    seconds = config.watch.stop_seconds
+    say(f"process {who.pid} stops; the job at work may go on for {seconds:.0f} s")
+    while holder(config.state) == who:
+        time.sleep(0.1)
+    say("stopped")
 
 
 def install_service(
@@ -182,3 +206,5 @@ def install_service(
         say(f"  chown -R {service.USER}: {folders}")
     say(f"  systemctl {flag}daemon-reload")
     say(f"  systemctl {flag}enable --now nst-pipeline")
+    if user:
+        say("  loginctl enable-linger    # else it runs only while you are logged in")

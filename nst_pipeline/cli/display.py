@@ -1,19 +1,57 @@
 """What people see of a run: a progress display on a terminal, plain lines anywhere else."""
 
+import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from nst_pipeline.files import shown
+from nst_pipeline.cli.echo import duration
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.recipe import Recipe, step_costs
+from nst_pipeline.files import counted, shown
 from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.pace import known_pace
 from nst_pipeline.jobs.planning import Plan
-from nst_pipeline.jobs.state import JobState
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer, failure
+
+LINE_SECONDS = 30.0
+"""How often the progress is told where there is no terminal to show it on."""
+CANCELLED = 10
+"""How many cancelled files are named."""
+TRUSTED_SECONDS = 5.0
+"""How long the pace of earlier runs is believed rather than this one's."""
+
+
+class Pace:
+    """How long work takes, by how long the work before it took."""
+
+    def __init__(self, seconds_per_pixel: float | None) -> None:
+        """Believe what earlier runs needed for a pixel of a step; None: nothing is known."""
+        self._known = seconds_per_pixel
+        self._begun: float | None = None
+        self._done = 0
+
+    def begin(self) -> None:
+        """Note that work begins, if it has not begun."""
+        self._begun = self._begun or time.monotonic()
+
+    def advance(self, pixels: int) -> None:
+        """Note that so much of it was done."""
+        self._done += pixels
+
+    def left(self, pixels: int) -> str:
+        """Return how long so much work still takes, for people; empty: nobody knows yet."""
+        seconds = time.monotonic() - self._begun if self._begun else 0.0
+        pace = self._known
+        if self._done and (pace is None or seconds > TRUSTED_SECONDS):
+            pace = seconds / self._done
+        return "" if pace is None else f"about {duration(pixels * pace)} left"
 
 
 class Bars:
@@ -21,18 +59,20 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         """Write to ``console``: bars if it is a terminal, and lines in any case."""
-        self._console = console
+        self._console, self._pace = console, Pace(None)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[loss]}", markup=False),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._everything = self._progress.add_task("", total=None, visible=False, loss="")
+        self._everything = self._progress.add_task("", total=None, visible=False, loss="", left="")
+        self._total = self._done = 0
+        self._told = time.monotonic()
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -43,67 +83,132 @@ class Bars:
         """Stop it, leaving only the lines."""
         self._progress.stop()
 
-    def begin(self, steps: int, description: str = "") -> None:
-        """Show how many steps there are in all."""
-        self._progress.reset(self._everything, total=steps, visible=True, description=description)
+    def begin(self, total: int, description: str = "") -> None:
+        """Show how much there is to do in all, in `step_costs`."""
+        self._total, self._done = total, 0
+        self._progress.reset(self._everything, total=total, visible=True, description=description)
 
-    def advance(self, steps: int) -> None:
-        """Show that so many more of them are done."""
-        self._progress.advance(self._everything, steps)
+    def advance(self, done: int) -> None:
+        """Show that so much more of it is done; without a terminal, now and then."""
+        self._pace.begin()
+        self._pace.advance(done)
+        self._done += done
+        left = self._pace.left(self._total - self._done)
+        self._progress.update(self._everything, completed=self._done, left=left)
+        if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
+            self.line(f"working  {self.state()}{left and f'; {left}'}")
+
+    def state(self) -> str:
+        """Return how far everything is, for people."""
+        return f"{self._done / max(1, self._total):.0%}"
 
     def line(self, text: str, style: str = "") -> None:
         """Write one line, never folded."""
+        self._told = time.monotonic()
         self._console.print(Text(shown(text), style=style), soft_wrap=True, highlight=False)
+
+
+class StepsDone:
+    """What the steps cost that were done so far of each job, by `step_costs`."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._sums: dict[object, list[int]] = {}
+        self._done: dict[object, int] = {}
+
+    def all(self, recipe: Recipe) -> int:
+        """Return what all steps of a job cost."""
+        return self._summed(recipe)[-1]
+
+    def done(self, job: object) -> int:
+        """Return what is done of a job."""
+        return self._done.get(job, 0)
+
+    def move(self, job: object, recipe: Recipe, done: int, total: int) -> int:
+        """Note that a job has done ``done`` of ``total`` steps; return what is new of that."""
+        sums = self._summed(recipe)
+        # How many steps there are may depend on the content.
+        now = sums[max(1, len(sums) * done // total) - 1]
+        before, self._done[job] = self._done.get(job, 0), now
+        return now - before
+
+    def _summed(self, recipe: Recipe) -> list[int]:
+        decisive = recipe.size, recipe.scales, recipe.iterations
+        if decisive not in self._sums:
+            self._sums[decisive] = list(itertools.accumulate(step_costs(recipe)))
+        return self._sums[decisive]
 
 
 class Display(Bars, Observer):
     """An observer of a run that writes to a console: bars, and a line a job.
 
     Attributes:
+        jobs: how many there are to do.
+        ended: how many of them are over.
+        done: jobs that are done.
+        failed: jobs that failed, also those of files that are no pictures.
         cancelled: jobs of the plan that a person took out of the queue.
     """
 
-    def __init__(self, console: Console, check: Callable[[], None]) -> None:
+    def __init__(self, console: Console, config: Config, check: Callable[[], None]) -> None:
         """Write to ``console``; ``check`` is called at every step."""
         super().__init__(console)
-        self._check = check
-        self._current = self._progress.add_task("", total=None, visible=False, loss="")
-        self._jobs = self._ended = self._total = self.cancelled = 0
-        self._steps: dict[Path, int] = {}
+        self._config, self._check = config, check
+        self._current = self._progress.add_task("", total=None, visible=False, loss="", left="")
+        self._steps = StepsDone()
+        self._name = ""
+        self.jobs = self.done = self.failed = self.cancelled = self.ended = 0
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
 
     def looked(self, plan: Plan) -> None:
-        """Say what was passed over, and count the jobs that a person took out of the queue."""
+        """Say what was passed over, and what a person took out of the queue."""
         if passed_over := str(plan.passed_over):
             self.line(f"passed   {passed_over}")
-        self.cancelled = sum(held.entry.state == JobState.CANCELLED for held in plan.held)
+        cancelled: dict[Path, list[str]] = {}
+        for held in plan.held:
+            if held.is_cancelled:
+                cancelled.setdefault(held.job.content.path, []).append(held.job.style.name)
+        self.cancelled = sum(map(len, cancelled.values()))
+        for path, styles in itertools.islice(cancelled.items(), CANCELLED):
+            retry = self._config.command("retry", path)
+            self.line(
+                f"held     {_short(path)} in {', '.join(styles)}: cancelled; `{retry}` puts it back"
+            )
+        if (more := len(cancelled) - CANCELLED) > 0:
+            self.line(f"held     {counted(more, 'more file')}, cancelled likewise")
 
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
         self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
-        self._jobs = len(plan.todo)
-        steps = sum(job.style.recipe.steps for job in plan.todo)
-        self._total = steps
-        self.begin(steps)
+        self.jobs = len(plan.todo)
+        self._pace = Pace(known_pace(self._config, plan.weights))
+        self.begin(sum(self._steps.all(job.style.recipe) for job in plan.todo))
         self._count()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Move the bars."""
-        if job.output not in self._steps:
-            self._total += total - job.style.recipe.steps  # which may be the most, not the true one
-            self._progress.update(self._everything, total=self._total)
-            title = f"{shown(job.content.path.name)} in {job.style.name}"
-            self._progress.reset(
-                self._current, total=total, visible=True, description=title, loss=""
-            )
-        self.advance(done - self._steps.get(job.output, 0))
-        self._steps[job.output] = done
-        self._progress.update(self._current, completed=done, loss=f"loss {loss:.4g}")
+        recipe, name = job.style.recipe, f"{shown(job.content.path.name)} in {job.style.name}"
+        if name != self._name:
+            self._name = name
+            whole = self._steps.all(recipe)
+            self._progress.reset(self._current, total=whole, visible=True, description=name)
+        self.advance(self._steps.move(job.output, recipe, done, total))
+        done_of_it = self._steps.done(job.output)
+        left = self._pace.left(self._steps.all(recipe) - done_of_it)
+        self._progress.update(
+            self._current, completed=done_of_it, loss=f"loss {loss:.4g}", left=left
+        )
+
+    def state(self) -> str:
+        """Return how far everything is, for people."""
+        return f"{self._name}: {super().state()} of {counted(self.jobs, 'job')}"
 
     def finished(self, record: JobRecord) -> None:
         """Write the job's line; a file that fails for all styles alike gets one."""
-        self._ended += record.key is not None
+        self.done += record.error is None
+        self.failed += record.error is not None
+        self.ended += record.key is not None  # else it was none of the jobs to do
         self._count()
         for note in record.notes:
             if note not in self._noted:
@@ -132,7 +237,7 @@ class Display(Bars, Observer):
         self._check()
 
     def _count(self) -> None:
-        description = f"{self._ended} of {self._jobs} jobs"
+        description = f"{self.ended} of {counted(self.jobs, 'job')}"
         self._progress.update(self._everything, description=description)
 
 
@@ -144,6 +249,6 @@ def _known(record: JobRecord) -> str:
     return f"same as {_short(record.duplicate_of)}"
 
 
-def _short(path: str) -> str:
+def _short(path: object) -> str:
     """Return a path for people, relative to the working folder where that is shorter."""
-    return shown(path.removeprefix(f"{Path.cwd()}/"))
+    return shown(str(path).removeprefix(f"{Path.cwd()}/"))

@@ -64,7 +64,7 @@ def configure(
         else:
             config = load(path)
             given |= {"styles": _choose(styles, config.styles)}
-            config = Config.model_validate(dict(config) | given)
+            config = Config.model_validate(dict(config) | given, context={"file": path})
         if chosen := {key: value for key, value in output.items() if value is not None}:
             encoding = OutputSettings.model_validate(dict(config.output) | chosen)
             config = config.model_copy(update={"output": encoding})

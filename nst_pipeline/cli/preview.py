@@ -1,21 +1,22 @@
 """The command line's contact sheets."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nst_pipeline.cli.daemon import ConfigOption
-from nst_pipeline.files import fitted_name, shown
+from nst_pipeline.files import counted, fitted_name, shown
 
 if TYPE_CHECKING:
     from nst_pipeline.cli.display import Bars
     from nst_pipeline.config.weights import Weights
     from nst_pipeline.inbox.scanner import SourceFile
     from nst_pipeline.preview.contact import PreviewRequest
-    from nst_pipeline.preview.renderer import OnProgress, PreviewJob, Rendered, Subject
+    from nst_pipeline.preview.renderer import PreviewJob, Rendered, Subject
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -100,6 +101,16 @@ def _default_name(found: "list[SourceFile]", swept: list[str]) -> str:
     return fitted_name("-".join(["preview", *names, *swept]), ".png")
 
 
+@contextlib.contextmanager
+def _told(bars: "Bars", target: Path) -> Iterator[None]:
+    """Tell, when a signal ends the work, what came of it."""
+    try:
+        yield
+    except SystemExit:
+        bars.line(f"stopped  {shown(target)}: not written; a preview begins anew")
+        raise
+
+
 def _make(
     request: "PreviewRequest",
     network: "Weights",
@@ -110,7 +121,7 @@ def _make(
     """Paint, publish the sheet, and tell of it; exit with 1 if anything failed."""
     from rich.console import Console
 
-    from nst_pipeline.cli.display import Bars
+    from nst_pipeline.cli.display import Bars, StepsDone
     from nst_pipeline.daemon.signals import end_on_signals
     from nst_pipeline.files import publish
     from nst_pipeline.preview.contact import draw_sheet, problems
@@ -120,11 +131,16 @@ def _make(
     jobs = request.jobs(len(found))
     contents: list[Subject] = []
     rendered: dict[str, Rendered] = {}
-    with Bars(Console()) as bars:
+    with Bars(Console()) as bars, _told(bars, target):
         bars.line(f"weights  {shown(network.id)}: {network.note}")
-        steps = {job.key: job.recipe.steps for job in jobs}
-        bars.begin(sum(steps.values()), f"{len(jobs)} pictures")
-        check, move = end_on_signals(), _mover(bars)
+        steps = StepsDone()
+        recipes = {job.key: job.recipe for job in jobs}  # the same picture is painted once
+        bars.begin(sum(map(steps.all, recipes.values())), counted(len(jobs), "picture"))
+        check = end_on_signals()
+
+        def move(job: "PreviewJob", done: int, total: int) -> None:
+            bars.advance(steps.move(job.key, job.recipe, done, total))
+
         renderer = Renderer(request.config, network, request.size, move, check)
         for number, one in enumerate(found):
             wanted = [job for job in jobs if job.content == number]
@@ -148,15 +164,3 @@ def _make(
                 bars.line(f"recipe   {request.hint()}")
     if wrong:
         raise typer.Exit(1)
-
-
-def _mover(bars: "Bars") -> "OnProgress":
-    """Return what moves the bars by the steps that a picture has made."""
-    moved: dict[str, int] = {}
-
-    def move(job: "PreviewJob", done: int, total: int) -> None:
-        steps = job.recipe.steps * done // total
-        bars.advance(steps - moved.get(job.key, 0))
-        moved[job.key] = steps
-
-    return move

@@ -12,12 +12,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
+from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config import documents
 from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.recipe import (
@@ -244,6 +246,22 @@ class Config(Settings):
     keep: KeepSettings = Field(default_factory=KeepSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    _file: Path | None = PrivateAttr(None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Note the file that the settings stand in, if the context of the validation has it."""
+        self._file = (context or {}).get("file")
+
+    def command(self, *words: object) -> str:
+        """Return a command of ours for these settings, as people type it."""
+        is_usual = self._file in (None, Path(CONFIG_NAME))
+        given = [] if is_usual else ["-c", self._file]
+        return shlex.join(["nst-pipeline", *(shown(word) for word in (*words, *given))])
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the settings stand in a file, where commands but `run` find them, too."""
+        return self._file is not None
 
     @property
     def conflict_policy(self) -> Literal["replace", "suffix", "fail"]:
@@ -306,8 +324,12 @@ class Config(Settings):
         return list(problems)
 
 
-def load(path: Path) -> Config:
+def load(path: Path, with_images: bool = True) -> Config:
     """Read a pipeline.yaml; relative paths in it are relative to its folder.
+
+    Args:
+        path: the file.
+        with_images: whether the styles' images must be there, as whoever paints needs them.
 
     Raises:
         ConfigError: every problem found, each with its line and key.
@@ -327,7 +349,8 @@ def load(path: Path) -> Config:
         )
     problems = [(line, _cut(f"{key}: stands twice")) for line, key in _repeated_keys(node)]
     try:
-        config = parse(data, path.parent)
+        context = {"base": path.parent.absolute(), "file": path, "with_images": with_images}
+        config = Config.model_validate(data, context=context)
     except ValidationError as error:
         problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
     if problems:

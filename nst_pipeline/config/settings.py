@@ -55,7 +55,9 @@ def _check_folder(path: Path) -> Path:
     return path
 
 
-def _check_file(path: Path) -> Path:
+def _check_file(path: Path, info: ValidationInfo) -> Path:
+    if not (info.context or {}).get("with_images", True):
+        return path
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
         raise ValueError(f"{shown(path)}: no such file")
     return path

@@ -1,11 +1,12 @@
-"""What people ask of the queue: retry, cancel, pause, resume. Safe beside a daemon at work."""
+"""What people ask of a daemon: retry, cancel, pause, resume, stop. Safe beside one at work."""
 
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.wake_up import wake
@@ -15,12 +16,14 @@ from nst_pipeline.files import as_text, cannot_write, is_gone, shown
 from nst_pipeline.folders import Folders, LinkError, make_folder
 from nst_pipeline.inbox.companions import role
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.lock import Holder, holder
 from nst_pipeline.jobs.planning import make_plan, make_scanner
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
 from nst_pipeline.runner.moves import copy, report_path
 from nst_pipeline.runner.runner import folders_of
 
 PAUSED_NAME = "paused"
+STOP_NAME = "stop"
 
 
 def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineError]]:
@@ -45,7 +48,8 @@ def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineEr
         failed = ledger.jobs.sources(JobState.FAILED)
         if names:
             others = ledger.jobs.sources(JobState.CANCELLED, JobState.QUEUED)
-            chosen = _choose(names, config, [*places, *failed, *others])
+            known = [*places, *failed, *others]
+            chosen = _choose(names, config, [known], places, ledger.jobs.sources(*FINISHED))
         else:
             chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
@@ -131,8 +135,8 @@ def cancel(config: Config, names: list[str]) -> list[Cancellation]:
     """
     with _ledger(config) as ledger:
         _queue_new(names, ledger, config)
-        known = ledger.jobs.sources(*IN_QUEUE), ledger.jobs.sources(*FINISHED)
-        chosen = _choose(names, config, *known)
+        known = [ledger.jobs.sources(*IN_QUEUE), ledger.jobs.sources(*FINISHED)]
+        chosen = _choose(names, config, known)
         decided = [Cancellation(source, *ledger.jobs.cancel(source)) for source in chosen]
         _note_change(ledger)
     wake(config.state)
@@ -180,6 +184,42 @@ def resume(config: Config) -> None:
     wake(config.state)
 
 
+def stop(config: Config) -> Holder | None:
+    """Ask the daemon to stop, as SIGTERM does; return who it is, or None if there is none.
+
+    Raises:
+        UsageError: who works with the state folder is no daemon.
+        CannotCreateError: the state folder cannot be written to.
+    """
+    who = holder(config.state)
+    if who is None:
+        return None
+    if who.command != "watch":
+        raise UsageError(
+            f"{shown(config.state)}: `nst-pipeline {who.command}`, process {who.pid}, works with "
+            "it, and is no daemon; Ctrl-C stops it where it was begun"
+        )
+    path = config.state / STOP_NAME
+    try:
+        path.write_text(_stop_request(who))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    wake(config.state)
+    return who
+
+
+def is_asked_to_stop(state: Path, who: Holder) -> bool:
+    """Tell whether somebody asked for the end of this daemon, and no other before it."""
+    try:
+        return (state / STOP_NAME).read_text() == _stop_request(who)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _stop_request(who: Holder) -> str:
+    return f"{who.pid} {who.since}"
+
+
 def _ledger(config: Config) -> Ledger:
     path = ledger_path(config.state)
     if not path.is_file():
@@ -192,20 +232,36 @@ def _note_change(ledger: Ledger) -> None:
     ledger.set_fact("changed_by_hand", str(time.time_ns()))
 
 
-def _choose(names: list[str], config: Config, *known: list[Path]) -> list[Path]:
+def _choose(
+    names: list[str],
+    config: Config,
+    known: list[list[Path]],
+    places: Mapping[Path, Path] = MappingProxyType({}),
+    done: Sequence[Path] = (),
+) -> list[Path]:
     """Return the known files that the names mean: of the first of the lists that holds such.
+
+    Args:
+        names: paths, or ends of paths.
+        config: the settings.
+        known: the files that can be chosen.
+        places: where those are that are not where they belong.
+        done: files that cannot be chosen, for they are done.
 
     Raises:
         UsageError: a name means none of them, or several.
     """
     chosen, problems = [], []
     for name in names:
-        found = next(filter(None, (_meant(name, config, files) for files in known)), [])
+        found = next(filter(None, (_meant(name, config, files, places) for files in known)), [])
         if len(found) == 1:
             chosen.append(found[0])
         elif found:
             several = ", ".join(shown(path) for path in found)
             problems.append(f"{shown(name)}: several files: {several}; give more of the path")
+        elif is_done := _meant(name, config, done, {}):
+            again = config.command("run", is_done[0], "--force")
+            problems.append(f"{shown(is_done[0])}: is done; `{again}` paints it again")
         else:
             some = ", ".join(shown(path.name) for path in known[0][:5]) or "none"
             problems.append(f"{shown(name)}: no such file there; known: {some}")
@@ -214,15 +270,24 @@ def _choose(names: list[str], config: Config, *known: list[Path]) -> list[Path]:
     return chosen
 
 
-def _meant(name: str, config: Config, files: list[Path]) -> list[Path]:
-    """Return those of some files that a name means: a path, or at the end of one."""
-    files = list(dict.fromkeys(files))
-    places = (Path(name).absolute(), config.inbox / name)
-    texts = {shown(place) for place in places}  # a name may be copied from what was printed
+def _meant(
+    name: str, config: Config, files: Sequence[Path], places: Mapping[Path, Path]
+) -> list[Path]:
+    """Return those of some files that a name means: a path, or at the end of one.
+
+    A file that was moved away is known by its place, and by its report's, too.
+    """
+    wanted = {Path(name).absolute(), config.inbox / name}
+    texts = {shown(place) for place in wanted}  # a name may be copied from what was printed
+    forms = {}
+    for path in dict.fromkeys(files):
+        place = places.get(path, path)
+        forms[path] = {path, place, report_path(place)}
     return (
-        [path for path in files if path in places]
-        or [path for path in files if shown(path) in texts]
-        or [path for path in files if shown(path.name) == shown(name)]
+        [path for path in forms if path in wanted]
+        or [path for path, known in forms.items() if known & wanted]
+        or [path for path, known in forms.items() if texts & set(map(shown, known))]
+        or [p for p, known in forms.items() if shown(name) in {shown(k.name) for k in known}]
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.daemon.control import is_paused
+from nst_pipeline.daemon.control import is_asked_to_stop, is_paused
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.reporter import Reporter
 from nst_pipeline.daemon.signals import Signals
@@ -132,6 +132,8 @@ class _DaemonObserver(Reporter):
 
     def alive(self) -> None:
         self._lock.check()
+        if is_asked_to_stop(self.config.state, self._lock.holder):
+            self._signals.stop()
         super().alive()
 
     def looked(self, plan: Plan) -> None:
@@ -228,6 +230,7 @@ class _Daemon:
                 return
             self._look()
             self._trouble_seconds = 0.0
+            self._observer.mended("trouble")
         except (InboxGoneError, DiskFullError) as error:
             if self._obstacle() is None:  # over already, or less room than a result takes
                 self._wait_out(error)
@@ -290,7 +293,7 @@ class _Daemon:
         what = (
             str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
         )
-        self._observer.error(what)
+        self._observer.error(what, "trouble")
         self._observer.state("waiting", f"{what}; tried again in {self._trouble_seconds:.0f} s")
         self._rest(self._trouble_seconds)
 
@@ -298,7 +301,7 @@ class _Daemon:
         """Return what the daemon waits for, if for anything: its state and why."""
         config = self._config
         if is_paused(config.state):
-            return "paused", "`nst-pipeline resume` goes on"
+            return "paused", f"`{config.command('resume')}` goes on"
         if not self._has_inbox():
             return "waiting", f"for the inbox {shown(config.inbox)}: not there, or not mounted"
         wanted = config.limits.min_free_bytes
@@ -332,10 +335,11 @@ class _Daemon:
             with Ledger(ledger_path(config.state)) as ledger:
                 find_styles(config, ledger)
         except PipelineError as error:
-            self._observer.error(f"the settings stay as they were: {error}")
+            self._observer.error(f"the settings stay as they were: {error}", "settings")
         else:
             self._file_watcher.close()
             self._runner.close()
             self._use(config)
             log.info("the settings were read again")
+            self._observer.mended("settings")
         self._notifier.tell(READY=1)

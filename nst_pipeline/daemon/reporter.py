@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.logs import about
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
-from nst_pipeline.files import as_text, shown
+from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
@@ -42,7 +42,7 @@ class Reporter(Observer):
         self._metrics = _metrics(config)
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
-        self._state, self._is_stopping = "", False
+        self._state, self._is_stopping, self._error_kind = "", False, "job"
         self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -72,7 +72,7 @@ class Reporter(Observer):
         self._state = text
         if state in ("paused", "waiting", "stopping"):
             log.log(level, "%s", text)
-        queue = f", {self._queue} jobs in the queue" if state == "painting" else ""
+        queue = f", {counted(self._queue, 'job')} in the queue" if state == "painting" else ""
         self._notifier.status(text + queue)
         self._file.set(state=state, detail=detail, current=None, since=time.time())
         if self._metrics:
@@ -86,9 +86,19 @@ class Reporter(Observer):
             self._is_stopping = True
         self._notifier.extend()
 
-    def error(self, reason: str) -> None:
-        """Report trouble that is not a job's."""
+    def error(self, reason: str, kind: Literal["settings", "trouble"]) -> None:
+        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out."""
         log.error("%s", reason)
+        self._last_error(reason, kind)
+
+    def mended(self, kind: Literal["settings", "trouble"]) -> None:
+        """Report that such an error is one no more, if it was the last."""
+        if self._error_kind == kind:
+            self._error_kind = "job"
+            self._file.set(last_error=None)
+
+    def _last_error(self, reason: str, kind: str) -> None:
+        self._error_kind = kind
         self._file.set(last_error={"reason": reason, "time": time.time()})
 
     def looked(self, plan: Plan) -> None:
@@ -156,7 +166,8 @@ class Reporter(Observer):
     def planned(self, plan: Plan) -> None:
         """Report how much there is to do."""
         if plan.todo:
-            log.info("%d jobs to do with weights %s", len(plan.todo), shown(plan.weights.id))
+            jobs = counted(len(plan.todo), "job")
+            log.info("%s to do with weights %s", jobs, shown(plan.weights.id))
         self._reported.clear()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
@@ -207,7 +218,7 @@ class Reporter(Observer):
             if record.error.trace:
                 log.debug("%s", record.error.trace, extra=extra)
         self._reported.add(reported)
-        self._file.set(last_error={"reason": record.error.reason, "time": time.time()})
+        self._last_error(record.error.reason, "job")
 
     def _count(self) -> None:
         self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)

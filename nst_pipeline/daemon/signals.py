@@ -1,6 +1,7 @@
 """What signals ask of a run and of a daemon."""
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -12,6 +13,11 @@ from typing import Self
 from nst_pipeline.errors import Abandoned
 
 
+SAME_SECONDS = 2.0
+"""Signals to end that come so soon one after the other are one: between them what is at work is put
+back into the queue, and nothing may interrupt that."""
+
+
 def end_on_signals() -> Callable[[], None]:
     """Have SIGINT and SIGTERM end the process in good order, with status 130 or 143.
 
@@ -20,8 +26,14 @@ def end_on_signals() -> Callable[[], None]:
         nothing could be raised, such as in the middle of an import of compiled code.
     """
     came: list[int] = []
+    last = -math.inf
 
     def end(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SAME_SECONDS:
+            return
+        last = now
         came.append(number)
         raise SystemExit(128 + number)
 
@@ -43,8 +55,20 @@ def hold_notes() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, NOTES)
 
 
+def has_terminal() -> bool:
+    """Tell whether there is a terminal that the process belongs to."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 class Signals:
     """Takes in SIGHUP and SIGUSR1 while the block lasts, and holds them from then on.
+
+    SIGHUP asks for the settings to be read again, unless it comes because the terminal is gone
+    that the process was begun at: then it is to stop, except under nohup.
 
     Use it in the main thread, before any other is begun. A thread of its own waits for them:
     handlers in Python interrupt each other, and so many may come that the stack ends.
@@ -59,8 +83,10 @@ class Signals:
         """Take in nothing yet; ``wake`` is called for each signal and must be safe in a handler."""
         self.stopping = self.reload = False
         self.stop_seconds = 0.0
-        self._deadline = 0.0
+        self._deadline, self._abandoned = 0.0, -math.inf
         self._wake = wake
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._needs_terminal = has_terminal() and not is_nohup
         self._is_over = False
         self._taker = threading.Thread(target=self._take_notes, daemon=True)
 
@@ -98,16 +124,27 @@ class Signals:
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._wake()
-        if self.stopping:
-            self._deadline = 0.0
+        if not self.stopping:
+            self.stop()
+            return
+        if time.monotonic() - self._abandoned >= SAME_SECONDS:
+            self._deadline, self._abandoned = 0.0, time.monotonic()
             raise Abandoned  # at once: every state that this can interrupt is one a kill leaves
-        self.stopping = True
-        self._deadline = time.monotonic() + self.stop_seconds
+
+    def stop(self) -> None:
+        """Do as for the first SIGTERM."""
+        if not self.stopping:
+            self._deadline = time.monotonic() + self.stop_seconds
+            self.stopping = True
+        self._wake()
 
     def _take_notes(self) -> None:
         while True:
             number = signal.sigwait(NOTES)
             if self._is_over:
                 return
-            self.reload |= number == signal.SIGHUP
+            if number == signal.SIGHUP and self._needs_terminal and not has_terminal():
+                self.stop()
+            else:
+                self.reload |= number == signal.SIGHUP
             self._wake()

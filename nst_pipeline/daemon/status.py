@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
-from nst_pipeline.files import as_text, free_bytes, is_gone, shown
+from nst_pipeline.files import as_text, counted, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
@@ -46,7 +47,8 @@ class Status:
             ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         current: the job at work, with its iteration and its loss.
         done: jobs done, ever.
-        failed: files given up.
+        failed: files given up that are still there.
+        failed_jobs: their jobs that failed; of a file that is no picture, one a style.
         cancelled: jobs cancelled.
         jobs_last_hour: jobs done in the last hour.
         last_error: the last reason for trouble, and when.
@@ -73,6 +75,7 @@ class Status:
     current: dict[str, Any] | None = None
     done: int = 0
     failed: int = 0
+    failed_jobs: int = 0
     cancelled: int = 0
     jobs_last_hour: int = 0
     last_error: dict[str, Any] | None = None
@@ -180,16 +183,19 @@ def _from_ledger(config: Config) -> dict[str, Any]:
             {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try - ahead}
             for one in ledger.jobs.waiting()
         ]
-        failures = [
-            {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
-             "time": one.time}
-            for one in ledger.files.failed()
-            if not is_gone(one.place)
-        ]  # fmt: skip
+        failed = [one for one in ledger.files.failed() if not is_gone(one.place)]
+        jobs = Counter(job.source for job in ledger.jobs.in_state(JobState.FAILED))
+    failures = [
+        {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
+         "time": one.time}
+        for one in failed
+    ]  # fmt: skip
     return {
         "queue": sum(counts.get(state, 0) for state in IN_QUEUE),
         "done": sum(counts.get(state, 0) for state in (*FINISHED, JobState.REPLACED)),
         "failed": len(failures),
+        # What is no picture has no jobs, and fails once a style.
+        "failed_jobs": sum(jobs[one.source] or len(config.styles) for one in failed),
         "cancelled": counts.get(JobState.CANCELLED, 0),
         "jobs_last_hour": recent,
         "failures": failures,
@@ -211,6 +217,8 @@ def lines(status: Status) -> Iterator[str]:
     else:
         yield "watch      not running"
     state = f"{status.state}: {status.detail}" if status.detail else status.state
+    if status.state == "idle" and status.queue:
+        state = f"idle: {counted(status.queue, 'job')} cannot be done yet"
     yield f"state      {state}{' (a pause is asked for)' if status.paused else ''}"
     if status.current:
         now = status.current
@@ -218,7 +226,8 @@ def lines(status: Status) -> Iterator[str]:
             f"job        {shown(Path(now['content']).name)} in {now['style']}: iteration "
             f"{now['iteration']} of {now['iterations']}, loss {now['loss']:.4g}"
         )
-    yield f"queue      {status.queue} jobs, {status.arriving} files still arriving"
+    arriving = counted(status.arriving, "file")
+    yield f"queue      {counted(status.queue, 'job')}, {arriving} still arriving"
     if status.passed_over:
         yield f"passed     {PassedOver(**status.passed_over, notes=[])}"
     for one in status.waiting[:5]:
@@ -226,8 +235,9 @@ def lines(status: Status) -> Iterator[str]:
         yield f"waits      {shown(one['reason'])}; tried again in {wait:.0f} s"
     if len(status.waiting) > 5:
         yield f"           and {len(status.waiting) - 5} more"
+    files = f" ({counted(status.failed, 'file')})" if status.failed else ""
     yield (
-        f"jobs       {status.done} done, {status.failed} files failed, {status.cancelled} "
+        f"jobs       {status.done} done, {status.failed_jobs} failed{files}, {status.cancelled} "
         f"cancelled; {status.jobs_last_hour} done in the last hour"
     )
     for failure in status.failures[-FAILURES:]:
@@ -248,12 +258,13 @@ def lines(status: Status) -> Iterator[str]:
         f"{_megabytes(cache.get('bytes', 0))} in memory, {_megabytes(cache['disk_bytes'])} on disk"
     )
     piled_up = (
-        f"{one['files']} {kind} ({_megabytes(one['bytes'])})" for kind, one in status.kept.items()
+        f"{counted(one['files'], kind.removesuffix('s'))} ({_megabytes(one['bytes'])})"
+        for kind, one in status.kept.items()
     )
     yield f"kept       {', '.join(piled_up)}"
     yield (
-        f"disk       {_megabytes(status.free_bytes)} free, "
-        f"{_megabytes(status.min_free_bytes)} must be"
+        f"disk       {_megabytes(status.free_bytes)} free; nothing is begun below "
+        f"{_megabytes(status.min_free_bytes)}"
     )
 
 

@@ -41,7 +41,7 @@ def fetch(
 
     Args:
         published: which.
-        url: where from, if not `address`; a mirror holds the same bytes.
+        url: where from, if not `address`; a mirror holds the same bytes, and so does a file.
         on_progress: called with the progress.
         convolutions_only: keep nothing else; a file that is there is left as it is.
 
@@ -65,6 +65,8 @@ def fetch(
     except (CannotCreateError, OutputError) as error:
         raise type(error)(f"{error}, or set TORCH_HOME to another folder") from error
     url = url or address(published)
+    if "://" not in url:
+        url = Path(url).absolute().as_uri()
     parts = _download(url, path.stem[-DIGITS:], on_progress)
     try:
         if not convolutions_only:

@@ -16,6 +16,7 @@ from nst_pipeline.digests import bytes_digest, canonical, digest
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import MOST_ROOM, fitted_name, shown
 from nst_pipeline.images.encoding import SUFFIXES
+from nst_pipeline.inbox.companions import missing_companion
 from nst_pipeline.inbox.scanner import SourceFile
 
 Companions = Mapping[str, tuple[Path, str]]
@@ -131,6 +132,12 @@ class Job:
     def key(self) -> str:
         """SHA-256 over everything that decides the output's bytes."""
         return digest(_deciding(self.content.digest, self))
+
+    def lack(self) -> str:
+        """Say which companion the content lacks that its style asks for; empty: it has all."""
+        path, needs_init = self.content.path, self.style.recipe.init == "image"
+        reason = missing_companion(path, self.style.sources, needs_init, self.content.companions)
+        return reason and f"{shown(path)} in {self.style.name}: {reason}"
 
     def made_by(self) -> dict[str, Any]:
         """Return how the result is made, as its metadata holds it."""
@@ -306,21 +313,38 @@ def _places(
     found: list[SourceFile], neighbours: Iterable[tuple[PurePath, str]]
 ) -> list[tuple[PurePath, str]]:
     """Return each content's folder in the outbox and the name that stands for it there."""
-    places = [(item.folder, item.path.stem) for item in found]
-    counts = Counter((item.folder, item.path.name) for item in found)
+    folders = _folders(found)
+    places = [(folder, item.path.stem) for folder, item in zip(folders, found, strict=True)]
     stems = Counter(places)
     stems.update(neighbours)
-    result = []
-    for item, place in zip(found, places, strict=True):
-        if counts[item.folder, item.path.name] > 1:
-            # As it was named, the folder may lead up and out (../x/photo.jpg).
-            whole = PurePath(os.path.normpath(item.path.parent))
-            result.append((PurePath(*whole.parts[1:]), place[1]))
-        elif stems[place] > 1:
-            result.append((item.folder, item.path.name))
-        else:
-            result.append(place)
-    return result
+    return [
+        (place[0], item.path.name) if stems[place] > 1 else place
+        for item, place in zip(found, places, strict=True)
+    ]
+
+
+def _folders(found: list[SourceFile]) -> list[PurePath]:
+    """Return the folder of each file in the outbox: the same for no two of one name.
+
+    Where the same one was named from several places, the shortest ends of these that differ.
+    """
+    alike: dict[tuple[PurePath, str], list[int]] = {}
+    for index, item in enumerate(found):
+        alike.setdefault((item.folder, item.path.name), []).append(index)
+    folders = [item.folder for item in found]
+    for several in alike.values():
+        if len(several) == 1:
+            continue
+        # As it was named, a folder may lead up and out (../x/photo.jpg).
+        wholes = [os.path.normpath(found[index].path.parent).split("/")[1:] for index in several]
+        different, longest = len(set(map(tuple, wholes))), max(map(len, wholes))
+        length = next(
+            n for n in range(1, longest + 2)
+            if len({tuple(parts[-n:]) for parts in wholes}) == different
+        )  # fmt: skip
+        for index, parts in zip(several, wholes, strict=True):
+            folders[index] = PurePath(*parts[-length:])
+    return folders
 
 
 def _refuse_clashes(planned: Iterator[Candidate], inputs: set[str]) -> None:

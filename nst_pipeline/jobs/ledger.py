@@ -22,9 +22,9 @@ DatabaseError = sqlite3.Error
 
 LEDGER_NAME = "ledger.sqlite"
 
-Fact = Literal["clean", "changed_by_hand", "owner"]
+Fact = Literal["clean", "changed_by_hand", "owner", "pace"]
 """``clean``: ``no`` while a run is open; ``changed_by_hand``: when a person changed the queue;
-``owner``: see `Ledger.owner`."""
+``owner``: see `Ledger.owner`; ``pace``: see `pace`."""
 
 
 class Ledger:

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +37,12 @@ class Lock:
     """The right to work with a state folder; use it as a context manager.
 
     The kernel frees it with the process, however that ends.
+
+    Attributes:
+        holder: we, once we have taken it.
     """
+
+    holder: Holder
 
     def __init__(self, state: Path, command: str, wait: bool = False) -> None:
         """Take nothing yet.
@@ -61,9 +66,9 @@ class Lock:
         while not self.is_held():  # what we waited for was deleted meanwhile
             os.close(self._descriptor)
             self._open_and_take()
-        holder = {"pid": os.getpid(), "since": time.time(), "command": self._command}
+        self.holder = Holder(os.getpid(), time.time(), self._command)
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(self.holder)).encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -94,9 +94,12 @@ class Held:
     @property
     def reason(self) -> str:
         """Why, for people."""
-        if self.entry.state == JobState.CANCELLED:
-            return "cancelled; `nst-pipeline retry` puts it back"
-        return self.entry.reason
+        return "cancelled" if self.is_cancelled else self.entry.reason
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a person took it out of the queue."""
+        return self.entry.state == JobState.CANCELLED
 
 
 class ReadAhead:
@@ -386,12 +389,13 @@ def _sort(
             plan.todo.append(item.job())
             if entry and not is_finished:
                 plan.attempts[item.content.path] += entry.attempts
+    names = {item.template.style.name for item in candidates}
     plan.stale.extend(
         one.id
-        for one in known.values()
+        for (style_name, _), one in known.items()
         if one.state == JobState.QUEUED
         # A run in some styles leaves those of the others alone.
-        and (policy.remembers or one.content != candidates[0].content.sha256)
+        and (policy.remembers or style_name in names or one.content != candidates[0].content.sha256)
     )
 
 

@@ -65,8 +65,8 @@ class PreviewRequest:
 
     def hint(self) -> str:
         """Return how a swept value gets into the settings."""
-        lines = ", ".join(f"{s.field}: {s.values[-1].text}" for s in self.sweeps)
-        return f"put what you like best under `recipe:` in pipeline.yaml, such as `{lines}`"
+        fields = ", ".join(f"{s.field}: {s.values[-1].text}" for s in self.sweeps)
+        return f"put what you like best into pipeline.yaml, such as `recipe: {{{fields}}}`"
 
 
 def grids(

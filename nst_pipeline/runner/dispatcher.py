@@ -32,6 +32,7 @@ from nst_pipeline.inbox.scanner import Scanner, is_unchanged
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome, failure
+from nst_pipeline.jobs.pace import note_pace, pixels_of
 from nst_pipeline.jobs.planning import Plan, Policy
 from nst_pipeline.jobs.state import AT_WORK, Entry, JobState
 from nst_pipeline.manifest import records
@@ -95,6 +96,7 @@ class Dispatcher:
         self._recorder: Recorder | None = None
         self._in_flight: dict[Path, InFlight] = {}
         self._look_is_due = self._is_outdated = False
+        self._seconds, self._pixels = 0.0, 0  # of what was painted
 
     def carry_out(
         self,
@@ -118,6 +120,7 @@ class Dispatcher:
         """
         self._disposal, self._recorder = disposal, recorder
         self._look_is_due = self._is_outdated = False
+        self._seconds, self._pixels = 0.0, 0
         if disposal:
             disposal.dispose_of_done()
         for content, group in groupby(plan.todo, key=lambda job: job.content):
@@ -139,6 +142,8 @@ class Dispatcher:
             if is_suspect:
                 self._drain()
         self._drain()
+        if self._pixels:
+            note_pace(self._ledger, self._config, plan.weights, self._seconds, self._pixels)
         if disposal:
             disposal.dispose_of_all()
 
@@ -356,6 +361,8 @@ class Dispatcher:
         if final is None:
             return
         self._patience.forget(job.content.path)
+        self._seconds += result.seconds
+        self._pixels += pixels_of(job.style)
         self._observer.timed("paint", result.seconds)
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shlex
 import stat
 from pathlib import Path
 
@@ -118,7 +117,7 @@ class Disposal:
     def give_up_broken(self, broken: Broken) -> None:
         """Move away a file that no job could be made of."""
         found, reason = broken.found, broken.reason
-        report = failure_report(found.path, reason, 0, [], _retry_command(found))
+        report = failure_report(found.path, reason, 0, [], self._retry_command(found))
         if self._is_to_move(found):
             self._move_to_failed(found, reason, report)
             return
@@ -165,7 +164,7 @@ class Disposal:
         ]
         attempts = max(entry.attempts for entry in failed)
         report = failure_report(
-            content.path, reason, attempts, jobs, _retry_command(content.found), content.sha256
+            content.path, reason, attempts, jobs, self._retry_command(content.found), content.sha256
         )
         if self._is_to_move(content.found):
             self._move_to_failed(content.found, reason, report)
@@ -181,11 +180,11 @@ class Disposal:
         move = Move(found.path, target, found.identity or "", "fail", report)
         place = self._move(found, move, self._companion_moves(found, self._config.failed, reason))
         if place is not None:
-            names = shown(found.path), shown(place), shown(report_path(place).name)
-            log.info("moved %s to %s (see %s)", *names)
+            names = shown(found.path.name), shown(place), shown(report_path(place).name)
+            log.info("%s is at %s now (see %s)", *names)
 
     def _leave_failed(self, found: SourceFile, reason: str) -> None:
-        log.info("left %s in the inbox", shown(found.path))
+        log.info("%s stays in the inbox", shown(found.path.name))
         self._ledger.files.fail(found.path, found.path, reason)
         self._finish([found])
 
@@ -200,6 +199,11 @@ class Disposal:
             target = self._config.processed / found.folder / found.path.name
             move = Move(found.path, target, found.identity or "", "move")
             self._move(found, move, self._companion_moves(found, self._config.processed))
+
+    def _retry_command(self, found: SourceFile) -> str:
+        name = shown(found.folder / found.path.name)
+        # No name passes for an option.
+        return self._config.command("retry", f"./{name}" if name.startswith("-") else name)
 
     def _companion_moves(
         self, found: SourceFile, folder: Path | None, reason: str = ""
@@ -224,7 +228,7 @@ class Disposal:
                 continue
             target = folder / found.folder / path.name
             why = f"goes with {shown(found.path.name)}: {reason}"
-            report = failure_report(path, why, 0, [], _retry_command(found)) if reason else ""
+            report = failure_report(path, why, 0, [], self._retry_command(found)) if reason else ""
             moves.append(Move(path, target, seen, "fail" if reason else "move", report))
         return moves
 
@@ -266,9 +270,3 @@ def _is_found(source: Path, inbox: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _retry_command(found: SourceFile) -> str:
-    name = shown(found.folder / found.path.name)
-    # No name passes for an option, nor for more than one word of the shell's.
-    return f"nst-pipeline retry {shlex.quote(f'./{name}' if name.startswith('-') else name)}"

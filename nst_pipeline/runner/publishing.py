@@ -245,7 +245,7 @@ def _rename_new(
         if on_conflict == "fail":
             raise ConflictError(
                 f"{shown(final)}: exists already; move it away, or set on_conflict to replace "
-                "or suffix, then `nst-pipeline retry`"
+                "or suffix, and retry it"
             )
         number += 1
 

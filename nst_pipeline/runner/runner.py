@@ -132,9 +132,10 @@ class Runner:
             try:
                 yield run
             except BaseException as error:
-                if run.has_jobs_in_flight():
+                has_work = run.has_jobs_in_flight()
+                run.stop(error)  # first, for a second signal may end the wait for the executor
+                if has_work:
                     self.close()  # nobody waits any more for what it still does
-                run.stop(error)
                 raise
             run.end("finished")
             self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
@@ -186,7 +187,9 @@ class _Run:
         for broken in (*plan.broken, *unstable):
             self._record_broken(broken, plan)
         for held in poisonous:
-            reason = f"{held.reason}; `nst-pipeline retry` has it tried again"
+            config, name = self._config, held.job.content.path
+            retry = f"`{config.command('retry', name)}`" if config.has_file else "--force"
+            reason = f"{held.reason}; {retry} has it tried again"
             self._record(records.failed(held.job, Failure(reason)))
         disposal = self._disposal(plan) if are_sources_ours else None
         if disposal:

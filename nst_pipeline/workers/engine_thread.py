@@ -58,13 +58,14 @@ class EngineThread:
         self._transfers: dict[str, StyleTransfer] = {}
         self._targets: TargetCache | None = None
         self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
-        self._thread = threading.Thread()
+        self._thread, self._over = threading.Thread(), threading.Event()
         self.machine: Machine | None = None
 
     def begin(self, work: TaskInWork) -> None:
         """Paint ``work`` after what was begun before."""
         if not self._thread.is_alive():
             # As a daemon, for a process that is ended twice does not wait for it.
+            self._over = threading.Event()
             self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
         self._queue.put(work)
@@ -73,11 +74,19 @@ class EngineThread:
         """End the thread, as soon as what it was given is over or halted."""
         if self._thread.is_alive():
             self._queue.put(None)
+            # Not join alone: Python 3.11 takes a thread for ended when a signal interrupts that.
+            self._over.wait()
             self._thread.join()
 
     # In the thread
 
     def _run(self) -> None:
+        try:
+            self._paint_tasks()
+        finally:
+            self._over.set()
+
+    def _paint_tasks(self) -> None:
         while (work := self._queue.get()) is not None:
             error = None
             try:

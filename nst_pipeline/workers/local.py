@@ -19,7 +19,7 @@ from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
 from nst_pipeline.images.decoding import Decoded, Need, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
-from nst_pipeline.inbox.companions import engine_arguments, missing_companion
+from nst_pipeline.inbox.companions import engine_arguments
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome, failure
 from nst_pipeline.workers.engine_thread import EngineThread, read_planned
@@ -67,7 +67,8 @@ class LocalExecutor:
         except Exception as error:  # noqa: BLE001 - one bad content must not stop the others
             broken = failure(error)
         for job in task.jobs:
-            if wrong := broken or _missing_companion(job) or self._too_large_style(job, needs):
+            lack = Failure(why, kind="input") if (why := job.lack()) else None
+            if wrong := broken or lack or self._too_large_style(job, needs):
                 work.events.put(JobDone(job, wrong))
             else:
                 work.jobs.append(job)
@@ -141,15 +142,6 @@ class LocalExecutor:
         except Exception as error:  # noqa: BLE001 - a bad style takes its own jobs alone
             return failure(error)
         return None
-
-
-def _missing_companion(job: Job) -> Failure | None:
-    """Say that a content lacks a companion that its style asks for; None: it has all."""
-    path, needs_init = job.content.path, job.style.recipe.init == "image"
-    reason = missing_companion(path, job.style.sources, needs_init, job.content.companions)
-    if not reason:
-        return None
-    return Failure(f"{shown(path)} in {job.style.name}: {reason}", kind="input")
 
 
 def _encoded(event: JobDone, work: TaskInWork, frames: Frames) -> EncodedResult | Failure | None:

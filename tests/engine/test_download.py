@@ -60,7 +60,7 @@ def test_a_download_that_goes_wrong_is_told_and_nothing_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("url", "said"), [("http://127.0.0.1:1/none.pth", "refused"), ("none.pth", "unknown url type")]
+    ("url", "said"), [("http://127.0.0.1:1/none.pth", "refused"), ("none.pth", "No such file")]
 )
 def test_an_address_that_does_not_answer_is_told(url: str, said: str) -> None:
     with pytest.raises(UnavailableError, match=said):

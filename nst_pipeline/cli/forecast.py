@@ -1,0 +1,172 @@
+"""What a run would do, without doing it: `run --dry-run`, and a part of `check`."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from nst_pipeline.cli.echo import duration, say
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.weights import Weights
+from nst_pipeline.files import as_text, counted, shown
+from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.pace import pixels_of, seconds_per_pixel
+from nst_pipeline.jobs.planning import Plan, copies, make_plan, make_scanner
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do.
+
+    Attributes:
+        plan: that it would follow.
+        copied: the outputs that it would copy, for they were painted before.
+        replaced: the outputs that it would write over files that are there.
+        lacking: the jobs that would fail at once, each with the reason.
+        seconds_per_pixel: what earlier jobs took; None: there were none.
+    """
+
+    plan: Plan
+    copied: set[Path]
+    replaced: set[Path]
+    lacking: list[tuple[Job, str]]
+    seconds_per_pixel: float | None
+
+    @property
+    def painted(self) -> list[Job]:
+        """The jobs that would be painted."""
+        unable = {job.output for job, _ in self.lacking}
+        return [job for job in self.plan.todo if job.output not in self.copied | unable]
+
+    @property
+    def failing(self) -> int:
+        """How many jobs would fail."""
+        return len(self.plan.broken) * len(self.plan.styles) + len(self.lacking)
+
+    def reasons(self) -> list[str]:
+        """Return why jobs would fail, a line each."""
+        return [broken.reason for broken in self.plan.broken] + [why for _, why in self.lacking]
+
+    def in_place(self) -> str:
+        """Say how many of those would take the place of what is there; empty: none."""
+        over = sum(job.output in self.replaced for job in self.painted)
+        return f" ({over} in the place of what is there)" if over else ""
+
+
+def forecast(config: Config, paths: list[Path] | None = None, force: bool = False) -> Forecast:
+    """Look at what a run would do, and leave no trace.
+
+    Raises:
+        PipelineError: as `make_plan`.
+    """
+    path = ledger_path(config.state)
+    with Ledger(path if path.is_file() else None) as ledger:
+        plan = make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
+        copied = set() if force else copies(plan.todo, ledger)
+        pace = seconds_per_pixel(ledger, config, plan.weights)
+    is_replaced = config.conflict_policy == "replace"
+    outputs = {job.output for job in plan.todo} - copied if is_replaced else set()
+    replaced = {output for output in outputs if os.path.lexists(output)}
+    lacking = [(job, why) for job in plan.todo if job.output not in copied and (why := job.lack())]
+    return Forecast(plan, copied, replaced, lacking, pace)
+
+
+def time_needed(config: Config, found: Forecast) -> str:
+    """Return how long painting would take, for people; empty: there is nothing to paint.
+
+    Where nothing was painted before, it is measured, which takes some seconds.
+
+    Raises:
+        PipelineError: no such device or weights.
+    """
+    if not found.painted:
+        return ""
+    pace, basis = found.seconds_per_pixel, "as fast as the last ones here"
+    if pace is None:
+        pace, basis = _try_out(config, found.plan.weights), "by a short trial"
+    pixels = sum(pixels_of(job.style) for job in found.painted)
+    return f"about {duration(pixels * pace)}, {basis}"
+
+
+def _try_out(config: Config, weights: Weights) -> float:
+    """Return the seconds that a pixel of a step takes, from a picture of noise."""
+    from nst_pipeline.engine.trial import seconds_per_pixel
+
+    return seconds_per_pixel(config.device, config.precision, weights)
+
+
+def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json: bool) -> None:
+    """Print every job and what would happen to it.
+
+    Raises:
+        PipelineError: nothing could be painted, such as for want of the device.
+    """
+    found = forecast(config, paths, force)
+    plan, unable = found.plan, {job.output: why for job, why in found.lacking}
+    if found.painted and config.device not in ("auto", "cpu"):
+        from nst_pipeline.engine.devices import resolve_device
+
+        resolve_device(config.device)
+    rows: list[tuple[str, Path, str, str]] = []
+    for job in plan.todo:
+        action = "replace" if job.output in found.replaced else "paint"
+        action = "copy" if job.output in found.copied else action
+        outcome = as_text(job.output)
+        if why := unable.get(job.output):
+            action, outcome = "fail", why
+        rows.append((action, job.content.path, job.style.name, outcome))
+    rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
+    rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
+    if as_json:
+        rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
+        keys = ("action", "content", "style", "outcome")
+        plain = [dict(zip(keys, map(as_text, row), strict=True)) for row in rows]
+        typer.echo(json.dumps(plain, indent=2))
+        return
+    for action, content, style, outcome in rows:
+        text = outcome if action == "fail" else f"{shown(content)} in {style}: {outcome}"
+        say(f"{action:7} {shown(text)}")
+    for broken in plan.broken:  # in all styles alike
+        say(f"fail    {shown(broken.reason)}")
+    if passed_over := str(plan.passed_over):
+        say(f"passed  {passed_over}")
+    copy = f"copy {len(found.copied)}, " if found.copied else ""
+    held = f"hold {len(plan.held)}, " if plan.held else ""
+    say(
+        f"would paint {len(found.painted)}{found.in_place()}, {copy}skip {len(plan.done)}, "
+        f"{held}fail {found.failing}; weights {shown(plan.weights.id)}: {plan.weights.note}"
+    )
+    if needed := time_needed(config, found):
+        say(f"time: {needed}")
+
+
+def show_jobs(config: Config) -> None:
+    """Print, for `check`, how many jobs there are and how long they take.
+
+    Raises:
+        PipelineError: there can be no plan, or no such device.
+    """
+    found = forecast(config)
+    plan = found.plan
+    say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
+    say(f"           SHA-256 {plan.weights.sha256}")
+    say(f"styles     {', '.join(style.name for style in plan.styles)}")
+    copy = f"{len(found.copied)} to copy, " if found.copied else ""
+    say(
+        f"jobs       {len(found.painted)} to paint{found.in_place()}, {copy}"
+        f"{len(plan.done)} done already, {found.failing} cannot be painted"
+    )
+    for reason in found.reasons():
+        say(f"           {shown(reason)}")
+    for held in plan.held:
+        name = shown(held.job.content.path)
+        retry = config.command("retry", held.job.content.path)
+        how = f"; `{retry}` puts it back" if held.is_cancelled else ""
+        say(f"held       {name} in {held.job.style.name}: {shown(held.reason)}{how}")
+    if passed_over := str(plan.passed_over):
+        say(f"passed     {passed_over}")
+    if needed := time_needed(config, found):
+        say(f"time       {needed}, for {counted(len(found.painted), 'picture')}")
