@@ -214,12 +214,13 @@ def check(config_path: ConfigOption = None) -> None:
     except PipelineError as error:
         say(f"device     {error}")
         exit_code = error.exit_code
+    has_device = not exit_code
     for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
         say(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
     try:
-        show_jobs(config)
+        show_jobs(config, has_device)
     except PipelineError as error:
         say(f"problem    {_aligned(error)}")
         exit_code = exit_code or error.exit_code

@@ -143,8 +143,8 @@ def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json
         say(f"time: {needed}")
 
 
-def show_jobs(config: Config) -> None:
-    """Print, for `check`, how many jobs there are and how long they take.
+def show_jobs(config: Config, has_device: bool) -> None:
+    """Print, for `check`, how many jobs there are and how long they take, if there is a device.
 
     Raises:
         PipelineError: there can be no plan, or no such device.
@@ -168,5 +168,5 @@ def show_jobs(config: Config) -> None:
         say(f"held       {name} in {held.job.style.name}: {shown(held.reason)}{how}")
     if passed_over := str(plan.passed_over):
         say(f"passed     {passed_over}")
-    if needed := time_needed(config, found):
+    if has_device and (needed := time_needed(config, found)):
         say(f"time       {needed}, for {counted(len(found.painted), 'picture')}")

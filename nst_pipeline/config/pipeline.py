@@ -381,16 +381,17 @@ def explain(error: ValidationError) -> list[str]:
 def _mistakes(error: ValidationError) -> list[tuple[list[str], str]]:
     """Return the location of each mistake, and its message.
 
-    Pydantic refuses a value of several kinds once for each kind: those are one mistake.
+    Pydantic refuses a value of several kinds once for each kind: those are one mistake. A key
+    and its value are two.
     """
-    groups: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    groups: dict[tuple[bool, tuple[str, ...]], list[ErrorDetails]] = {}
     for details in error.errors(include_url=False)[:MOST_MISTAKES]:
         loc = tuple(str(part) for part in details["loc"] if not KIND.fullmatch(str(part)))
-        groups.setdefault(loc, []).append(details)
+        groups.setdefault(("[key]" in details["loc"], loc), []).append(details)
     return [
         (list(loc), _explain(list(loc), group))
-        for loc, group in groups.items()
-        if not any(other[: len(loc)] == loc != other for other in groups)
+        for (_, loc), group in groups.items()
+        if not any(other[: len(loc)] == loc != other for _, other in groups)
     ]
 
 

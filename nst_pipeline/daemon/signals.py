@@ -12,7 +12,6 @@ from typing import Self
 
 from nst_pipeline.errors import Abandoned
 
-
 SAME_SECONDS = 2.0
 """Signals to end that come so soon one after the other are one: between them what is at work is put
 back into the queue, and nothing may interrupt that."""

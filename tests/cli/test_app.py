@@ -36,7 +36,7 @@ def test_run_paints_the_inbox_in_every_style_and_says_so(project: Path, program:
     assert re.match(
         r"done     inbox/boat.jpg in ink -> outbox/boat-ink.png  [\d.]+ s, loss", lines[1]
     )
-    assert lines[-1].startswith("6 done, 0 failed, 0 skipped in")
+    assert lines[-1].startswith("6 jobs done, 0 failed, 0 skipped in")
     (manifest,) = (project / "outbox" / "manifests").iterdir()
     assert json.loads(manifest.read_text())["totals"]["done"] == 6
 
@@ -47,7 +47,7 @@ def test_second_run_does_nothing_says_so_and_does_not_import_torch(
     program("run")
     again = program("run", PYTHONPROFILEIMPORTTIME="1")
     assert again.returncode == 0
-    assert again.stdout == "nothing to do: 4 jobs are done; --force paints them again\n"
+    assert again.stdout == "nothing to do: 4 jobs done before; --force paints what is done again\n"
     assert "| pydantic" in again.stderr and "torch" not in again.stderr
 
 
@@ -76,13 +76,15 @@ def test_dry_run_tells_what_would_happen_and_leaves_no_trace(
     (project / "inbox" / "bad.jpg").write_text("hello")
     told = program("run", "--dry-run")
     assert told.returncode == 0
-    assert f"paint  {project}/inbox/boat.jpg in ink: {project}/outbox/boat-ink.png" in told.stdout
+    assert f"paint   {project}/inbox/boat.jpg in ink: {project}/outbox/boat-ink.png" in told.stdout
     assert re.search(r"fail   .*bad.jpg: not an image", told.stdout)
     assert "would paint 4, skip 0, fail 2" in told.stdout
     assert not (project / "outbox").exists() and not (project / "state").exists()
     program("run")
     assert "would paint 0, skip 4, fail 2" in program("run", "--dry-run").stdout
-    assert "would paint 4, skip 0, fail 2" in program("run", "--dry-run", "--force").stdout
+    forced = program("run", "--dry-run", "--force").stdout
+    assert "would paint 4 (4 in the place of what is there), skip 0, fail 2" in forced
+    assert f"replace {project}/inbox/boat.jpg in ink: {project}/outbox/boat-ink.png" in forced
 
 
 def test_a_dry_run_tells_a_bad_file_once_and_what_is_passed_over(
@@ -136,7 +138,7 @@ def test_one_bad_file_fails_alone_with_exit_1(project: Path, program: Program) -
     assert done.returncode == 1
     assert re.search(r"failed   .*cut.jpg: damaged or cut short", done.stdout)
     assert re.search(r"failed   .*folder.png: a folder", done.stdout)
-    assert "4 done, 4 failed" in done.stdout
+    assert "4 jobs done, 4 failed" in done.stdout
 
 
 def test_pictures_and_a_style_are_enough_without_a_config_file(
@@ -243,7 +245,7 @@ def test_init_writes_a_pipeline_that_runs_and_overwrites_nothing(
     assert program("check", "-c", "new/pipeline.yaml").returncode == 0
     picture().save(tmp_path / "new" / "inbox" / "boat.jpg")
     done = program("run", "-c", "new/pipeline.yaml", "--size", 32, "--iterations", 1)
-    assert "3 done, 0 failed" in done.stdout
+    assert "3 jobs done, 0 failed" in done.stdout
     (tmp_path / "new" / "pipeline.yaml").write_text("mine")
     again = program("init", "new")
     assert again.returncode == 73 and "left as it is" in again.stderr
@@ -302,12 +304,13 @@ def test_a_signal_ends_the_run_in_good_order(number: signal.Signals, project: Pa
     try:
         assert process.stdout is not None and process.stdout.readline().startswith("weights")
         process.send_signal(number)
-        _, errors = process.communicate(timeout=100)
+        said, errors = process.communicate(timeout=100)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 128 + number
     assert "Traceback" not in errors
+    assert "stopped  0 jobs done, 0 failed, 4 left; nothing that is done is lost" in said
     (manifest,) = (project / "outbox" / "manifests").iterdir()
     assert json.loads(manifest.read_text())["run"]["status"] == "stopped"
 
@@ -350,3 +353,70 @@ def test_a_full_disk_ends_with_exit_74_and_nothing_half_written(
         with Image.open(path) as image:
             image.load()
     assert not list(tiny_disk.glob(".nst-*"))
+
+
+def test_who_ends_a_run_twice_in_a_hurry_blames_no_picture(project: Path, program: Program) -> None:
+    slow = project / "pipeline.yaml"
+    slow.write_text(slow.read_text().replace("iterations: 3", "iterations: 100000"))
+    for _ in range(3):  # as often as a picture may end the process
+        process = subprocess.Popen(command("run"), cwd=project, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline().startswith("weights")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=100)
+        assert process.returncode == 130 and "stopped  0 jobs done" in said
+    slow.write_text(slow.read_text().replace("iterations: 100000", "iterations: 2"))
+    assert "4 jobs done, 0 failed" in program("run").stdout
+
+
+def test_a_preview_that_is_ended_says_that_there_is_none(project: Path) -> None:
+    arguments = command("preview", "inbox/boat.jpg", "--iterations", 100_000)
+    process = subprocess.Popen(arguments, cwd=project, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("weights")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert said == "stopped  preview-boat.png: not written; a preview begins anew\n"
+
+
+def test_the_time_a_run_takes_is_told_from_a_trial_and_then_from_what_was_done(
+    project: Path, program: Program
+) -> None:
+    assert re.search(r"\ntime       about \d+ .*, by a short trial, for 4 pictures\n",
+                     program("check").stdout)  # fmt: skip
+    program("run")
+    said = program("run", "--dry-run", "--force").stdout
+    assert re.search(r"\ntime: about \d+ s, as fast as the last ones here\n$", said)
+    assert "time" not in program("check").stdout
+
+
+def test_a_dry_run_fails_as_the_run_would_for_want_of_the_device(
+    project: Path, program: Program
+) -> None:
+    done = program("run", "--dry-run", "--device", "cuda:7")
+    assert done.returncode == 69 and "cuda:7" in done.stderr and not done.stdout
+
+
+def test_a_picture_without_the_masks_of_a_style_is_told_before_the_run(
+    project: Path, program: Program
+) -> None:
+    text = (project / "pipeline.yaml").read_text()
+    style = "{regions: {sky: styles/oil.png, ground: styles/ink.png}}"
+    (project / "pipeline.yaml").write_text(text.replace("styles/oil.png", style))
+    said = program("check").stdout
+    assert "2 to paint, 0 done already, 2 cannot be painted" in said
+    assert "boat.jpg in oil: there is no mask of the region sky; put boat.mask.sky.png" in said
+    listed = program("run", "--dry-run").stdout
+    assert listed.count("fail    ") == 2 and "would paint 2, skip 0, fail 2" in listed
+
+
+def test_pictures_of_one_name_get_the_shortest_folders_that_tell_them_apart(
+    project: Path, program: Program
+) -> None:
+    for name in ("p1", "p2"):
+        (project / name).mkdir()
+        shutil.copy(project / "inbox/boat.jpg", project / name / "boat.jpg")
+    done = program("run", "p1/boat.jpg", "p2/boat.jpg", "-s", "ink", "--outbox", "out")
+    assert done.returncode == 0
+    made = sorted(str(path.relative_to(project / "out")) for path in project.rglob("out/**/*.png"))
+    assert made == ["p1/boat-ink.png", "p2/boat-ink.png"]

@@ -84,7 +84,7 @@ def test_a_sweep_paints_each_value_and_tells_how_to_keep_one(monkeypatch: pytest
         (100, "content"), (100, "noise"), (10000, "content"), (10000, "noise"),
     ]  # fmt: skip
     assert "preview-photo-style_weight-init.png: 4 painted" in done.stdout
-    assert "such as `style_weight: 1e4, init: noise`" in done.stdout
+    assert "such as `recipe: {style_weight: 1e4, init: noise}`" in done.stdout
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_painted(project: Path) -> None:

@@ -177,7 +177,7 @@ def test_mistakes_in_styles_of_several_images_are_reported_with_their_lines(fold
         "  gone:\n"
         "    images:\n"
         "      ink.png: 1\n"
-        "      nothing.png: 2\n"
+        "      nothing.png: -2\n"
         "  zero:\n"
         "    images:\n"
         "      ink.png: 0\n"
@@ -192,6 +192,7 @@ def test_mistakes_in_styles_of_several_images_are_reported_with_their_lines(fold
         "2: styles.none: needs exactly one of image, images, regions; has none",
         "3: styles.two: needs exactly one of image, images, regions; has image and images",
         f"9: styles.gone.images.nothing.png: {folder}/nothing.png: no such file",
+        "9: styles.gone.images.nothing.png: is -2; input should be greater than 0",
         "12: styles.zero.images.ink.png: is 0; input should be greater than 0",
         "13: styles.empty.images: is {}; value should have at least 1 item after validation, not 0",
         "16: styles.land.regions.a.b: 'a.b' cannot be a region's name: it is part of "

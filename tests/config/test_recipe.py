@@ -7,10 +7,12 @@ from nst_pipeline.config.recipe import (
     LARGEST_SIDE,
     RECIPES,
     RecipeChanges,
+    make_recipe,
     plan_sides,
+    step_costs,
 )
 from nst_pipeline.digests import digest
-from nst_pipeline.engine import Recipe, make_recipe
+from nst_pipeline.engine import Recipe
 
 OTHER_VALUES: dict[str, Any] = {
     "size": 300,
@@ -173,3 +175,10 @@ def test_no_content_takes_more_steps_than_are_told_of_the_original_size(longer_s
     done = sum(count for _, count in plan_sides(recipe, longer_side))
     assert done <= recipe.steps == 17
     assert longer_side < 20000 or done == 17
+
+
+def test_steps_cost_what_their_pixels_and_a_little_more_do() -> None:
+    costs = step_costs(make_recipe(size=256, scales=[128], iterations=[2, 1]))
+    fine, coarse = costs[-1], costs[0]
+    assert costs == [coarse, coarse, fine] and 3 < fine / coarse < 4
+    assert sum(step_costs(make_recipe(size=512))) > 2 * sum(step_costs(make_recipe(size=256)))

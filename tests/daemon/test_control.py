@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import pty
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -356,7 +358,7 @@ def test_cancel_says_for_which_styles_it_is_too_late(home: Path) -> None:
         done = program(home, "cancel", "a.png", "b.png")
         assert done.returncode == 64
         assert "inbox/a.png in s, t: done" in done.stdout
-        assert "inbox/b.png; `nst-pipeline retry` puts it back" in done.stdout
+        assert f"inbox/b.png; `nst-pipeline retry {home}/inbox/b.png` puts it back" in done.stdout
         watch.until_idle()
     assert outputs(home) == ["a-s.png", "a-t.png"]
 
@@ -392,9 +394,18 @@ def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
     with Ledger(ledger_path(home / "state")):
         pass
     assert program(home, "cancel", "a.png", "b.png").returncode == 0
-    assert "2 are cancelled; `nst-pipeline retry`" in program(home, "run").stdout
+    said = program(home, "run").stdout
+    assert (
+        f"held     inbox/a.png in s: cancelled; `nst-pipeline retry {home}/inbox/a.png` puts"
+        in said
+    )
+    assert "nothing to do: 0 jobs done before, 2 cancelled; --force" in said
     listed = program(home, "run", "--dry-run").stdout
-    assert listed.count("hold ") == 3 and "cancelled; `nst-pipeline retry` puts it back" in listed
+    assert listed.count("hold ") == 3 and "inbox/a.png in s: cancelled\n" in listed
+    assert (
+        f"a.png in s: cancelled; `nst-pipeline retry {home}/inbox/a.png`"
+        in program(home, "check").stdout
+    )
 
 
 def test_of_two_names_that_look_alike_the_one_that_was_given_is_meant(home: Path) -> None:
@@ -409,3 +420,177 @@ def test_of_two_names_that_look_alike_the_one_that_was_given_is_meant(home: Path
     assert states(home) == {raw: "cancelled", text: "cancelled"}
     assert program(home, "retry", text).returncode == 0
     assert states(home) == {raw: "cancelled", text: "queued"}
+
+
+def test_stop_ends_the_daemon_in_good_order_and_no_daemon_after_it(home: Path) -> None:
+    assert program(home, "stop").stdout == "no daemon works with these settings\n"
+    (home / "orders/a.png").write_text("slow")
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_painting()
+        stopping = subprocess.Popen(command("stop"), cwd=home, stdout=subprocess.PIPE, text=True)
+        watch.until_state("stopping")
+        (home / "orders/a.png").unlink()  # the job at work may end
+        said, _ = stopping.communicate(timeout=60)
+        assert said.endswith("the job at work may go on for 30 s\nstopped\n")
+        assert watch.process.wait(30) == 0
+    assert outputs(home) == ["a-s.png"]
+    with Watch(home) as watch:  # what was asked of the one before is over
+        watch.until_idle()
+        assert watch.stop() == 0
+
+
+def test_stop_leaves_a_run_to_who_began_it(home: Path) -> None:
+    (home / "orders/a.png").write_text("slow")
+    draw(home / "inbox/a.png", 1)
+    run = subprocess.Popen(command("run"), cwd=home, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: read_status(load(home / "pipeline.yaml")).alive)
+        done = program(home, "stop")
+        assert done.returncode == 64 and f"process {run.pid}, works with it" in done.stderr
+        assert run.poll() is None
+    finally:
+        run.kill()
+        run.wait()
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_a_daemon_stops_when_its_terminal_goes_unless_told_to_ignore_that(
+    home: Path, ignores: bool
+) -> None:
+    nohup = ["nohup"] if ignores else []
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(home)
+        arguments = [*nohup, *command("watch")]
+        os.execvp(arguments[0], arguments)
+    try:
+        wait_until(lambda: read_status(load(home / "pipeline.yaml")).state == "idle")
+        os.close(terminal)
+        if ignores:
+            draw(home / "inbox/a.png", 1)
+            wait_until(lambda: outputs(home) == ["a-s.png"])
+        else:
+            wait_until(lambda: not read_status(load(home / "pipeline.yaml")).alive)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == (-signal.SIGKILL if ignores else 0)
+
+
+def test_who_only_asks_the_daemon_needs_no_style(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    draw(home / "inbox/b.png", 2)
+    (home / "orders/a.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        (home / "style.png").rename(home / "away.png")
+        assert "a.png in s" in program(home, "status").stdout
+        for arguments in (["pause"], ["cancel", "b.png"], ["retry", "b.png"], ["resume"], ["stop"]):
+            if arguments == ["stop"]:
+                (home / "orders/a.png").unlink()
+            done = program(home, *arguments)
+            assert done.returncode == 0, done.stderr
+    done = program(home, "run")
+    assert done.returncode == 78 and "style.png: no such file" in done.stderr
+
+
+def test_retry_takes_whatever_names_a_failed_file(home: Path) -> None:
+    (home / "orders/sub").mkdir()
+    (home / "inbox/sub").mkdir()
+    draw(home / "inbox/sub/a.png", 1)
+    (home / "orders/a.png").write_text("fail")
+    names = ["a.png", "sub/a.png", "inbox/sub/a.png", "failed/sub/a.png", home / "failed/sub/a.png",
+             "failed/sub/a.png.error.json", "a.png.error.json"]  # fmt: skip
+    with Watch(home) as watch:
+        for name in names:
+            wait_until((home / "failed/sub/a.png.error.json").exists)
+            watch.until_idle()
+            done = program(home, "retry", name)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == f"queued again  {home}/inbox/sub/a.png\n"
+            wait_until(lambda: states(home)["a.png"] == "failed")
+
+
+def test_who_retries_what_is_done_hears_how_it_is_painted_again(home: Path) -> None:
+    draw(home / "inbox/a b.png", 1)
+    program(home, "run")
+    done = program(home, "retry", "a b.png")
+    assert done.returncode == 64
+    assert f"`nst-pipeline run '{home}/inbox/a b.png' --force` paints it again" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "styles: 3", "styles: [", "styles: &a\n  x: *a\n", "styles: {s: ~nosuchuser/style.png}"],
+)
+def test_wrong_settings_are_told_until_they_are_mended_and_the_old_ones_stay(
+    home: Path, wrong: str
+) -> None:
+    right = (home / "pipeline.yaml").read_text()
+    with Watch(home) as watch:
+        watch.until_idle()
+        (home / "pipeline.yaml").write_text(wrong)
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: "stay as they were" in (home / "state/status.json").read_text())
+        draw(home / "inbox/a.png", 1)
+        watch.until_outputs("a-s.png")
+        (home / "pipeline.yaml").write_text(right)
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: not watch.status()["last_error"])
+
+
+def test_every_command_that_a_message_names_can_be_run_as_it_stands(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "my 'own' pictures")
+    shell = tmp_path / "bin/nst-pipeline"
+    shell.parent.mkdir()
+    shell.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    shell.chmod(0o755)
+    settings = ("-c", f"{home}/pipeline.yaml")
+    said: list[str] = []
+
+    def say(*arguments: object) -> None:
+        done = program(tmp_path, *arguments)
+        said.append(done.stdout + done.stderr)
+
+    say("run")  # there are no settings here
+    say("check", "-c", tmp_path / "gone/pipeline.yaml")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/pipeline.yaml").write_text("")
+    say("check", "-c", tmp_path / "empty/pipeline.yaml")
+    (tmp_path / "empty/pipeline.yaml").unlink()  # as the message says
+    say("init", tmp_path / "a new one")
+    for number, name in enumerate(("done.png", "-bad one.png", "off.png")):
+        draw(home / "inbox" / name, number)
+    (home / "orders/-bad one.png").write_text("fail")
+    with Ledger(ledger_path(home / "state")):
+        pass
+    say("cancel", "off.png", *settings)
+    with Watch(home) as watch:
+        wait_until((home / "failed/-bad one.png.error.json").exists)
+        watch.until_idle()
+        say("pause", *settings)
+        watch.until_state("paused")
+        say("status", *settings)
+        assert watch.stop() == 0
+    said.append(watch.log.read_text())
+    said.append(
+        "`" + json.loads((home / "failed/-bad one.png.error.json").read_text())["retry"] + "`"
+    )
+    say("retry", "done.png", *settings)
+    say("run", *settings)
+    say("check", *settings)
+    found = {one for text in said for one in re.findall(r"`(nst-pipeline [^`]*)`", text)}
+    found |= {line.strip() for text in said for line in re.findall(r"\n  (nst-pipeline .*)", text)}
+    assert {one.split()[1] for one in found} == {"init", "run", "resume", "retry", "weights"}
+    draw(tmp_path / "photo.jpg", 9)
+    draw(tmp_path / "style.jpg", 8)
+    for one in sorted(found):
+        if "fetch" in one:
+            continue  # there is no network
+        where = {**os.environ, "PATH": f"{shell.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            one, shell=True, cwd=tmp_path, env=where, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (one, done.stderr)

@@ -272,13 +272,13 @@ def test_what_is_no_picture_goes_to_failed_with_its_reason(home: Path) -> None:
         wait_until(lambda: watch.status()["failed"] == 1)
     report = json.loads((home / "failed/sub/bad.jpg.error.json").read_text())
     assert "known format" in report["reason"]
-    assert report["retry"] == "nst-pipeline retry sub/bad.jpg"
+    assert report["retry"] == f"nst-pipeline retry sub/bad.jpg -c {home}/pipeline.yaml"
     assert not (home / "inbox/sub/bad.jpg").exists()
     # One line says what is wrong, in each style alike, and one where the file is.
     bad = [line for line in watch.log.read_text().splitlines() if "bad.jpg" in line]
     wrong, place = bad
     assert " ERROR " in wrong and wrong.count("bad.jpg") == 1 and "known format" in wrong
-    assert f"INFO    moved {home}/inbox/sub/bad.jpg to {home}/failed/sub/bad.jpg (see" in place
+    assert f"INFO    bad.jpg is at {home}/failed/sub/bad.jpg now (see bad.jpg.error.json)" in place
 
 
 def test_pictures_in_folders_nested_deeper_than_calls_are_painted_and_moved(

@@ -72,7 +72,7 @@ def test_status_tells_what_failed_in_a_run_until_it_is_painted_or_gone(home: Pat
     (home / "orders/d.png").write_text("fail")
     assert program(home, "run").returncode == 1
     text = program(home, "status").stdout
-    assert "jobs       0 done, 4 files failed" in text
+    assert "jobs       0 done, 4 failed (4 files)" in text
     assert "inbox/b.png: not an image" in text and text.count("; left there\n") == 4
     draw(home / "inbox/a.png", 1)
     (home / "inbox/b.png").unlink()
@@ -85,7 +85,7 @@ def test_status_tells_what_failed_in_a_run_until_it_is_painted_or_gone(home: Pat
     for data in (b"no picture", whole):
         (home / "inbox/d.png").write_bytes(data)
         program(home, "run")
-    assert "1 files failed" in program(home, "status").stdout
+    assert "1 failed (1 file)," in program(home, "status").stdout
 
 
 def test_status_tells_the_last_failures_and_how_many_more_there_are(home: Path) -> None:
@@ -100,4 +100,4 @@ def test_status_tells_the_last_failures_and_how_many_more_there_are(home: Path) 
 def test_a_run_of_other_files_than_the_inbox_leaves_the_status_alone(home: Path) -> None:
     (home / "else.png").write_text("no picture")
     assert program(home, "run", "else.png").returncode == 1
-    assert "0 files failed" in program(home, "status").stdout
+    assert " done, 0 failed, " in program(home, "status").stdout

@@ -97,6 +97,25 @@ def test_two_contents_of_one_name_from_different_places_keep_their_folders() -> 
     assert outputs(contents, [style("ink")]) == ["a/x-ink.png", "b/x-ink.png"]
 
 
+@pytest.mark.parametrize(
+    ("roots", "folders"),
+    [
+        (["/home/me/p1", "/home/me/p2"], ["p1", "p2"]),
+        (["/home/me/2024/rome", "/home/me/2025/rome"], ["2024/rome", "2025/rome"]),
+        (["/a", "/b/a", "/c"], ["a", "b/a", "c"]),
+        (["/", "/a"], [".", "a"]),
+        (["/me/x/../p1", "/me/p2"], ["p1", "p2"]),
+    ],
+)
+def test_of_those_folders_only_the_end_that_tells_them_apart(
+    roots: list[str], folders: list[str]
+) -> None:
+    contents = [content("x.jpg", root=Path(root)) for root in roots]
+    assert outputs(contents, [style("ink")]) == [
+        str(PurePath(folder, "x-ink.png")) for folder in folders
+    ]
+
+
 def test_a_template_that_makes_two_jobs_write_one_file_is_refused() -> None:
     with pytest.raises(ConfigError, match="both be written to /out/x.png"):
         outputs([content("x.jpg")], [style("ink"), style("oil")], name="{content}")

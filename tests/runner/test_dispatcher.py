@@ -76,7 +76,7 @@ EXPECTED = sorted(["75", *(name.replace(".png", "-s.png") for name in GOOD)])
 def test_a_run_survives_every_kind_of_failing_job(home: Path) -> None:
     with_three_kinds_of_failures(home)
     done = program(home, "run")
-    assert done.returncode == 1 and "10 done, 3 failed" in done.stdout
+    assert done.returncode == 1 and "10 jobs done, 3 failed" in done.stdout
     assert outputs(home) == EXPECTED
     (manifest,) = manifests(home)
     reasons = {
@@ -235,7 +235,7 @@ def test_a_duplicate_that_cannot_be_published_fails_alone(home: Path) -> None:
     (home / "outbox").mkdir()
     (home / "outbox/sub").touch()
     done = program(home, "run")
-    assert done.returncode == 1 and "2 done, 1 failed" in done.stdout
+    assert done.returncode == 1 and "2 jobs done, 1 failed" in done.stdout
 
 
 def test_a_result_that_is_cut_short_fails_alone(home: Path) -> None:

@@ -417,7 +417,7 @@ def test_a_dry_run_tells_what_is_only_copied(config: Config) -> None:
     draw(config.inbox / "b.png", 2)
     elsewhere(config, outbox="other")
     done = program(home_of(config), "run", "--dry-run")
-    assert "copy   " in done.stdout and "would paint 1, copy 1, skip 0" in done.stdout
+    assert "copy    " in done.stdout and "would paint 1, copy 1, skip 0" in done.stdout
     assert "1 to paint, 1 to copy, 0 done" in program(home_of(config), "check").stdout
 
 
