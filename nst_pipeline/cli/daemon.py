@@ -137,7 +137,8 @@ def cancel(
         name = shown(one.source)
         if one.cancelled:
             some = f" in {', '.join(one.cancelled)}" if one.late else ""
-            say(f"cancelled  {name}{some}; `{config.command('retry', one.source)}` puts it back")
+            retry = config.command("retry", one.source)
+            say(f"cancelled  {name}{some}; `{retry}` puts it back")
         if one.late:
             say(f"too late   {name} in {', '.join(one.late)}: done, or just being published")
         elif not one.cancelled:

@@ -128,7 +128,7 @@ class StepsDone:
         """Note that a job has done ``done`` of ``total`` steps; return what is new of that."""
         sums = self._summed(recipe)
         # How many steps there are may depend on the content.
-        now = sums[max(1, len(sums) * done // total) - 1]
+        now = sums[max(1, len(sums) * min(done, total) // total) - 1]
         before, self._done[job] = self._done.get(job, 0), now
         return now - before
 
@@ -180,8 +180,8 @@ class Display(Bars, Observer):
 
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
-        self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
         self.jobs = len(plan.todo)
+        self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
         self._pace = Pace(known_pace(self._config, plan.weights))
         self.begin(sum(self._steps.all(job.style.recipe) for job in plan.todo))
         self._count()

@@ -127,7 +127,7 @@ def _make(
     from nst_pipeline.preview.contact import draw_sheet, problems
     from nst_pipeline.preview.renderer import Renderer
 
-    begun = time.monotonic()
+    begun, check = time.monotonic(), end_on_signals()
     jobs = request.jobs(len(found))
     contents: list[Subject] = []
     rendered: dict[str, Rendered] = {}
@@ -136,7 +136,6 @@ def _make(
         steps = StepsDone()
         recipes = {job.key: job.recipe for job in jobs}  # the same picture is painted once
         bars.begin(sum(map(steps.all, recipes.values())), counted(len(jobs), "picture"))
-        check = end_on_signals()
 
         def move(job: "PreviewJob", done: int, total: int) -> None:
             bars.advance(steps.move(job.key, job.recipe, done, total))

@@ -180,5 +180,5 @@ def test_no_content_takes_more_steps_than_are_told_of_the_original_size(longer_s
 def test_steps_cost_what_their_pixels_and_a_little_more_do() -> None:
     costs = step_costs(make_recipe(size=256, scales=[128], iterations=[2, 1]))
     fine, coarse = costs[-1], costs[0]
-    assert costs == [coarse, coarse, fine] and 3 < fine / coarse < 4
-    assert sum(step_costs(make_recipe(size=512))) > 2 * sum(step_costs(make_recipe(size=256)))
+    assert costs == [coarse, coarse, fine] and 2.5 < fine / coarse < 4
+    assert sum(step_costs(make_recipe(size=512))) > 1.5 * sum(step_costs(make_recipe(size=256)))
