@@ -1,8 +1,11 @@
 """The daemon's part of the command line."""
 
+import contextlib
+import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,16 +70,37 @@ def status(
     ] = False,
 ) -> None:
     """Tell what the daemon does, and what waits, is done, or has failed."""
-    from nst_pipeline.daemon.status import read_status
+    from nst_pipeline.daemon.status import lines, read_status
 
     config = _load(config_path)
-    try:
-        _print(read_status(config), as_json, sys.stdout.isatty() and follow)
+
+    def text() -> str:
+        found = read_status(config)
+        return json.dumps(found.to_plain()) if as_json else "\n".join(lines(found))
+
+    if follow and sys.stdout.isatty() and not as_json:
+        _follow(text)
+        return
+    tell = typer.echo if as_json else say
+    tell(text())
+    with contextlib.suppress(KeyboardInterrupt):
         while follow:
             time.sleep(1)
-            _print(read_status(config), as_json, sys.stdout.isatty())
-    except KeyboardInterrupt:
-        return
+            tell(text())
+
+
+def _follow(text: Callable[[], str]) -> None:
+    """Show a text in one place of the terminal, anew each second, until Ctrl-C."""
+    from rich.live import Live
+    from rich.text import Text
+
+    def shown_text() -> Text:
+        return Text("\n".join(map(shown, text().split("\n"))))
+
+    with contextlib.suppress(KeyboardInterrupt), Live(shown_text(), auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(shown_text(), refresh=True)
 
 
 def _load(path: Path | None) -> "Config":
@@ -84,21 +108,6 @@ def _load(path: Path | None) -> "Config":
     from nst_pipeline.config.pipeline import load
 
     return load(path or Path(CONFIG_NAME), with_images=False)
-
-
-def _print(status: object, as_json: bool, clear: bool) -> None:
-    import json
-
-    from nst_pipeline.daemon.status import Status, lines
-
-    assert isinstance(status, Status)
-    if as_json:
-        typer.echo(json.dumps(status.to_plain()))
-        return
-    if clear:
-        typer.echo("\033[H\033[2J", nl=False)
-    for line in lines(status):
-        say(line)
 
 
 def retry(
