@@ -12,10 +12,12 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
+from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import as_text, counted, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
+from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
 from nst_pipeline.runner.pruning import kept
 
@@ -154,7 +156,7 @@ def read_status(config: Config) -> Status:
         state=live.get("state", "running" if who else "not running"),
         detail=live.get("detail", ""),
         paused=is_paused(config.state),
-        queue=known.pop("queue") + live.get("backlog", 0),
+        queue=known.pop("queue") + _backlog(config, live, known.pop("sources")),
         arriving=live.get("arriving", 0),
         waiting=_waiting(known.pop("waiting"), live.get("waiting", [])),
         passed_over=live.get("passed_over", {}),
@@ -174,7 +176,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     """Return the fields of `Status` that the ledger knows."""
     ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {"queue": 0, "failures": [], "waiting": []}
+        return {"queue": 0, "failures": [], "waiting": [], "sources": set()}
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
@@ -185,6 +187,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         ]
         failed = [one for one in ledger.files.failed() if not is_gone(one.place)]
         jobs = Counter(job.source for job in ledger.jobs.in_state(JobState.FAILED))
+        sources = {one.source for one in failed}.union(ledger.jobs.sources(*JobState))
     failures = [
         {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
          "time": one.time}
@@ -200,7 +203,22 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "jobs_last_hour": recent,
         "failures": failures,
         "waiting": waiting,
+        "sources": sources,
     }
+
+
+def _backlog(config: Config, live: dict[str, Any], known: set[Path]) -> int:
+    """Return how many jobs there are of files that no plan has come to yet.
+
+    While it paints, or is paused, a daemon does not look: then the inbox itself says.
+    """
+    if live.get("state") not in ("painting", "paused", "stopping"):
+        return int(live.get("backlog", 0))
+    try:
+        scan = make_scanner(config, None, 0).scan()
+    except (PipelineError, OSError):
+        return 0  # the daemon waits for it, and says so
+    return sum(found.path not in known for found in scan.stable) * len(config.styles)
 
 
 def _waiting(*sources: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,11 +1,16 @@
 """What `status` tells, while a daemon works and without one."""
 
 import json
+import os
+import pty
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from support import (
     Watch,
+    command,
     draw,
     make_home,
     program,
@@ -101,3 +106,41 @@ def test_a_run_of_other_files_than_the_inbox_leaves_the_status_alone(home: Path)
     (home / "else.png").write_text("no picture")
     assert program(home, "run", "else.png").returncode == 1
     assert " done, 0 failed, " in program(home, "status").stdout
+
+
+def test_status_and_cancel_know_what_waits_behind_a_pause_and_behind_a_long_job(home: Path) -> None:
+    with Watch(home) as watch:
+        watch.until_idle()
+        assert program(home, "pause").returncode == 0
+        watch.until_state("paused")
+        for name in ("a.png", "b.png", "c.png"):
+            draw(home / "inbox" / name, ord(name[0]))
+        assert "queue      3 jobs, " in program(home, "status").stdout
+        assert program(home, "cancel", "b.png").returncode == 0
+        assert "queue      2 jobs, " in program(home, "status").stdout
+        (home / "orders/a.png").write_text("slow")
+        assert program(home, "resume").returncode == 0
+        watch.until_painting()
+        draw(home / "inbox/d.png", 4)
+        assert "queue      3 jobs, " in program(home, "status").stdout
+        assert program(home, "cancel", "d.png").returncode == 0
+        (home / "orders/a.png").unlink()
+        watch.until_outputs("a-s.png", "c-s.png")
+        watch.until_idle()
+
+
+def test_the_status_is_followed_in_one_place_of_a_terminal(home: Path) -> None:
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        command("status", "--follow"),
+        cwd=home,
+        stdout=secondary,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(secondary)
+    shown = b""
+    while shown.count(b"not running") < 4:  # twice in each of two
+        shown += os.read(primary, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 0 and b"\x1b[1A" in shown
+    os.close(primary)
