@@ -209,9 +209,8 @@ class Config(Settings):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
             "patternProperties": {"^x-": {"description": "What others refer to by an alias."}},
-            "if": {"properties": {"styles": {"minProperties": 2}}},
+            "if": {"properties": {"styles": {"type": "object", "minProperties": 2}}},
             "then": {"properties": {"output": {"properties": {"name": {"pattern": STYLE_FIELD}}}}},
         }
     )
