@@ -44,6 +44,7 @@ def test_the_image_is_built_from_all_that_the_package_needs(tmp_path: Path) -> N
     )  # fmt: skip
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = {name.partition("/")[2] for name in wheel.namelist()}
+    assert "data/share/man/man1/nst-pipeline.1" in held
     tracked = subprocess.run(
         ["git", "ls-files", "nst_pipeline"], cwd=ROOT, capture_output=True, text=True, check=True
     )
