@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,18 +78,18 @@ def face_for(character: str) -> Face | None:
     for face in known:
         if ord(character) in face.characters():
             return face
-    for face in _of_system(character):
-        _used_of_system.append(face)
-        return face
-    return None
+    found = _of_system(character)
+    if found:
+        _used_of_system.append(found)
+    return found
 
 
 _used_of_system: list[Face] = []
 """The system's fonts that were of use before."""
 
 
-def _of_system(character: str) -> Iterator[Face]:
-    """Give the system's fonts that can write a character, as fontconfig knows them."""
+def _of_system(character: str) -> Face | None:
+    """Return the system's font that can write a character, as fontconfig knows it, if any."""
     pattern = f"sans:charset={ord(character):x}:scalable=true:color=false"
     try:
         done = subprocess.run(
@@ -99,7 +98,7 @@ def _of_system(character: str) -> Iterator[Face]:
         )  # fmt: skip
         path, index = done.stdout.split("\n")
         face = Face(Path(path), int(index))
-        if ord(character) in face.characters() and face.sized(16):
-            yield face
+        is_fit = ord(character) in face.characters() and face.sized(16)
     except (OSError, ValueError, subprocess.TimeoutExpired, TTLibError):
-        return  # no fontconfig, or a font that cannot be read
+        return None  # no fontconfig, or a font that cannot be read
+    return face if is_fit else None
