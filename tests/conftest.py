@@ -58,8 +58,9 @@ def wave(width: int = 64, height: int = 48, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what is in this machine's torch hub cache out of the tests."""
+    """Keep what is in this machine's torch hub cache, and its settings, out of the tests."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+    monkeypatch.delenv("NST_PIPELINE_CONFIG", raising=False)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ LIBRARIES = {
     "torchvision": {"engine"},
     "safetensors": {"config", "engine"},
     "PIL": {"engine", "images", "preview", "workers"},
+    "fontTools": {"preview"},
     "imagecodecs": {"images"},
     "pillow_heif": {"images"},
     "rawpy": {"images"},

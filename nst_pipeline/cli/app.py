@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nst_pipeline import CONFIG_NAME, __version__
-from nst_pipeline.cli import daemon, preview
+from nst_pipeline.cli import completion, daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
 from nst_pipeline.cli.echo import duration, say
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
 PACKAGE = Path(__file__).parents[1]
+SCHEMA_NAME = "pipeline.schema.json"
 
 app = typer.Typer(
     name="nst-pipeline",
     help="Paint every picture of a folder in every style of pipeline.yaml.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -85,6 +85,7 @@ def run(
         typer.Option(
             "-s",
             "--style",
+            autocompletion=completion.style_names,
             help="A style of the settings, an image, or a quoted pattern; repeatable.",
         ),
     ] = None,
@@ -94,9 +95,15 @@ def run(
         int | None, typer.Option(min=32, max=16384, help="Longer side, in pixels.")
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, max=100_000, help="Steps.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.devices, help="auto, cpu, cuda or cuda:N."),
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.weights, help="auto, imagenet, vgg16, compact, or a file."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the jobs and what would happen to each.")
@@ -106,7 +113,11 @@ def run(
         int | None, typer.Option(min=0, help="Keep the unfinished picture every so many steps.")
     ] = None,
     making: Annotated[
-        str | None, typer.Option(help="gif or webp: animate the making, beside the result.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.one_of("gif", "webp"),
+            help="gif or webp: animate the making, beside the result.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's manifest, and nothing else.")
@@ -257,6 +268,8 @@ def init(
             (folder / name).mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write((PACKAGE / "config" / CONFIG_NAME).read_text(encoding="utf-8"))
+        if not (folder / SCHEMA_NAME).exists():
+            shutil.copyfile(PACKAGE / "config" / SCHEMA_NAME, folder / SCHEMA_NAME)
         for image in sorted((PACKAGE / "samples" / "styles").iterdir()):
             if not (folder / "styles" / image.name).exists():
                 shutil.copyfile(image, folder / "styles" / image.name)
@@ -269,6 +282,12 @@ def init(
     say(f"wrote {shown(path)} and its folders; next:")
     say(f"  put pictures into {shown(folder / 'inbox')}")
     say(f"  nst-pipeline run -c {shlex.quote(shown(path))}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of pipeline.yaml, by which editors complete and check it."""
+    say((PACKAGE / "config" / SCHEMA_NAME).read_text(encoding="utf-8").rstrip())
 
 
 preview.register(app)
@@ -302,7 +321,13 @@ def _with_size(network: str, path: Path) -> str:
 
 @weights_app.command("fetch")
 def fetch_weights(
-    network: Annotated[str, typer.Argument(help="imagenet (VGG-19) or vgg16.")] = "imagenet",
+    network: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=completion.one_of("imagenet", "vgg16"),
+            help="imagenet (VGG-19) or vgg16.",
+        ),
+    ] = "imagenet",
     url: Annotated[str | None, typer.Option(help="A mirror of the file, or a file.")] = None,
     convolutions_only: Annotated[
         bool,

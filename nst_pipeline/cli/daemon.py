@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nst_pipeline import CONFIG_NAME
+from nst_pipeline.cli.completion import one_of
 from nst_pipeline.cli.echo import say
 from nst_pipeline.files import shown
 
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("-c", "--config", help="The settings (default: ./pipeline.yaml).")
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        envvar="NST_PIPELINE_CONFIG",
+        help="The settings (default: ./pipeline.yaml).",
+    ),
 ]
 Names = Annotated[
     list[str] | None, typer.Argument(help="Files: paths, relative to the inbox, or names alone.")
 ]
+LOG_FORMATS = ("auto", "human", "json", "journald")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,9 +49,21 @@ def watch(
         bool, typer.Option("--wait", help="Wait while another run or watch uses the state folder.")
     ] = False,
     log_format: Annotated[
-        str, typer.Option(help="auto, human, json or journald (lines with priorities).")
+        str,
+        typer.Option(
+            envvar="NST_PIPELINE_LOG_FORMAT",
+            autocompletion=one_of(*LOG_FORMATS),
+            help="auto, human, json or journald (lines with priorities).",
+        ),
     ] = "auto",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="NST_PIPELINE_LOG_LEVEL",
+            autocompletion=one_of(*LOG_LEVELS),
+            help="debug, info, warning or error.",
+        ),
+    ] = "info",
 ) -> None:
     """Paint whatever arrives in the inbox, until told to stop (SIGTERM, Ctrl-C)."""
     from nst_pipeline.daemon.signals import hold_notes
@@ -53,9 +74,9 @@ def watch(
     from nst_pipeline.errors import UsageError
     from nst_pipeline.workers.local import LocalExecutor
 
-    if log_format not in ("auto", "human", "json", "journald"):
+    if log_format not in LOG_FORMATS:
         raise UsageError(f"--log-format {log_format}: give auto, human, json or journald")
-    if log_level not in ("debug", "info", "warning", "error"):
+    if log_level not in LOG_LEVELS:
         raise UsageError(f"--log-level {log_level}: give debug, info, warning or error")
     logs.set_up(log_format, log_level)  # type: ignore[arg-type]
     path = (config_path or Path(CONFIG_NAME)).absolute()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nst_pipeline.cli import completion
 from nst_pipeline.cli.daemon import ConfigOption
 from nst_pipeline.files import counted, fitted_name, shown
 
@@ -34,6 +35,7 @@ def preview(
         typer.Option(
             "-s",
             "--style",
+            autocompletion=completion.style_names,
             help="A style of the settings, an image, or a quoted pattern; repeatable.",
         ),
     ] = None,
@@ -56,9 +58,15 @@ def preview(
         Path | None,
         typer.Option("-o", "--output", help="The sheet (default: ./preview-NAME.png)."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.devices, help="auto, cpu, cuda or cuda:N."),
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.weights, help="auto, imagenet, vgg16, compact, or a file."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that is no preview.")

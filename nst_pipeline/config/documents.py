@@ -57,7 +57,7 @@ def parse(text: str) -> tuple[yaml.Node | None, Any]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        return node, None if node is None else loader.construct_document(node)
+        return node, None if node is None else loader.construct(node)
     except yaml.reader.ReaderError as error:
         line = _line(text[: error.position].encode())
         raise DocumentError(line, f"holds the character {error.character:#x}") from error
@@ -81,6 +81,19 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = self._count = 0
         self._counts: dict[yaml.Node, int] = {}
+        self._written: dict[yaml.MappingNode, list[tuple[yaml.Node, yaml.Node]]] = {}
+
+    def construct(self, node: yaml.Node) -> Any:
+        """Return a root's values, and leave its nodes as they are written."""
+        try:
+            return self.construct_document(node)
+        finally:
+            for mapping, pairs in self._written.items():
+                mapping.value = pairs
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        self._written.setdefault(node, list(node.value))
+        super().flatten_mapping(node)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -128,6 +141,7 @@ def _check_text(node: yaml.ScalarNode) -> None:
         )
 
 
+MERGE = "tag:yaml.org,2002:merge"
 INTEGER, BOOLEAN = "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"
 
 # Bytes could hold what a text may not.

@@ -1,8 +1,10 @@
 """pipeline.yaml -> frozen settings; the only reader of YAML."""
 
 import functools
+import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +13,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -38,11 +41,13 @@ from nst_pipeline.config.settings import (
     StyleSettings,
     absolute_path,
     as_region,
+    name_schema,
 )
 from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
+DEVICE = r"auto|cpu|cuda(:\d{1,3})?"
 KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
@@ -61,7 +66,7 @@ def check_device(name: str) -> str:
     Raises:
         ValueError: no device can have it.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+    if not re.fullmatch(DEVICE, name):
         raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
     return name
 
@@ -77,7 +82,19 @@ def _as_switch(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
+STYLE_FIELD = r"\{style\}"
+SwitchName = Literal["auto", "on", "off"]
+Switch = Annotated[
+    SwitchName, BeforeValidator(_as_switch, json_schema_input_type=SwitchName | bool)
+]
+StyleName = Annotated[
+    str,
+    AfterValidator(_check_style_name),
+    Field(json_schema_extra=name_schema(r"^\.")),
+]
+Device = Annotated[
+    str, AfterValidator(check_device), Field(json_schema_extra={"pattern": f"^({DEVICE})$"})
+]
 
 
 class Limits(Settings):
@@ -170,6 +187,10 @@ def _check_address(address: str | None) -> str | None:
     return None
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+Address = Annotated[str, Field(json_schema_extra={"pattern": r"^(.*:)?[0-9]{1,5}$"})]
+
+
 class MetricsSettings(Settings):
     """Where `watch` leaves its figures for Prometheus."""
 
@@ -178,13 +199,23 @@ class MetricsSettings(Settings):
         description="File for the node exporter's textfile collector.",
         examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
     )
-    http: Annotated[str | None, BeforeValidator(_as_text), AfterValidator(_check_address)] = Field(
-        None, description="PORT (on this machine alone) or HOST:PORT to serve them at."
-    )
+    http: Annotated[
+        str | None,
+        BeforeValidator(_as_text, json_schema_input_type=Port | Address | None),
+        AfterValidator(_check_address),
+    ] = Field(None, description="PORT (on this machine alone) or HOST:PORT to serve them at.")
 
 
 class Config(Settings):
     """The whole of pipeline.yaml."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "patternProperties": {"^x-": {"description": "What others refer to by an alias."}},
+            "if": {"properties": {"styles": {"type": "object", "minProperties": 2}}},
+            "then": {"properties": {"output": {"properties": {"name": {"pattern": STYLE_FIELD}}}}},
+        }
+    )
 
     inbox: FolderPath = Field(Path("inbox"), description="Folder of pictures to paint.")
     outbox: FolderPath = Field(Path("outbox"), description="Folder of results and manifests.")
@@ -218,13 +249,15 @@ class Config(Settings):
         (), description="More of them, besides those of `ignore`.", examples=[["*-draft.*"]]
     )
     styles: dict[
-        Annotated[str, AfterValidator(_check_style_name)],
-        Annotated[StyleSettings, BeforeValidator(as_region)],
+        StyleName,
+        Annotated[
+            StyleSettings, BeforeValidator(as_region, json_schema_input_type=Path | StyleSettings)
+        ],
     ] = Field(min_length=1, description="The styles, each a name and an image, or several.")
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )
-    device: Annotated[str, AfterValidator(check_device)] = Field(
+    device: Device = Field(
         "auto", description="auto (CUDA when there is one), cpu, cuda or cuda:N."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -284,6 +317,14 @@ class Config(Settings):
     def roots(self) -> tuple[Path, ...]:
         """Folders that others may write to; only their own paths are trusted."""
         return (self.inbox, self.outbox, self.processed, self.failed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_over_own_keys(cls, values: Any) -> Any:
+        """Leave out keys that begin with ``x-``, which only hold what others refer to."""
+        if not isinstance(values, dict):
+            return values
+        return {k: v for k, v in values.items() if not str(k).startswith("x-")}
 
     @model_validator(mode="after")
     def _check_folders(self) -> Self:
@@ -349,7 +390,12 @@ def load(path: Path, with_images: bool = True) -> Config:
         )
     problems = [(line, _cut(f"{key}: stands twice")) for line, key in _repeated_keys(node)]
     try:
-        context = {"base": path.parent.absolute(), "file": path, "with_images": with_images}
+        context = {
+            "base": path.parent.absolute(),
+            "variables": os.environ,
+            "file": path,
+            "with_images": with_images,
+        }
         config = Config.model_validate(data, context=context)
     except ValidationError as error:
         problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
@@ -364,13 +410,19 @@ def _init(path: Path) -> str:
     return f"nst-pipeline init {shlex.quote(shown(path.parent))}"
 
 
-def parse(data: dict[str, Any], base: Path) -> Config:
-    """Validate settings given as plain data; relative paths are relative to ``base``.
+def parse(data: dict[str, Any], base: Path, variables: Mapping[str, str] | None = None) -> Config:
+    """Validate settings given as plain data.
+
+    Args:
+        data: the settings.
+        base: what relative paths are relative to.
+        variables: what ``$NAME`` and ``${NAME}`` in paths stand for; None: a dollar is a dollar.
 
     Raises:
         pydantic.ValidationError: anything is wrong.
     """
-    return Config.model_validate(data, context={"base": base.absolute()})
+    context = {"base": base.absolute(), "variables": variables}
+    return Config.model_validate(data, context=context)
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -429,7 +481,7 @@ def _line(node: yaml.Node | None, loc: list[str]) -> int:
     line = node.start_mark.line + 1 if node else 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in reversed(node.value) if k.value == part), None)
+            found = _find(node, part)
         elif isinstance(node, yaml.SequenceNode):
             found = next(((n, n) for i, n in enumerate(node.value) if str(i) == part), None)
         else:
@@ -438,6 +490,16 @@ def _line(node: yaml.Node | None, loc: list[str]) -> int:
             break
         line, node = found[0].start_mark.line + 1, found[1]
     return line
+
+
+def _find(node: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+    """Return a key of a mapping, also of one that is merged into it, and its value."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    own = next(((k, v) for k, v in reversed(node.value) if k.value == key), None)
+    values = [v for k, v in node.value if k.tag == documents.MERGE]
+    merged = [m for v in values for m in (v.value if isinstance(v, yaml.SequenceNode) else [v])]
+    return own or next(filter(None, (_find(one, key) for one in merged)), None)
 
 
 def _repeated_keys(node: yaml.Node | None, prefix: str = "") -> list[tuple[int, str]]:

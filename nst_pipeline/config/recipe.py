@@ -11,10 +11,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from nst_pipeline.config.networks import LAYER_NAMES
 from nst_pipeline.config.weights import Weights
@@ -56,8 +59,27 @@ class Settings(BaseModel):
         """Leave out a section whose keys are all commented out."""
         if not isinstance(values, dict):
             return values
-        empty = {name for name, field in cls.model_fields.items() if model_in(field.annotation)}
-        return {k: v for k, v in values.items() if v is not None or k not in empty}
+        return {k: v for k, v in values.items() if v is not None or k not in cls.sections()}
+
+    @classmethod
+    def sections(cls) -> set[str]:
+        """Return the keys that hold settings."""
+        return {name for name, field in cls.model_fields.items() if model_in(field.annotation)}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Let a section that may be left out be empty, too."""
+        schema = handler(core_schema)
+        inner = handler.resolve_ref_schema(schema)
+        for name in cls.sections() - set(inner.get("required", ())):
+            whole = inner["properties"][name]
+            if {"type": "null"} in whole.get("anyOf", ()):
+                continue
+            told = {key: whole.pop(key) for key in ("default", "description") if key in whole}
+            inner["properties"][name] = {"anyOf": [whole, {"type": "null"}], **told}
+        return schema
 
     def pixels(self) -> dict[str, Any]:
         """Return the fields that can change an output file, ready for JSON.
@@ -93,6 +115,20 @@ def _check_layers(value: dict[str, float], known: tuple[str, ...]) -> dict[str, 
     return value
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _take_layers(known: tuple[str, ...]) -> BeforeValidator:
+    """Return what takes a list of layers, too; the JSON schema has the names ``known``."""
+    name = Annotated[str, Field(json_schema_extra={"enum": list(known)})]
+    weights = Annotated[
+        dict[name, Weight],
+        Field(json_schema_extra={"not": {"additionalProperties": {"const": 0}}}),
+    ]
+    names = Annotated[list[name], Field(min_length=1)]
+    return BeforeValidator(weigh_equally, json_schema_input_type=weights | names)
+
+
 def _check_scales(value: Any) -> Any:
     if isinstance(value, tuple) and (not value or sorted(set(value)) != list(value)):
         raise ValueError("should be sizes that grow, such as [128, 256]")
@@ -100,13 +136,13 @@ def _check_scales(value: Any) -> Any:
 
 
 ContentLayers = Annotated[
-    dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
-    BeforeValidator(weigh_equally),
+    dict[str, Weight],
+    _take_layers(LAYER_NAMES),
     AfterValidator(functools.partial(_check_layers, known=LAYER_NAMES)),
 ]
 StyleLayers = Annotated[
-    dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
-    BeforeValidator(weigh_equally),
+    dict[str, Weight],
+    _take_layers(STYLE_LAYER_NAMES),
     AfterValidator(functools.partial(_check_layers, known=STYLE_LAYER_NAMES)),
 ]
 SHORTEST_SIDE = 32
@@ -121,9 +157,8 @@ STEP_PIXELS = 96**2
 """What a step costs besides its pixels: so many more. (Measured at 256 and 512 px on two cores.)"""
 
 Side = Annotated[int, Field(ge=SHORTEST_SIDE, le=LARGEST_SIDE)]
+Sides = Annotated[tuple[Side, ...], Field(json_schema_extra={"minItems": 1, "uniqueItems": True})]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Recipe(Settings):
@@ -140,7 +175,7 @@ class Recipe(Settings):
     size: Side | Literal["original"] = Field(
         512, description="Longer side of the output, in pixels; original: that of the content."
     )
-    scales: Annotated[Literal["auto", 1] | tuple[Side, ...], AfterValidator(_check_scales)] = Field(
+    scales: Annotated[Literal["auto", 1] | Sides, AfterValidator(_check_scales)] = Field(
         "auto",
         description="Coarse to fine: auto (128 pixels, then growing by about the root of 2), the "
         "smaller sizes to begin with, or 1 (the size alone).",
@@ -336,7 +371,9 @@ RecipeChanges = create_model(  # type: ignore[call-overload]
     **{name: _optional(field) for name, field in Recipe.model_fields.items()},
 )
 
-RecipeField = Annotated[RecipeChanges, BeforeValidator(_named)]
+RecipeField = Annotated[
+    RecipeChanges, BeforeValidator(_named, json_schema_input_type=RecipeName | RecipeChanges)
+]
 """What pipeline.yaml holds under ``recipe``: a name, or a mapping of some of the fields."""
 
 

@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationInfo,
     model_validator,
@@ -24,10 +25,12 @@ from nst_pipeline.config.recipe import (
     did_you_mean,
     weigh_equally,
 )
-from nst_pipeline.files import NAME_BYTES, shown
+from nst_pipeline.files import NAME_BYTES, UNSAFE, shown
 
 NAME_FIELDS = ("content", "style", "recipe", "size")
 """What an output's name template may hold."""
+VARIABLE = re.compile(r"\$(\$|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|\{(?P<braced>[^{}]*)\})")
+"""What stands for something else in a path: ``$NAME``, ``${NAME}`` and ``$$``."""
 PATH_BYTES = 4095
 """The longest path that the kernel takes."""
 
@@ -36,15 +39,36 @@ def absolute_path(path: Path, info: ValidationInfo) -> Path:
     """Return an absolute path; a relative one is relative to the settings' file.
 
     Raises:
-        ValueError: it begins with the home of a user that is not there.
+        ValueError: it begins with the home of a user that is not there, or holds a variable that
+            is not set.
     """
-    base = (info.context or {}).get("base", Path())
+    context = info.context or {}
     try:
-        return Path(base, path.expanduser()).absolute()
+        home = path.expanduser()
     except RuntimeError as error:
         raise ValueError(
             f"{shown(path)}: {shown(path.parts[0])} is nobody's home; write it in full"
         ) from error
+    variables = context.get("variables")
+    if variables is not None:
+        home = Path(_substituted(str(home), variables))
+    return Path(context.get("base", Path()), home).absolute()
+
+
+def _substituted(text: str, variables: Mapping[str, str]) -> str:
+    """Return a path with the values of the variables in it, and ``$`` for ``$$``."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        name = match["name"] or match["braced"]
+        if not variables.get(name):
+            raise ValueError(
+                f"{shown(text)}: the variable {name!r} is not set; set it, or write $$ for a $"
+            )
+        return variables[name]
+
+    return VARIABLE.sub(value, text)
 
 
 def _check_folder(path: Path) -> Path:
@@ -94,6 +118,11 @@ Sources = Mapping[str, tuple[tuple[Path, float], ...]]
 """A style's images with their shares, which sum to 1, by region; without regions, by ``""``."""
 
 
+def name_schema(also: str) -> dict[str, Any]:
+    """Return the JSON schema of a style's or region's name, which has no sign of ``also``."""
+    return {"minLength": 1, "not": {"pattern": rf"{UNSAFE.pattern}|[/\\{{}}]|{also}"}}
+
+
 def _check_region(name: str) -> str:
     if not re.fullmatch(r"[^./\\{}]+", name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a region's name: it is part of photo.mask.NAME.png")
@@ -108,15 +137,28 @@ def _check_exactly_one(settings: BaseModel, names: tuple[str, ...]) -> None:
         )
 
 
+def _exactly_one(*names: str) -> dict[str, Any]:
+    """Return the JSON schema of what `_check_exactly_one` accepts."""
+    given = {"not": {"type": "null"}}
+    return {"oneOf": [{"required": [name], "properties": {name: given}} for name in names]}
+
+
+Share = Annotated[float, Field(gt=0, le=1e9)]
 Images = Annotated[
-    dict[ImagePath, Annotated[float, Field(gt=0, le=1e9)]],
-    BeforeValidator(weigh_equally),
+    dict[ImagePath, Share],
+    BeforeValidator(
+        weigh_equally,
+        json_schema_input_type=Annotated[dict[Path, Share], Field(min_length=1)]
+        | Annotated[list[Path], Field(min_length=1)],
+    ),
     Field(min_length=1),
 ]
 
 
 class RegionSettings(Settings):
     """The style of one region: an image, or several that are blended."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one("image", "images"))
 
     image: ImagePath | None = Field(
         None, description="The style's picture.", examples=["styles/mosaic.jpg"]
@@ -147,11 +189,20 @@ def as_region(value: Any) -> Any:
 class StyleSettings(RegionSettings):
     """One style: its image or images, and what its recipe changes."""
 
+    model_config = ConfigDict(json_schema_extra=_exactly_one("image", "images", "regions"))
+
     regions: (
         Annotated[
             dict[
-                Annotated[str, AfterValidator(_check_region)],
-                Annotated[RegionSettings, BeforeValidator(as_region)],
+                Annotated[
+                    str,
+                    AfterValidator(_check_region),
+                    Field(json_schema_extra=name_schema(r"\.")),
+                ],
+                Annotated[
+                    RegionSettings,
+                    BeforeValidator(as_region, json_schema_input_type=Path | RegionSettings),
+                ],
             ],
             Field(min_length=1),
         ]
@@ -200,8 +251,25 @@ def _as_keeping(value: Any) -> Any:
     return {"True": "all", "yes": "all", "False": "none", "no": "none"}.get(str(value), value)
 
 
+FIELD = r"([^{{}}]|\{{\{{|\}}\}}|\{{({})\}})*"
+TEMPLATE = (
+    r"^(?![/.])(?!.*/\.)"
+    f"(?={FIELD.format('style|recipe|size')}"
+    r"\{content\})"
+    f"{FIELD.format('content|style|recipe|size')}$"
+)
+"""A pattern of the templates that `_check_template` accepts."""
+
+
 class OutputSettings(Settings):
     """How results are named and encoded."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["bit_depth"], "properties": {"bit_depth": {"const": 16}}},
+            "then": {"properties": {"format": {"enum": ["png", "tiff"]}}},
+        }
+    )
 
     format: Literal["png", "jpeg", "webp", "tiff", "avif"] = Field(
         "png", description="File format of the results."
@@ -209,7 +277,9 @@ class OutputSettings(Settings):
     bit_depth: Annotated[Literal[8, 16], AfterValidator(_check_depth)] = Field(
         8, description="Bits a channel; 16 with png and tiff."
     )
-    name: Annotated[str, AfterValidator(_check_template)] = Field(
+    name: Annotated[
+        str, AfterValidator(_check_template), Field(json_schema_extra={"pattern": TEMPLATE})
+    ] = Field(
         "{content}-{style}",
         description="File name without suffix, of {content}, {style}, {recipe} and {size}; "
         "a / makes folders.",
@@ -221,7 +291,10 @@ class OutputSettings(Settings):
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
         "4:4:4", description="Resolution of the colours of JPEG and AVIF; 4:4:4: full."
     )
-    keep_exif: Annotated[Keeping, BeforeValidator(_as_keeping)] = Field(
+    keep_exif: Annotated[
+        Keeping,
+        BeforeValidator(_as_keeping, json_schema_input_type=Keeping | bool | Literal["yes", "no"]),
+    ] = Field(
         "none",
         description="What of the content's EXIF and XMP travels along: none; date; credits: date, "
         "title, description, author and copyright; all-but-place: the camera's data, too; all: "

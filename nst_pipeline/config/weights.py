@@ -57,10 +57,20 @@ class Published:
 
     @property
     def path(self) -> Path:
-        """Where torch hub keeps the file, whether it is there or not."""
+        """Where torch hub keeps the file, whether it is there or not.
+
+        Raises:
+            UnavailableError: that would be in the home of somebody who has none.
+        """
         cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
-        return Path(home).expanduser() / "hub" / "checkpoints" / self.basename
+        try:
+            return Path(home).expanduser() / "hub" / "checkpoints" / self.basename
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"weights: {shown(home)}: nobody's home; set TORCH_HOME to the folder that keeps "
+                "downloaded weights"
+            ) from error
 
     def convolutions_path(self, digits: str) -> Path:
         """Return where the convolutions alone are kept, given the digits of that file's SHA-256."""
@@ -68,7 +78,10 @@ class Published:
 
     def paths(self) -> list[Path]:
         """Return its files that are on disk: first the whole one, then the convolutions alone."""
-        pattern = self.convolutions_path("?" * DIGITS)
+        try:
+            pattern = self.convolutions_path("?" * DIGITS)
+        except UnavailableError:
+            return []
         found = [self.path, *sorted(pattern.parent.glob(pattern.name))]
         return [path for path in found if path.is_file()]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
 
-from nst_pipeline.preview.typesetting import font, line_height, lines, width
+from nst_pipeline.preview.typesetting import line_height, lines, width, write
 
 BACKGROUND, BORDER = "#fbfaf7", "#dcd9d2"
 TEXT, MUTED = "#23211e", "#76716a"
@@ -305,7 +305,7 @@ def draw(sheet: Sheet) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for item in sheet.items:
         if isinstance(item, TextLine):
-            pen.text((item.box.left, item.box.top), item.text, item.colour, font(item.size))
+            write(pen, item.box.left, item.box.top, item.text, item.colour, item.size)
         else:
             _draw_panel(image, pen, item)
     return image

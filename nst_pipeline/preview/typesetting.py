@@ -1,35 +1,67 @@
-"""Text in a picture: its font, its width, and lines that fit."""
+"""Text in a picture: its fonts, its width, and lines that fit."""
 
 import bisect
-import functools
 import re
 import unicodedata
+from typing import Any
 
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
+
+from nst_pipeline.preview.fonts import Face, face_for, main_face
 
 ELLIPSIS = "…"
-FONT_CHARACTERS = frozenset(map(chr, range(32, 127))) | {"·", ELLIPSIS}
-"""What Pillow's own font can write."""
-
-
-@functools.cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font in a size in pixels."""
-    found = ImageFont.load_default(size)
-    assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return found
 
 
 def plain(text: str) -> str:
-    """Return ``text`` in characters that the font has: without accents, ``?`` for the rest."""
-    parts = unicodedata.normalize("NFKD", text)
-    bare = "".join(c for c in parts if not unicodedata.combining(c))
-    return "".join(c if c in FONT_CHARACTERS else " " if c.isspace() else "?" for c in bare)
+    r"""Return ``text`` in characters that there are fonts for, the others as codes (``\u0378``)."""
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(" " if c.isspace() else c if face_for(c) else _code(c) for c in composed)
+
+
+def _code(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def runs(text: str) -> list[tuple[Face, str]]:
+    """Return a line in parts of one font each.
+
+    What is no letter or figure stays in the font of what is before it, if that has it: so signs
+    between words that run from right to left run along.
+    """
+    found: list[tuple[Face, str]] = []
+    for character in text:
+        face, before = found[-1] if found else (main_face(), " ")
+        is_free = character == " " and unicodedata.category(before[-1]).startswith("S")
+        if is_free or character.isalnum() or ord(character) not in face.characters():
+            face = face_for(character) or face
+        if found and found[-1][0] == face:
+            found[-1] = face, found[-1][1] + character
+        else:
+            found.append((face, character))
+    return found
+
+
+def _direction(font: ImageFont.FreeTypeFont) -> dict[str, Any]:
+    """Return what has letters that run from right to left stand in a line that does not."""
+    return {"direction": "ltr"} if font.layout_engine == ImageFont.Layout.RAQM else {}
+
+
+def _length(font: ImageFont.FreeTypeFont, text: str) -> float:
+    return font.getlength(text, **_direction(font))
 
 
 def width(text: str, size: int) -> int:
     """Return the width of a line in pixels."""
-    return round(font(size).getlength(text) + 0.5)
+    return round(sum(_length(face.sized(size), part) for face, part in runs(text)) + 0.5)
+
+
+def write(pen: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, size: int) -> None:
+    """Write a line that begins at (x, y), its upper left corner."""
+    baseline, place = y + main_face().sized(size).getmetrics()[0], float(x)
+    for face, part in runs(text):
+        font = face.sized(size)
+        pen.text((place, baseline), part, colour, font, anchor="ls", **_direction(font))
+        place += _length(font, part)
 
 
 def line_height(size: int) -> int:
@@ -77,6 +109,9 @@ def _shorten(text: str, room: int, size: int) -> str:
 
 
 def _fitting(text: str, room: int, size: int) -> int:
-    """Return how many characters fit, one at least."""
+    """Return how many characters fit, one at least; a letter keeps its marks."""
     sizes = range(1, len(text) + 1)
-    return max(1, bisect.bisect_right(sizes, room, key=lambda n: width(text[:n], size)))
+    count = max(1, bisect.bisect_right(sizes, room, key=lambda n: width(text[:n], size)))
+    while 1 < count < len(text) and unicodedata.category(text[count]).startswith("M"):
+        count -= 1
+    return count

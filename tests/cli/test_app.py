@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -420,3 +421,59 @@ def test_pictures_of_one_name_get_the_shortest_folders_that_tell_them_apart(
     assert done.returncode == 0
     made = sorted(str(path.relative_to(project / "out")) for path in project.rglob("out/**/*.png"))
     assert made == ["p1/boat-ink.png", "p2/boat-ink.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"], ["run", "--dry-run"], ["status"], ["retry", "--all-failed"], ["pause"],
+        ["resume"], ["install-service", "--print", "--user"], ["preview", "inbox"],
+    ],
+)  # fmt: skip
+def test_the_environment_names_the_settings_for_every_command(
+    arguments: list[str], project: Path, program: Program
+) -> None:
+    (project / "pipeline.yaml").write_text("wrong: 1")
+    (project / "mine.yaml").write_text("wronger: 1")
+    told = program(*arguments, NST_PIPELINE_CONFIG="mine.yaml")
+    assert told.returncode == 78 and "mine.yaml:1: wronger: unknown key" in told.stderr
+    told = program(arguments[0], "-c", "pipeline.yaml", *arguments[1:2],
+                   NST_PIPELINE_CONFIG="mine.yaml")  # fmt: skip
+    assert told.returncode == 78 and "pipeline.yaml:1: wrong: unknown key" in told.stderr
+
+
+def test_the_environment_says_how_watch_logs(project: Path, program: Program) -> None:
+    told = program("watch", NST_PIPELINE_LOG_FORMAT="xml")
+    assert told.returncode == 64 and "--log-format xml: give auto" in told.stderr
+    told = program("watch", NST_PIPELINE_LOG_LEVEL="loud")
+    assert told.returncode == 64 and "--log-level loud: give debug" in told.stderr
+
+
+def test_init_writes_the_schema_that_its_settings_name(tmp_path: Path, program: Program) -> None:
+    assert program("init", "new").returncode == 0
+    named = (tmp_path / "new" / "pipeline.yaml").read_text().split("\n")[0].partition("$schema=")[2]
+    schema = (tmp_path / "new" / named).read_text()
+    assert schema == TEMPLATE.with_name("pipeline.schema.json").read_text()
+    assert program("schema").stdout == schema
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
+def test_who_has_no_home_paints_with_the_weights_that_are_shipped() -> None:
+    code = (
+        "import os; from nst_pipeline.config import weights\n"
+        "weights.resolve('compact')\n"  # which imports what that user cannot read
+        "os.setuid(54321)\n"
+        "print(weights.resolve('auto').id)\n"
+        "try: weights.resolve('imagenet')\n"
+        "except weights.UnavailableError as error: print(error)\n"
+    )
+    without = ("HOME", "TORCH_HOME", "XDG_CACHE_HOME")
+    environment = {key: value for key, value in os.environ.items() if key not in without}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [
+        "compact",
+        "weights: ~/.cache/torch: nobody's home; set TORCH_HOME to the folder that keeps "
+        "downloaded weights",
+    ], done.stderr

@@ -1,4 +1,8 @@
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -6,7 +10,8 @@ import yaml
 from conftest import picture
 from pydantic import BaseModel
 
-from nst_pipeline.config.pipeline import Config, Limits, load
+from nst_pipeline.config import documents
+from nst_pipeline.config.pipeline import Config, Limits, load, parse
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
 from nst_pipeline.errors import ConfigError
@@ -217,6 +222,7 @@ def test_the_sample_pipeline_is_the_template_with_the_paths_of_the_samples() -> 
     template = TEMPLATE.read_text()
     sample = template.replace("inbox: inbox     ", "inbox: nst_pipeline/samples/contents")
     sample = sample.replace("styles/", "nst_pipeline/samples/styles/")
+    sample = sample.replace("$schema=", "$schema=nst_pipeline/config/")
     assert (ROOT / "pipeline.yaml").read_text() == sample
     assert load(ROOT / "pipeline.yaml").inbox == ROOT / "nst_pipeline" / "samples" / "contents"
 
@@ -245,3 +251,148 @@ def test_the_defaults_that_the_template_shows_are_the_defaults(tmp_path: Path) -
     for name in names:
         shown, real = (c.style_recipe(name).model_dump() for c in (after, before))
         assert shown == real
+
+
+KEY = re.compile(r"( *)# ?( *)(\w+): *(\S.*)?")
+"""A line with a commented key; its indentation, and that behind the sign."""
+
+
+def commented_keys(text: str) -> Iterator[tuple[str, str]]:
+    """Give the name of each commented key, and the text with that key and its sections alone."""
+    rows = text.split("\n")
+    sections: list[tuple[int, int, str]] = []
+    for number, row in enumerate(rows):
+        match = KEY.fullmatch(row)
+        if not match:
+            continue
+        depth = len(match[1]) + len(match[2])
+        sections = [one for one in sections if one[0] < depth and one[0] >= len(match[1])]
+        sections.append((depth, number, match[3]))
+        wanted = {line for _, line, _ in sections}
+        while number + 1 < len(rows) and re.match(r"# +\"", rows[number + 1]):
+            number += 1
+            wanted.add(number)
+        changed = [re.sub("# ?", "", r, count=1) if n in wanted else r for n, r in enumerate(rows)]
+        yield ".".join(name for _, _, name in sections), "\n".join(changed)
+
+
+def keys_in(value: object) -> set[str]:
+    """Return the keys of a mapping, and of those in it."""
+    return set(value).union(*map(keys_in, value.values())) if isinstance(value, dict) else set()
+
+
+SAMPLE = (ROOT / "pipeline.yaml").read_text()
+COMMENTED = dict(commented_keys(SAMPLE))
+
+
+def test_most_keys_are_shown_with_their_defaults() -> None:
+    assert len(COMMENTED) > 50
+    assert {"device", "ignore", "scales", "output", "output.name", "watch.urgent"} <= set(COMMENTED)
+
+
+@pytest.mark.parametrize("key", COMMENTED)
+def test_a_commented_key_shows_the_default_that_is_in_force(key: str) -> None:
+    def settings(text: str) -> tuple[dict[str, object], list[Recipe]]:
+        config = parse(documents.parse(text)[1], ROOT)
+        recipes = [config.style_recipe(name) for name in config.styles]
+        return config.model_dump(exclude={"recipe"}), recipes
+
+    assert set(key.split(".")) <= keys_in(documents.parse(COMMENTED[key])[1])
+    assert settings(COMMENTED[key]) == settings(SAMPLE)
+
+
+def test_variables_and_homes_in_paths_are_as_in_a_shell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PICTURES", str(folder / "pictures"))
+    monkeypatch.setenv("NAME", "ink")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    (folder / "a$b.png").write_bytes((folder / "ink.png").read_bytes())
+    config = load(
+        write(
+            folder,
+            "inbox: $PICTURES/in\n"
+            "outbox: ~/out\n"
+            "weights: ${PICTURES}/w.pth\n"
+            "metrics: {textfile: '$PICTURES-$NAME.prom'}\n"
+            "styles:\n"
+            "  ink: ${NAME}.png\n"
+            "  blend: {images: [$NAME.png, a$$b.png]}\n",
+        )
+    )
+    assert config.inbox == folder / "pictures" / "in"
+    assert config.outbox == folder / "home" / "out"
+    assert config.weights == str(folder / "pictures" / "w.pth")
+    assert config.metrics.textfile == folder / "pictures-ink.prom"
+    assert config.styles["ink"].paths() == (folder / "ink.png",)
+    assert config.styles["blend"].paths() == (folder / "ink.png", folder / "a$b.png")
+
+
+def test_a_variable_that_is_not_set_is_told_with_its_line_and_its_cure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOWHERE", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+    text = "styles: {ink: ink.png}\ninbox: $NOWHERE/in\noutbox: a/${EMPTY}\nstate: ${no-name}"
+    cure = "is not set; set it, or write $$ for a $"
+    assert problems(folder, text) == [
+        f"2: inbox: $NOWHERE/in: the variable 'NOWHERE' {cure}",
+        f"3: outbox: a/${{EMPTY}}: the variable 'EMPTY' {cure}",
+        f"4: state: ${{no-name}}: the variable 'no-name' {cure}",
+    ]
+
+
+def test_dollars_that_name_no_variable_are_a_part_of_the_path(folder: Path) -> None:
+    config = load(write(folder, "styles: {ink: ink.png}\ninbox: 5$/$\noutbox: $$HOME\nstate: $5"))
+    names = [path.relative_to(folder) for path in (config.inbox, config.outbox, config.state)]
+    assert names == [Path("5$/$"), Path("$HOME"), Path("$5")]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
+def test_who_has_no_home_is_told_so_for_a_path_below_it(anybodys_folder: Path) -> None:
+    path = write(anybodys_folder, "styles: {ink: ink.png}\ninbox: ~/in\n")
+    code = (
+        "import os, pathlib, sys; from nst_pipeline.config.pipeline import load; os.setuid(54321)\n"
+        "load(pathlib.Path(sys.argv[1]))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=environment, capture_output=True, text=True
+    )
+    assert f"{path}:2: inbox: ~/in: ~ is nobody's home; write it in full" in done.stderr
+
+
+def test_keys_that_begin_with_x_hold_what_aliases_and_merge_keys_use(folder: Path) -> None:
+    config = load(
+        write(
+            folder,
+            "x-soft: &soft {style_weight: 5, tv_weight: 3}\n"
+            "x-notes: [anything, {goes: here}]\n"
+            "x-long: &long {iterations: 77}\n"
+            "recipe: *soft\n"
+            "styles:\n"
+            "  ink: {image: ink.png, recipe: {<<: [*soft, *long], tv_weight: 4}}\n",
+        )
+    )
+    recipe = config.style_recipe("ink")
+    assert (recipe.style_weight, recipe.tv_weight, recipe.iterations) == (5, 4, 77)
+    assert config.recipe.tv_weight == 3
+
+
+def test_mistakes_in_what_is_merged_are_told_where_they_stand(folder: Path) -> None:
+    text = (
+        "x-soft: &soft\n"
+        "  style_weight: -5\n"
+        "  tv_weight: 3\n"
+        "styles:\n"
+        "  ink:\n"
+        "    image: ink.png\n"
+        "    recipe:\n"
+        "      <<: *soft\n"
+        "      tv_weight: 1\n"
+        "      tv_weight: 2\n"
+    )
+    assert problems(folder, text) == [
+        "2: styles.ink.recipe.style_weight: is -5; input should be greater than or equal to 0",
+        "10: styles.ink.recipe.tv_weight: stands twice",
+    ]
