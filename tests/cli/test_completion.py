@@ -35,7 +35,7 @@ def completed(executable: Path, folder: Path, line: str, **env: str) -> tuple[li
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("nst-pipeline st", ["status"]),
+        ("nst-pipeline sta", ["status"]),
         ("nst-pipeline weights ", ["fetch"]),
         ("nst-pipeline weights fetch v", ["vgg16"]),
         ("nst-pipeline run -s ", ["ink", "oil"]),

@@ -1,5 +1,6 @@
 """What the command line says of styles, as its users meet it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -21,11 +22,10 @@ def styles(project: Path) -> Path:
 
 def planned(program: Program, *arguments: str) -> tuple[list[str], str]:
     """Return what a run would paint, as CONTENT in STYLE, and what it says besides."""
-    done = program("run", "--dry-run", *arguments)
+    done = program("run", "--dry-run", "--json", *arguments)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("paint ")]
-    pairs = [f"{Path(content).name} in {style.rstrip(':')}" for _, content, _, style, *_ in lines]
-    return pairs, done.stderr
+    rows = [row for row in json.loads(done.stdout) if row["action"] == "paint"]
+    return [f"{Path(row['content']).name} in {row['style']}" for row in rows], done.stderr
 
 
 def refused(program: Program, *arguments: str) -> str:
