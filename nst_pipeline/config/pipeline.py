@@ -41,7 +41,7 @@ from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
-KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
+KIND = re.compile(r"\[(key|side|bounds)\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""

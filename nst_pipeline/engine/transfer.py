@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nst_pipeline.config.recipe import Padding, Pooling, Recipe, check_layers
+from nst_pipeline.config.sizes import crop
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
 from nst_pipeline.engine.alpha import Seen, SeenWhole, see
@@ -167,8 +168,9 @@ class StyleTransfer:
         remembers fewer steps.
 
         Args:
-            content: what to paint; scaled to the recipe's size. Of this and of all other pictures
-                only what is seen counts, where they have an alpha; results have none.
+            content: what to paint; scaled to the recipe's size, and its masks and start cut as it
+                is. Of this and of all other pictures only what is seen counts, where they have an
+                alpha; results have none.
             styles: each a picture, a `Style`, or those by the names of masks: a style a region.
             callbacks: called with the progress, and to ask whether to go on.
             init: what the pastiches start as, in place of what the recipe's ``init`` says.
@@ -238,11 +240,15 @@ class StyleTransfer:
         try:
             seen = see(content)
             scales += plan_scales(self.recipe, seen.size)
+            painted = functools.partial(crop, self.recipe.size, seen.size)
+            known = {n: _mask(mask)[..., *painted(mask.shape)] for n, mask in masks.items()}
+            start = None if init is None else see(init)
+            start = start and start.part(*painted(start.size))
+            seen = seen.part(*painted())
             scenes = [
                 make_scene(self._trunk, self.recipe, seen, scale, self.tiling) for scale in scales
             ]
-            known = {name: _mask(mask) for name, mask in masks.items()}
-            return _Prepared(scenes, known, None if init is None else see(init))
+            return _Prepared(scenes, known, start)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
