@@ -29,15 +29,15 @@ def plan_scales(recipe: Recipe, size: tuple[int, int]) -> list[Scale]:
     Raises:
         ImageError: of a width or height alone follows a side that is too long.
     """
-    final = painted_size(recipe.size, size)
+    painted = painted_size(recipe.size, size)
     if isinstance(recipe.size, Bounds):
-        if max(final) > LARGEST_SIDE:
+        if max(painted) > LARGEST_SIDE:
             raise ImageError(
                 f"size: {recipe.size} makes the picture of {size[1]} x {size[0]} pixels "
-                f"{final[1]} x {final[0]}, and {LARGEST_SIDE} is the most; give width and height"
+                f"{painted[1]} x {painted[0]}; {LARGEST_SIDE} is the most: give width and height"
             )
-        size = final  # in its proportions, for something may be cut off
+        size = painted  # in its proportions, for something may be cut off
     return [
         Scale(fit(size, side), side, iterations)
-        for side, iterations in plan_sides(recipe, max(final))
+        for side, iterations in plan_sides(recipe, max(painted))
     ]

@@ -54,6 +54,6 @@ def test_a_side_that_follows_and_is_too_long_is_refused_with_the_picture_and_a_w
     with pytest.raises(ImageError) as refused:
         plan_scales(Recipe(size={"width": 300}), (8000, 40))
     assert str(refused.value) == (
-        "size: 300x makes the picture of 40 x 8000 pixels 300 x 60000, and 16384 is the most; "
+        "size: 300x makes the picture of 40 x 8000 pixels 300 x 60000; 16384 is the most: "
         "give width and height"
     )
