@@ -214,7 +214,7 @@ class Recipe(Settings):
     )
     iterations: Steps | Annotated[tuple[Steps, ...], Field(min_length=1)] = Field(
         300,
-        description="Steps of L-BFGS, over all scales; or a list: of each scale, coarse to fine.",
+        description="Steps, over all scales; or a list: of each scale, coarse to fine.",
     )
     content_layers: ContentLayers = Field(
         {"relu4_2": 1.0}, description="Layers compared with the content; a list or layer: weight."
@@ -258,6 +258,14 @@ class Recipe(Settings):
         "style's colours, or the picture NAME.init.png beside the content, which is used wherever "
         "there is one; image demands it.",
     )
+    optimizer: Literal["lbfgs", "adam"] = Field(
+        "lbfgs", json_schema_extra=ADDED,
+        description="lbfgs: a lower loss in as many steps; adam: less memory, without a history.",
+    )  # fmt: skip
+    learning_rate: float = Field(
+        0.05, gt=0, le=1, json_schema_extra=ADDED,
+        description="About how far a step of Adam moves a pixel, whose values are 0 to 1.",
+    )  # fmt: skip
     history_size: int = Field(10, ge=1, le=200, description="Steps that L-BFGS remembers.")
     tolerance: float = Field(
         0.0, ge=0, lt=1,
@@ -266,8 +274,13 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of whatever is random.")
 
     @property
+    def remembered_steps(self) -> int:
+        """Steps that the optimiser remembers: Adam none, besides its two moments."""
+        return self.history_size if self.optimizer == "lbfgs" else 0
+
+    @property
     def steps(self) -> int:
-        """Steps of L-BFGS over all scales, if none ends early.
+        """Steps of the optimiser over all scales, if none ends early.
 
         Where the content decides how large its pastiche is, listed scales depend on it: then
         those of the largest content, which are the most.
@@ -289,7 +302,7 @@ def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
         longer_side: of the pastiche, in pixels, where the recipe's size is no number.
 
     Returns:
-        The longer side in pixels, which never shrinks, and the steps of L-BFGS, at least 1.
+        The longer side in pixels, which never shrinks, and the steps of the optimiser, at least 1.
     """
     final = recipe.size if isinstance(recipe.size, int) else longer_side
     iterations = recipe.iterations

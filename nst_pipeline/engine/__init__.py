@@ -1,4 +1,4 @@
-"""The engine: tensors in, VGG features, losses and L-BFGS, tensors out.
+"""The engine: tensors in, VGG features, losses, L-BFGS or Adam, tensors out.
 
 Pure but for the device, and usable from Python by itself. It must not know of YAML, of the files of
 contents and styles, of jobs or of the command line.

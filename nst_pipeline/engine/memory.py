@@ -19,8 +19,8 @@ SHARE = 0.9
 VECTORS = 6
 """Copies of the images, in float32, that live through an evaluation besides the history.
 
-They are the start, the point, the best point, the pair in the making, and one more: the images in
-the network's layout, then their gradient.
+They are the start, the point, the best point, the pair in the making (Adam: the moments), and one
+more: the images in the network's layout, then their gradient.
 """
 
 HEAP_BLOCK = 32 * 2**20

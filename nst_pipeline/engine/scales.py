@@ -15,7 +15,7 @@ class Scale:
     Attributes:
         size: of the pastiche, (height, width).
         longer_side: that was asked for, in pixels; styles are scaled by it.
-        iterations: steps of L-BFGS.
+        iterations: steps of the optimiser.
     """
 
     size: tuple[int, int]

@@ -194,7 +194,7 @@ class StyleTransfer:
         if isinstance(prepared, Exception):
             yield range(len(waiting)), prepared
             return
-        first, most, history_size = 0, self.batch, self.recipe.history_size
+        first, most, history_size = 0, self.batch, self.recipe.remembered_steps
         while waiting:
             _, alike = next(itertools.groupby(waiting, key=regions))
             part = list(itertools.islice(alike, most))
@@ -213,7 +213,7 @@ class StyleTransfer:
                         history_size = batch.history_size // 2
                         continue
                     outcome = self._refusal(batch, outcome)
-                    history_size = self.recipe.history_size  # the others may need less
+                    history_size = self.recipe.remembered_steps  # the others may need less
             yield indices, outcome
             waiting, first = waiting[len(indices) :], indices.stop
 
@@ -278,7 +278,8 @@ class StyleTransfer:
         scene = batch.scenes[-1]
         guides = guide_count(batch.masks, regions(batch.styles[0]), scene)
         image = padded(scene.content)
-        refused = self.tiling.refusal(self._trunk, self._layers, image, guides)
+        steps = min(batch.history_size, 1)
+        refused = self.tiling.refusal(self._trunk, self._layers, image, guides, None, steps)
         refused.__cause__ = error
         return refused
 

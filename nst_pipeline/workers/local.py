@@ -177,7 +177,7 @@ def _notes(job: Job, notes: dict[Path, str]) -> tuple[str, ...]:
 def _encode(job: Job, content: Decoded, result: Result, frames: Frames) -> EncodedResult:
     height, width = result.pixels.shape[:2]
     alpha, about = _alpha(job, content), content.metadata
-    is_short = result.history_size < job.style.recipe.history_size
+    is_short = result.history_size < job.style.recipe.remembered_steps
     return EncodedResult(
         data=encode(result.pixels, alpha, job.encoding, job.made_by(), about),
         size=(height, width),

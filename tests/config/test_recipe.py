@@ -29,6 +29,8 @@ OTHER_VALUES: dict[str, Any] = {
     "balanced": False,
     "pooling": "average",
     "init": "noise",
+    "optimizer": "adam",
+    "learning_rate": 0.5,
     "history_size": 6,
     "seed": 8,
 }

@@ -607,3 +607,10 @@ def test_what_a_mask_takes_is_not_read_through_a_folder_that_became_a_link(
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotReadyError, match="a link where none is followed"):
         Budget(config.limits).of_content(task)
+
+
+def test_a_result_of_adam_tells_of_no_history_that_memory_shortened(config: Config) -> None:
+    adam = config.recipe.model_copy(update={"optimizer": "adam"})
+    config = config.model_copy(update={"recipe": adam})
+    for result in encoded(config, "hill.png"):
+        assert result.history_size is None and result.iterations == 3
