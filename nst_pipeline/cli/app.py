@@ -87,7 +87,7 @@ def run(
         typer.Option(metavar="N|WxH|original", help="Longer side, or width and height, in pixels."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, max=100_000, help="Steps.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, xpu, mps, cuda:N.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
     ] = None,

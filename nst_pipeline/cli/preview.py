@@ -55,7 +55,7 @@ def preview(
         Path | None,
         typer.Option("-o", "--output", help="The sheet (default: ./preview-NAME.png)."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, xpu, mps, cuda:N.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="auto, imagenet, vgg16, compact, or a file.")
     ] = None,

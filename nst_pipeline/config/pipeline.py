@@ -47,6 +47,9 @@ MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
 
 
+DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
+
+
 def _check_style_name(name: str) -> str:
     if not name or name.startswith(".") or set("/\\{}") & set(name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
@@ -59,8 +62,8 @@ def check_device(name: str) -> str:
     Raises:
         ValueError: no device can have it.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", name):
+        raise ValueError(f"{name!r} is no device; give {DEVICES}")
     return name
 
 
@@ -95,7 +98,7 @@ class Limits(Settings):
         128 * 2**20, ge=0, description="Nothing is begun while the outbox has less room."
     )
     batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
-        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
+        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on a GPU."
     )
 
     @property
@@ -223,7 +226,9 @@ class Config(Settings):
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )
     device: Annotated[str, AfterValidator(check_device)] = Field(
-        "auto", description="auto (CUDA when there is one), cpu, cuda or cuda:N."
+        "auto",
+        description="auto (the first GPU that there is, else cpu), cpu, cuda (AMD's, too), cuda:N, "
+        "xpu (Intel's), xpu:N or mps (Apple's).",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the network; auto: bf16 where the device is fast at it."

@@ -260,7 +260,7 @@ class Recipe(Settings):
     )
     optimizer: Literal["lbfgs", "adam"] = Field(
         "lbfgs", json_schema_extra=ADDED,
-        description="lbfgs: a lower loss in as many steps; adam: less memory, without a history.",
+        description="lbfgs: a lower loss in few steps; adam: less memory, as low a loss in many.",
     )  # fmt: skip
     learning_rate: float = Field(
         0.05, gt=0, le=1, json_schema_extra=ADDED,

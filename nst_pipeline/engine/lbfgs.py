@@ -65,7 +65,7 @@ class _Images(Images):
         batch, m = self._sy.shape
         made = self._pairs[:, -1]
         torch.sub(gradient, made[:, 1], out=made[:, 1])
-        with_y = times(self._pairs.flatten(1, 2), made[:, 1]).double().view(batch, m + 1, 2)
+        with_y = times(self._pairs.flatten(1, 2), made[:, 1]).to(self._sy).view(batch, m + 1, 2)
         sy, yy = with_y[:, -1, :1], with_y[:, -1, 1:]
         use = good & ~self._returned & (sy > LEAST_CURVATURE) & yy.isfinite()
         here = use & (torch.arange(m, device=sy.device) == self._slot)
@@ -81,7 +81,7 @@ class _Images(Images):
         self._yy.copy_(torch.where(here[:, None], column[:, :, None], self._yy))
         self._yy.copy_(torch.where(here[:, :, None], column[:, None], self._yy))
         self._sy.copy_(torch.where(here, sy, torch.where(keep, self._sy, 0)))
-        with_gradient = times(made, gradient).double()[:, None]
+        with_gradient = times(made, gradient).to(self._sy)[:, None]
         lasting = torch.where(keep[:, :, None], self._products + old, 0)
         self._products.copy_(torch.where(here[:, :, None], with_gradient, lasting))
         gamma = torch.where(use, sy / yy, self._gamma)
@@ -139,8 +139,9 @@ class Lbfgs(Optimiser):
 
     The direction comes from the compact representation (Byrd, Nocedal and Schnabel 1994,
     theorem 2.2), H = gamma I + [S, gamma Y] M [S, gamma Y]^T. The small matrices are float64
-    and follow the history by a row and a column a step; as R is triangular in the order of
-    age, the inverse without the oldest pair is R's inverse with its row and column struck out.
+    where the device has it, and follow the history by a row and a column a step; as R is triangular
+    in the order of age, the inverse without the oldest pair is R's inverse with its row and column
+    struck out.
     So a step reads the history twice, for the products with y and for the direction.
     """
 

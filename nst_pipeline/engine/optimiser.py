@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_pipeline.engine.checkpoint import CheckpointError
+from nst_pipeline.engine.devices import widest_float
 from nst_pipeline.engine.graphs import captured
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -83,7 +84,8 @@ class Images(ABC):
     def _numbers(self, *shape: int, value: float = 0.0) -> Tensor:
         """Return numbers of each image, (B, *shape)."""
         shape = len(self._point), *shape
-        return torch.full(shape, value, dtype=torch.float64, device=self._point.device)
+        device = self._point.device
+        return torch.full(shape, value, dtype=widest_float(device), device=device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that changes, but the points."""
@@ -147,6 +149,7 @@ class Optimiser(ABC):
         self.done = -1
         self.point, self.best_point = point.view_as(start), best.view_as(start)
         self.objective = objective
+        self._real = widest_float(start.device)
         self._together = 1 if start.is_cpu else len(start)
         points, bests = (torch.split(one, self._together) for one in (point, best))
         self._groups = [self._images(*part, project) for part in zip(points, bests, strict=True)]
@@ -162,7 +165,7 @@ class Optimiser(ABC):
         next step evaluates that again.
         """
         losses, gradient = self.objective(self.point)
-        loss = torch.split(losses.detach()[:, None].double(), self._together)
+        loss = torch.split(losses.detach()[:, None].to(self._real), self._together)
         gradients = torch.split(gradient.detach().flatten(1), self._together)
         for group, *values in zip(self._groups, loss, gradients, strict=True):
             group.move(*values)

@@ -27,6 +27,7 @@ from nst_pipeline.engine.devices import (
     release_memory,
     resolve_device,
     resolve_precision,
+    used_bytes,
 )
 from nst_pipeline.engine.images import Bits, Picture, padded
 from nst_pipeline.engine.memory import refusal
@@ -91,11 +92,12 @@ class StyleTransfer:
 
         Args:
             recipe: see `recipe.make_recipe`; None: the default.
-            device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``xpu``, ``xpu:N``, ``mps``, or ``auto``: the
+                first GPU that there is, else the CPU.
             precision: of the network; ``auto`` is bf16 where the device is fast at it.
             weights: as `weights.resolve` takes or gives them.
             targets: cache of style targets, to share among several instances.
-            batch: styles painted together; default 1 on a CPU and 8 on CUDA.
+            batch: styles painted together; default 1 on a CPU, else 8.
             bits: of the results' samples.
             tile: evaluate images in tiles: ``on``, ``off``, or ``auto``: where memory would not
                 suffice otherwise.
@@ -112,7 +114,7 @@ class StyleTransfer:
         self.recipe = recipe = recipe or Recipe()
         check_layers(recipe, self.weights)
         self.targets = TargetCache() if targets is None else targets
-        self.batch = batch or (8 if self.device.type == "cuda" else 1)
+        self.batch = batch or (1 if self.device.type == "cpu" else 8)
         self.bits = bits
         self.tiling = Tiling(tile, tile_size)
         self._layers = recipe.content_layers, recipe.style_layers
@@ -293,7 +295,7 @@ class StyleTransfer:
 
     def memory_bytes(self) -> int | None:
         """Return the bytes of the device's memory in use by this process; None for a CPU."""
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
+        return used_bytes(self.device)
 
 
 @functools.lru_cache(maxsize=4)

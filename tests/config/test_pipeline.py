@@ -65,7 +65,7 @@ def test_several_mistakes_are_all_reported_with_their_lines_and_keys(folder: Pat
         "13: limits.max_bytes: stands twice",
         "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
         "as an integer",
-        "14: device: 'gpu' is no device; give auto, cpu, cuda or cuda:N",
+        "14: device: 'gpu' is no device; give auto, cpu, cuda, cuda:N, xpu, xpu:N or mps",
     ]
     assert sorted(reported) == sorted(expected)
 
