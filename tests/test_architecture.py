@@ -125,6 +125,31 @@ def test_a_room_says_what_it_is_for_and_what_it_must_not_know(name: str) -> None
     assert len(words) > 20 and "must not" in " ".join(words)
 
 
+BY_KIND = {"cuda": {"engine.devices", "engine.graphs"}} | dict.fromkeys(
+    ("xpu", "mps", "accelerator"), {"engine.devices"}
+)
+"""Where torch's modules for a kind of device may be called."""
+
+
+def torch_modules(tree: ast.Module) -> set[str]:
+    """Return the names of torch's own that a module uses, such as ``cuda`` of ``torch.cuda``."""
+    names = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    found = {name.split(".")[1] for name in names if name.startswith("torch.")}
+    return found | {name.split(".")[1] for name in imports(tree) if name.startswith("torch.")}
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_one_module_asks_a_kind_of_device_by_functions_of_its_own(kind: str) -> None:
+    users = {name for name, tree in MODULES.items() if kind in torch_modules(tree)}
+    assert users <= BY_KIND[kind]
+
+
+def test_what_a_tensor_does_is_decided_by_the_cpu_and_no_maker() -> None:
+    for name, tree in MODULES.items():
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not names & {"is_cuda", "is_xpu", "is_mps"}, name
+
+
 PATHS = re.compile(
     r"(.*_)?(path|folder|file|filename|source|target|place|root|final|temporary|inbox|outbox"
     r"|image|output|stem)"

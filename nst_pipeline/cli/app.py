@@ -92,12 +92,13 @@ def run(
     inbox: Annotated[Path | None, typer.Option(help="Folder of pictures to paint.")] = None,
     outbox: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,
     size: Annotated[
-        int | None, typer.Option(min=32, max=16384, help="Longer side, in pixels.")
+        str | None,
+        typer.Option(metavar="N|WxH|original", help="Longer side, or width and height, in pixels."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, max=100_000, help="Steps.")] = None,
     device: Annotated[
         str | None,
-        typer.Option(autocompletion=completion.devices, help="auto, cpu, cuda or cuda:N."),
+        typer.Option(autocompletion=completion.devices, help="auto, cpu, cuda, xpu, mps, cuda:N."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -129,9 +130,9 @@ def run(
     """Paint the inbox (or PATHS) in every style, unless it is done already."""
     from rich.console import Console
 
-    from nst_pipeline.cli.overrides import configure, fetch_if_missing
+    from nst_pipeline.cli.overrides import configure, fetch_if_missing, parse_size
 
-    changes = {"size": size, "iterations": iterations}
+    changes = {"size": parse_size(size), "iterations": iterations}
     settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
     output = {"snapshots": snapshots, "making": making}
     config = configure(config_path, style or [], settings, changes, paths or [], output)

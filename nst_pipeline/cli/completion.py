@@ -29,5 +29,5 @@ def style_names(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in styles if name.startswith(incomplete)]
 
 
-devices = one_of("auto", "cpu", "cuda")
+devices = one_of("auto", "cpu", "cuda", "mps", "xpu")
 weights = one_of("auto", "imagenet", "vgg16", "compact")

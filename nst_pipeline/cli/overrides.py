@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from nst_pipeline import CONFIG_NAME
 from nst_pipeline.cli.echo import say
 from nst_pipeline.config.pipeline import Config, explain, load, parse
-from nst_pipeline.config.recipe import did_you_mean
+from nst_pipeline.config.recipe import Bounds, did_you_mean, make_recipe
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
 from nst_pipeline.config.weights import PUBLISHED, Published, is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
@@ -164,6 +165,23 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
         for name, style in config.styles.items()
     }
     return config.model_copy(update={"styles": styles})
+
+
+def parse_size(text: str | None) -> int | str | Bounds | None:
+    """Return what a recipe takes as a size: of ``3000x2000``, ``3000x`` or ``x2000`` the bounds.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    if text is None:
+        return None
+    sides = re.fullmatch(r"(\d*)x(\d*)", text)
+    size = {"width": sides[1] or None, "height": sides[2] or None} if sides else text
+    try:
+        return make_recipe(size=size).size
+    except ValidationError as error:
+        hint = "" if sides else ", or WIDTHxHEIGHT"
+        raise UsageError(f"--{explain(error)[0]}{hint}") from error
 
 
 def fetch_if_missing(weights: str) -> None:

@@ -60,7 +60,7 @@ def preview(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(autocompletion=completion.devices, help="auto, cpu, cuda or cuda:N."),
+        typer.Option(autocompletion=completion.devices, help="auto, cpu, cuda, xpu, mps, cuda:N."),
     ] = None,
     weights: Annotated[
         str | None,

@@ -47,11 +47,14 @@ from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
-DEVICE = r"auto|cpu|cuda(:\d{1,3})?"
-KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
+DEVICE = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
+KIND = re.compile(r"\[(key|side|bounds)\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
+
+
+DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
 
 
 def _check_style_name(name: str) -> str:
@@ -67,7 +70,7 @@ def check_device(name: str) -> str:
         ValueError: no device can have it.
     """
     if not re.fullmatch(DEVICE, name):
-        raise ValueError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
+        raise ValueError(f"{name!r} is no device; give {DEVICES}")
     return name
 
 
@@ -114,7 +117,7 @@ class Limits(Settings):
         128 * 2**20, ge=0, description="Nothing is begun while the outbox has less room."
     )
     batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
-        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on CUDA."
+        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on a GPU."
     )
 
     @property
@@ -258,7 +261,9 @@ class Config(Settings):
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )
     device: Device = Field(
-        "auto", description="auto (CUDA when there is one), cpu, cuda or cuda:N."
+        "auto",
+        description="auto (the first GPU that there is, else cpu), cpu, cuda (AMD's, too), cuda:N, "
+        "xpu (Intel's), xpu:N or mps (Apple's).",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the network; auto: bf16 where the device is fast at it."

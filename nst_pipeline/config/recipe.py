@@ -3,16 +3,20 @@
 import difflib
 import functools
 import math
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    Tag,
     create_model,
+    model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -84,19 +88,22 @@ class Settings(BaseModel):
     def pixels(self) -> dict[str, Any]:
         """Return the fields that can change an output file, ready for JSON.
 
-        A field is left out only when it is declared with ``NOT_PIXELS``, so that a new field
-        counts unless somebody decides otherwise.
+        A field is left out only when it is declared with ``NOT_PIXELS``, or with ``ADDED`` and
+        has its default, so that a new field counts unless somebody decides otherwise.
         """
         ignored = {
             name
             for name, field in type(self).model_fields.items()
             if field.json_schema_extra == NOT_PIXELS
+            or (field.json_schema_extra == ADDED and getattr(self, name) == field.default)
         }
         return self.model_dump(mode="json", exclude=ignored)
 
 
 NOT_PIXELS: dict[str, Any] = {"pixels": False}
 """``json_schema_extra`` of a field that cannot change a pixel."""
+ADDED: dict[str, Any] = {"pixels": "unless default"}
+"""``json_schema_extra`` of a newer field: by its default all is painted as before there was one."""
 
 
 def weigh_equally(value: Any) -> Any:
@@ -161,6 +168,77 @@ Sides = Annotated[tuple[Side, ...], Field(json_schema_extra={"minItems": 1, "uni
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 
 
+class Bounds(Settings):
+    """A width and a height that a result fills or fits in; of one alone, the other follows."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [side], "properties": {side: {"type": "integer", "minimum": 32}}}
+                for side in ("width", "height")
+            ]
+        }
+    )
+
+    width: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None = Field(
+        None, description="Of the result, in pixels."
+    )
+    height: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None = Field(
+        None, description="Of the result, in pixels."
+    )
+    fit: Literal["cover", "contain"] = Field(
+        "cover",
+        description="cover: exactly as large, and what is too much of the content is cut off at "
+        "both ends; contain: all of it, and no larger.",
+    )
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        if not (longer := max(self.width or 0, self.height or 0)):
+            raise ValueError("needs a width, a height or both")
+        if longer < SHORTEST_SIDE:
+            raise ValueError(f"is {self}; one side should be {SHORTEST_SIDE} or more")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in plain(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        """Return it as people write it: ``3000x2000``, or of one side ``3000x`` or ``x2000``."""
+        return f"{self.width or ''}x{self.height or ''}"
+
+    @property
+    def exact(self) -> tuple[int, int] | None:
+        """The (height, width) that every result has; None: that depends on the content."""
+        if self.fit == "contain" or self.height is None or self.width is None:
+            return None
+        return self.height, self.width
+
+    @property
+    def longest(self) -> int:
+        """The longer side that no result exceeds, in pixels."""
+        return max(self.width or LARGEST_SIDE, self.height or LARGEST_SIDE)
+
+    def within(self, longest: int) -> "int | Bounds":
+        """Return it in proportion, with ``longest`` pixels as the longer side of a result."""
+        if self.exact is None:
+            return longest
+        height, width = (max(1, round(s * longest / self.longest)) for s in self.exact)
+        return Bounds(width=width, height=height)
+
+
+def _kind_of_size(value: Any) -> str:
+    return "[bounds]" if isinstance(value, dict | Bounds) else "[side]"
+
+
+Size = Annotated[
+    Annotated[Side | Literal["original"], Tag("[side]")] | Annotated[Bounds, Tag("[bounds]")],
+    Discriminator(_kind_of_size),
+]
+"""What a recipe may say of a result's size; a number is its longer side."""
+
+
 class Recipe(Settings):
     """How a pastiche is made (Gatys, Ecker and Bethge 2016).
 
@@ -172,8 +250,10 @@ class Recipe(Settings):
         description="The named recipe this one starts from.",
         json_schema_extra=NOT_PIXELS,
     )
-    size: Side | Literal["original"] = Field(
-        512, description="Longer side of the output, in pixels; original: that of the content."
+    size: Size = Field(
+        512,
+        description="Longer side of the output, in pixels; original: that of the content; or "
+        "width, height, and fit: cover or contain.",
     )
     scales: Annotated[Literal["auto", 1] | Sides, AfterValidator(_check_scales)] = Field(
         "auto",
@@ -182,7 +262,7 @@ class Recipe(Settings):
     )
     iterations: Steps | Annotated[tuple[Steps, ...], Field(min_length=1)] = Field(
         300,
-        description="Steps of L-BFGS, over all scales; or a list: of each scale, coarse to fine.",
+        description="Steps, over all scales; or a list: of each scale, coarse to fine.",
     )
     content_layers: ContentLayers = Field(
         {"relu4_2": 1.0}, description="Layers compared with the content; a list or layer: weight."
@@ -226,6 +306,14 @@ class Recipe(Settings):
         "style's colours, or the picture NAME.init.png beside the content, which is used wherever "
         "there is one; image demands it.",
     )
+    optimizer: Literal["lbfgs", "adam"] = Field(
+        "lbfgs", json_schema_extra=ADDED,
+        description="lbfgs: a lower loss in few steps; adam: less memory, as low a loss in many.",
+    )  # fmt: skip
+    learning_rate: float = Field(
+        0.05, gt=0, le=1, json_schema_extra=ADDED,
+        description="About how far a step of Adam moves a pixel, whose values are 0 to 1.",
+    )  # fmt: skip
     history_size: int = Field(10, ge=1, le=200, description="Steps that L-BFGS remembers.")
     tolerance: float = Field(
         0.0, ge=0, lt=1,
@@ -234,13 +322,19 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of whatever is random.")
 
     @property
-    def steps(self) -> int:
-        """Steps of L-BFGS over all scales, if none ends early.
+    def remembered_steps(self) -> int:
+        """Steps that the optimiser remembers: Adam none, besides its two moments."""
+        return self.history_size if self.optimizer == "lbfgs" else 0
 
-        With ``size: original`` and listed scales they depend on the content: then those of the
-        largest content, which are the most.
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser over all scales, if none ends early.
+
+        Where the content decides how large its pastiche is, listed scales depend on it: then
+        those of the largest content, which are the most.
         """
-        return sum(steps for _, steps in plan_sides(self, LARGEST_SIDE + 1))
+        longest = self.size.longest if isinstance(self.size, Bounds) else LARGEST_SIDE + 1
+        return sum(steps for _, steps in plan_sides(self, longest))
 
 
 def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
@@ -253,12 +347,12 @@ def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
 
     Args:
         recipe: gives ``size``, ``scales`` and ``iterations``.
-        longer_side: of the content, in pixels; the last size if the recipe keeps the original.
+        longer_side: of the pastiche, in pixels, where the recipe's size is no number.
 
     Returns:
-        The longer side in pixels, which never shrinks, and the steps of L-BFGS, at least 1.
+        The longer side in pixels, which never shrinks, and the steps of the optimiser, at least 1.
     """
-    final = longer_side if recipe.size == "original" else recipe.size
+    final = recipe.size if isinstance(recipe.size, int) else longer_side
     iterations = recipe.iterations
     if recipe.scales == "auto":
         sides = _grow(final, None if isinstance(iterations, int) else len(iterations))
@@ -276,9 +370,11 @@ def step_costs(recipe: Recipe) -> list[int]:
 
     They say what part of a job's time is over, and how long one takes against another.
     """
+    size = recipe.size
+    longer = max(size.width or 0, size.height or 0) if isinstance(size, Bounds) else USUAL_SIDE
     return [
         side * side + STEP_PIXELS
-        for side, steps in plan_sides(recipe, USUAL_SIDE)
+        for side, steps in plan_sides(recipe, longer)
         for _ in range(steps)
     ]
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from nst_pipeline.config.recipe import (
+    ADDED,
     NOT_PIXELS,
     RecipeChanges,
     RecipeField,
@@ -277,6 +278,10 @@ class OutputSettings(Settings):
     bit_depth: Annotated[Literal[8, 16], AfterValidator(_check_depth)] = Field(
         8, description="Bits a channel; 16 with png and tiff."
     )
+    mode: Literal["color", "grey"] = Field(
+        "color", json_schema_extra=ADDED,
+        description="grey: the luminance alone, in one channel where the format has such pictures.",
+    )  # fmt: skip
     name: Annotated[
         str, AfterValidator(_check_template), Field(json_schema_extra={"pattern": TEMPLATE})
     ] = Field(

@@ -1,4 +1,4 @@
-"""The engine: tensors in, VGG features, losses and L-BFGS, tensors out.
+"""The engine: tensors in, VGG features, losses, L-BFGS or Adam, tensors out.
 
 Pure but for the device, and usable from Python by itself. It must not know of YAML, of the files of
 contents and styles, of jobs or of the command line.
@@ -15,6 +15,8 @@ import os
 
 # cuBLAS reads this once, when CUDA starts; without it its sums differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# So does torch this: what it cannot do on Apple's GPUs it then does on the CPU.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 from nst_pipeline.config.recipe import Recipe, make_recipe  # noqa: E402
 from nst_pipeline.engine.batch import (  # noqa: E402

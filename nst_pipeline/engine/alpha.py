@@ -49,6 +49,11 @@ class Seen(NamedTuple):
             return Seen(pixels, None)
         return Seen(pixels, resize(self.alpha, size).to(device))
 
+    def part(self, rows: slice, columns: slice) -> "Seen":
+        """Return some rows and columns of it."""
+        alpha = None if self.alpha is None else self.alpha[..., rows, columns]
+        return Seen(self.pixels[..., rows, columns], alpha)
+
 
 @dataclass(frozen=True, eq=False)
 class SeenWhole:
@@ -70,6 +75,10 @@ class SeenWhole:
     def at(self, size: tuple[int, int], device: torch.device) -> Seen:
         """Return it at another size (height, width), on a device."""
         return Seen(resize_samples(self.samples, size).to(device), None)
+
+    def part(self, rows: slice, columns: slice) -> "SeenWhole":
+        """Return some rows and columns of it."""
+        return SeenWhole(self.samples[rows, columns])
 
 
 def see(picture: Picture) -> Seen | SeenWhole:

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from nst_pipeline.engine.adam import Adam
 from nst_pipeline.engine.alpha import Seen, SeenWhole
 from nst_pipeline.engine.checkpoint import Checkpoint, CheckpointError
 from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
-from nst_pipeline.engine.lbfgs import Lbfgs, Minimum, minimise
+from nst_pipeline.engine.lbfgs import Lbfgs
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
+from nst_pipeline.engine.optimiser import Minimum, Optimiser, minimise
 from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at, style_masks
 from nst_pipeline.engine.styles import StyleSet, StyleTargets, regions
 from nst_pipeline.engine.tiles import TiledModel, Tiling
 
 LONGEST_STEP = 0.1
-"""Root mean square change of the pixels in a step; good steps are shorter."""
+"""Root mean square change of the pixels in a step of L-BFGS; good steps are shorter."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Result:
         iterations: steps done, over all scales.
         seconds: wall time, shared evenly among the styles of a batch.
         stop_reason: of the last scale: ``iterations``, ``converged``, ``settled`` or ``diverged``.
-        history_size: steps that L-BFGS remembered; fewer than the recipe's where memory did not
-            suffice.
+        history_size: steps that the optimiser remembered; fewer than the recipe's where memory
+            did not suffice.
     """
 
     pixels: NDArray[Any]
@@ -136,7 +138,7 @@ class Objective:
     def __init__(self, scene: Scene, model: LossModel | TiledModel, mask: Tensor | None) -> None:
         """Take the losses from ``model``, of what ``mask`` (1, 1, H, W) lets of the pixels in."""
         self._scene, self._model, self.mask = scene, model, mask
-        recipe = scene.recipe
+        self.recipe = recipe = scene.recipe
         # Total variation is a mean over the whole picture, the others are over what is seen.
         tv_weight = recipe.tv_weight / scene.visible_share
         self._weights = recipe.content_weight, recipe.style_weight, tv_weight
@@ -184,7 +186,7 @@ class Batch:
         styles: what to paint.
         indices: of the styles, among all of the content's.
         init: a picture to start from; None: as the recipe says.
-        history_size: steps that L-BFGS remembers.
+        history_size: steps that the optimiser remembers.
         bits: of the results.
     """
 
@@ -217,13 +219,11 @@ class Batch:
             objective = self._objective(scene)
             reporter = _ScaleReporter(self, callbacks, number, objective.mask, done, begun)
             found = minimise(
-                objective,
-                self._start(scene) if found is None else resize(found.point, scene.scale.size),
+                self._optimiser(
+                    objective,
+                    self._start(scene) if found is None else resize(found.point, scene.scale.size),
+                ),
                 scene.scale.iterations,
-                self.history_size,
-                project=_clamp,
-                radius=LONGEST_STEP,
-                tolerance=scene.recipe.tolerance,
                 on_report=reporter.on_report,
                 after_step=reporter.after_step,
                 resume=resume.tensors if resume and number == first else None,
@@ -251,6 +251,12 @@ class Batch:
         )
         image = padded(scene.content).expand(len(self.styles), -1, -1, -1)
         return Objective(scene, self.tiling.model(model, image, self.history_size), mask)
+
+    def _optimiser(self, objective: Objective, start: Tensor) -> Optimiser:
+        recipe = objective.recipe
+        if recipe.optimizer == "adam":
+            return Adam(objective, start, recipe.learning_rate, _clamp, recipe.tolerance)
+        return Lbfgs(objective, start, self.history_size, _clamp, LONGEST_STEP, recipe.tolerance)
 
     def _start(self, scene: Scene) -> Tensor:
         colours = [functools.partial(self.targets.colours, styles) for styles in self.styles]
@@ -293,23 +299,23 @@ class _ScaleReporter:
         for index, loss in zip(self._batch.indices, losses, strict=True):
             self._callbacks.stepped(index, self._steps_before + done, self._total, loss)
 
-    def after_step(self, lbfgs: Lbfgs) -> None:
+    def after_step(self, optimiser: Optimiser) -> None:
         try:
             self._callbacks.check()
         except BaseException:
             if time.perf_counter() - self._begun >= self._callbacks.checkpoint_seconds:
-                self._save(lbfgs)
+                self._save(optimiser)
             raise
-        done = self._steps_before + lbfgs.done
+        done = self._steps_before + optimiser.done
         if self._callbacks.snapshot_steps and done % self._callbacks.snapshot_steps == 0:
-            pictures = self._batch.scenes[self._scale].finish(lbfgs.best_point, self._mask)
+            pictures = self._batch.scenes[self._scale].finish(optimiser.best_point, self._mask)
             for index, pixels in zip(self._batch.indices, pictures, strict=True):
                 self._callbacks.snapshot(index, done, to_image(pixels))
         if time.perf_counter() - self._saved >= self._callbacks.checkpoint_seconds:
-            self._save(lbfgs)
+            self._save(optimiser)
 
-    def _save(self, lbfgs: Lbfgs) -> None:
-        tensors = {name: tensor.cpu() for name, tensor in lbfgs.state().items()}
+    def _save(self, optimiser: Optimiser) -> None:
+        tensors = {name: tensor.cpu() for name, tensor in optimiser.state().items()}
         seconds = time.perf_counter() - self._begun
         checkpoint = Checkpoint(
             self._scale, self._steps_before, seconds, self._batch.history_size, tensors

@@ -7,6 +7,8 @@ much each pixel counts; None: all count alike.
 import torch
 from torch import Tensor
 
+from nst_pipeline.engine.devices import in_float64
+
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance (ITU-R BT.601)."""
 
@@ -53,19 +55,20 @@ def match_colours(pixels: Tensor, wanted: Moments, alpha: Tensor | None = None) 
     mean, covariance = moments(pixels, alpha)
     wanted_mean, wanted_covariance = (one.to(mean) for one in wanted)
     root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
-    change = (inverse @ _power(root @ wanted_covariance @ root, 0.5) @ inverse).float()
-    flat = pixels.permute(0, 2, 3, 1) - mean.float()
-    return (flat @ change.T + wanted_mean.float()).permute(0, 3, 1, 2).clamp(0, 1).contiguous()
+    change = (inverse @ _power(root @ wanted_covariance @ root, 0.5) @ inverse).to(pixels)
+    flat = pixels.permute(0, 2, 3, 1) - mean.to(pixels)
+    return (flat @ change.T + wanted_mean.to(pixels)).permute(0, 3, 1, 2).clamp(0, 1).contiguous()
 
 
 def moments(pixels: Tensor, alpha: Tensor | None = None) -> Moments:
     """Return the mean colour (3,) and the covariance (3, 3), float64."""
-    flat = pixels.permute(0, 2, 3, 1).reshape(-1, 3).double()
+    flat = in_float64(pixels.permute(0, 2, 3, 1).reshape(-1, 3))
     if alpha is None:
         mean = flat.mean(0)
         covariance = (flat - mean).T @ (flat - mean) / len(flat)
     else:
-        shares = (alpha.double() / alpha.double().sum()).reshape(-1, 1)
+        alpha = in_float64(alpha)
+        shares = (alpha / alpha.sum()).reshape(-1, 1)
         mean = (shares * flat).sum(0)
         covariance = (shares * (flat - mean)).T @ (flat - mean)
     return mean, covariance + SMALLEST_VARIANCE * torch.eye(3).to(covariance)

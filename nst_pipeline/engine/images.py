@@ -127,6 +127,8 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Return (B, C, H, W) ``pixels`` in [0, 1] at ``size`` (height, width): antialiased bicubic."""
     if pixels.shape[-2:] == size:
         return pixels
+    if pixels.device.type == "mps":  # for which torch 2.6 has no antialiased bicubic
+        return resize(pixels.cpu(), size).to(pixels)
     return F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp_(0, 1)
 
 

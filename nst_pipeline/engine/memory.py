@@ -11,6 +11,7 @@ import torch
 
 from nst_pipeline.config.memory import control_groups
 from nst_pipeline.config.networks import LAYER_NAMES
+from nst_pipeline.engine.devices import free_bytes
 from nst_pipeline.errors import OutOfMemoryError
 
 SHARE = 0.9
@@ -19,8 +20,8 @@ SHARE = 0.9
 VECTORS = 6
 """Copies of the images, in float32, that live through an evaluation besides the history.
 
-They are the start, the point, the best point, the pair in the making, and one more: the images in
-the network's layout, then their gradient.
+They are the start, the point, the best point, the pair in the making (Adam: the moments), and one
+more: the images in the network's layout, then their gradient.
 """
 
 HEAP_BLOCK = 32 * 2**20
@@ -120,7 +121,7 @@ def estimate(
         pooling: ``max`` keeps where it took each value from, eight bytes each.
         regions: masks that the statistics are restricted by; 0: the whole picture's are compared.
         heap_block: bytes of the largest block that stays with the process when it is freed; 0 for
-            CUDA.
+            a GPU.
         padding: anything but ``zeros`` keeps a padded copy of what each convolution takes.
     """
     layers, targets = _layers(
@@ -230,10 +231,8 @@ def available_bytes(device: torch.device, proc: Path = Path("/proc/meminfo")) ->
 
     On a CPU the machine's available memory, or what the control group allows if that is less.
     """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + cached
+    if device.type != "cpu":
+        return free_bytes(device)
     limits = [_meminfo(proc), *(_cgroup_free(group) for group in control_groups())]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None

@@ -250,7 +250,7 @@ class Tiling:
     side: int = TILE_SIZE
 
     def model(self, model: LossModel, image: Tensor, history_size: int) -> LossModel | TiledModel:
-        """Return ``model`` as an L-BFGS is to evaluate images like ``image`` (B, 3, H, W) by it."""
+        """Return ``model`` as an optimiser is to evaluate images like ``image`` by it."""
         is_tiled = self._is_tiled(model.network, image, history_size)
         return TiledModel(model, self.side) if is_tiled else model
 
@@ -326,14 +326,14 @@ class Tiling:
         history_size: int,
         regions: int = 0,
     ) -> tuple[int, int]:
-        """Return how many images fit in memory together, and how many steps L-BFGS can remember.
+        """Return how many images fit in memory together, and how many steps can be remembered.
 
         Args:
             trunk: the network.
             layers: that are compared.
             image: one of the images, (1, 3, H, W).
             batch: how many are wanted.
-            history_size: how many steps are wanted; halved until one image fits.
+            history_size: how many steps are wanted; halved until one image fits, but not below 1.
             regions: masks that the statistics are restricted by; 0: the whole picture's.
 
         Raises:
@@ -342,13 +342,13 @@ class Tiling:
         available = available_bytes(image.device)
         need = self._needs(trunk, layers, image, regions)
         tries = [(history_size, False)] if self.mode == "auto" else []
-        halved = [history_size >> k for k in range(history_size.bit_length())]
+        halved = [history_size >> k for k in range(max(1, history_size.bit_length()))]
         tries += [(steps, self.mode != "off") for steps in halved]
         for steps, is_tiled in tries:
             count = fitting_batch(functools.partial(need, steps, is_tiled), available, batch)
             if count:
                 return count, steps
-        raise self.refusal(trunk, layers, image, regions, available)
+        raise self.refusal(trunk, layers, image, regions, available, min(history_size, 1))
 
     def refusal(
         self,
@@ -357,6 +357,7 @@ class Tiling:
         image: Tensor,
         regions: int = 0,
         available: int | None = None,
+        history_size: int = 1,
     ) -> OutOfMemoryError:
         """Return the error to raise where not even one image with one step fits.
 
@@ -366,9 +367,10 @@ class Tiling:
             image: (1, 3, H, W).
             regions: as `fit` takes them.
             available: bytes; None: nobody knows, or the device ran out of them.
+            history_size: the fewest steps that the optimiser can remember.
         """
         is_tiled = self.mode != "off"
-        need = self._needs(trunk, layers, image, regions)(1, is_tiled, 1)
+        need = self._needs(trunk, layers, image, regions)(history_size, is_tiled, 1)
         return refusal((image.shape[2], image.shape[3]), need, available, is_tiled)
 
     def _needs(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nst_pipeline.config.recipe import Padding, Pooling, Recipe, check_layers
+from nst_pipeline.config.sizes import crop
 from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
 from nst_pipeline.engine.alpha import Seen, SeenWhole, see
@@ -26,6 +27,7 @@ from nst_pipeline.engine.devices import (
     release_memory,
     resolve_device,
     resolve_precision,
+    used_bytes,
 )
 from nst_pipeline.engine.images import Bits, Picture, padded
 from nst_pipeline.engine.memory import refusal
@@ -90,11 +92,12 @@ class StyleTransfer:
 
         Args:
             recipe: see `recipe.make_recipe`; None: the default.
-            device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``xpu``, ``xpu:N``, ``mps``, or ``auto``: the
+                first GPU that there is, else the CPU.
             precision: of the network; ``auto`` is bf16 where the device is fast at it.
             weights: as `weights.resolve` takes or gives them.
             targets: cache of style targets, to share among several instances.
-            batch: styles painted together; default 1 on a CPU and 8 on CUDA.
+            batch: styles painted together; default 1 on a CPU, else 8.
             bits: of the results' samples.
             tile: evaluate images in tiles: ``on``, ``off``, or ``auto``: where memory would not
                 suffice otherwise.
@@ -111,7 +114,7 @@ class StyleTransfer:
         self.recipe = recipe = recipe or Recipe()
         check_layers(recipe, self.weights)
         self.targets = TargetCache() if targets is None else targets
-        self.batch = batch or (8 if self.device.type == "cuda" else 1)
+        self.batch = batch or (1 if self.device.type == "cpu" else 8)
         self.bits = bits
         self.tiling = Tiling(tile, tile_size)
         self._layers = recipe.content_layers, recipe.style_layers
@@ -167,8 +170,9 @@ class StyleTransfer:
         remembers fewer steps.
 
         Args:
-            content: what to paint; scaled to the recipe's size. Of this and of all other pictures
-                only what is seen counts, where they have an alpha; results have none.
+            content: what to paint; scaled to the recipe's size, and its masks and start cut as it
+                is. Of this and of all other pictures only what is seen counts, where they have an
+                alpha; results have none.
             styles: each a picture, a `Style`, or those by the names of masks: a style a region.
             callbacks: called with the progress, and to ask whether to go on.
             init: what the pastiches start as, in place of what the recipe's ``init`` says.
@@ -192,7 +196,7 @@ class StyleTransfer:
         if isinstance(prepared, Exception):
             yield range(len(waiting)), prepared
             return
-        first, most, history_size = 0, self.batch, self.recipe.history_size
+        first, most, history_size = 0, self.batch, self.recipe.remembered_steps
         while waiting:
             _, alike = next(itertools.groupby(waiting, key=regions))
             part = list(itertools.islice(alike, most))
@@ -211,7 +215,7 @@ class StyleTransfer:
                         history_size = batch.history_size // 2
                         continue
                     outcome = self._refusal(batch, outcome)
-                    history_size = self.recipe.history_size  # the others may need less
+                    history_size = self.recipe.remembered_steps  # the others may need less
             yield indices, outcome
             waiting, first = waiting[len(indices) :], indices.stop
 
@@ -238,11 +242,15 @@ class StyleTransfer:
         try:
             seen = see(content)
             scales += plan_scales(self.recipe, seen.size)
+            painted = functools.partial(crop, self.recipe.size, seen.size)
+            known = {n: _mask(mask)[..., *painted(mask.shape)] for n, mask in masks.items()}
+            start = None if init is None else see(init)
+            start = start and start.part(*painted(start.size))
+            seen = seen.part(*painted())
             scenes = [
                 make_scene(self._trunk, self.recipe, seen, scale, self.tiling) for scale in scales
             ]
-            known = {name: _mask(mask) for name, mask in masks.items()}
-            return _Prepared(scenes, known, None if init is None else see(init))
+            return _Prepared(scenes, known, start)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -272,7 +280,8 @@ class StyleTransfer:
         scene = batch.scenes[-1]
         guides = guide_count(batch.masks, regions(batch.styles[0]), scene)
         image = padded(scene.content)
-        refused = self.tiling.refusal(self._trunk, self._layers, image, guides)
+        steps = min(batch.history_size, 1)
+        refused = self.tiling.refusal(self._trunk, self._layers, image, guides, None, steps)
         refused.__cause__ = error
         return refused
 
@@ -286,7 +295,7 @@ class StyleTransfer:
 
     def memory_bytes(self) -> int | None:
         """Return the bytes of the device's memory in use by this process; None for a CPU."""
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
+        return used_bytes(self.device)
 
 
 @functools.lru_cache(maxsize=4)

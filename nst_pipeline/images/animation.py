@@ -7,6 +7,7 @@ from PIL import Image
 
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.files import fitted_name
+from nst_pipeline.images.colour import in_grey
 
 FRAMES = 30
 """Snapshots that an animation takes where the settings do not say how often."""
@@ -30,13 +31,14 @@ def snapshot_steps(settings: OutputSettings, steps: int) -> int:
     return max(1, steps // FRAMES)
 
 
-def animate(frames: Frames, result: Image.Image, kind: str) -> bytes:
+def animate(frames: Frames, result: Image.Image, kind: str, is_grey: bool = False) -> bytes:
     """Return an animated GIF or WebP that ends with the result.
 
     Args:
         frames: the snapshots before it, of any size.
         result: the finished picture.
         kind: ``gif`` or ``webp``.
+        is_grey: whether only the luminance is shown.
     """
     scale = min(1.0, LONGEST_SIDE / max(result.size))
     width, height = (max(1, round(side * scale)) for side in result.size)
@@ -44,6 +46,8 @@ def animate(frames: Frames, result: Image.Image, kind: str) -> bytes:
         picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
         for picture in (*(picture for _, picture in frames), result)
     ]
+    if is_grey:
+        pictures = [in_grey(picture) for picture in pictures]
     durations = [FRAME_MS] * len(frames) + [LAST_FRAME_MS]
     buffer = io.BytesIO()
     pictures[0].save(

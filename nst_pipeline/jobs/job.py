@@ -147,7 +147,7 @@ class Job:
             "content_sha256": self.content.sha256,
             "weights": PurePath(self.weights.id).name,
             "weights_sha256": self.weights.sha256,
-            "recipe": self.style.recipe.model_dump(mode="json"),
+            "recipe": {"name": self.style.recipe.name, **self.style.pixels},
             "job": self.key,
         } | ({"companions": self.content.companion_digests()} if self.content.companions else {})
 

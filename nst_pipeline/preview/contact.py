@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from PIL import Image
 
+from nst_pipeline.config import flow
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, make_recipe
 from nst_pipeline.files import shown
@@ -154,7 +155,8 @@ def heading(request: PreviewRequest, contents: list[Subject]) -> tuple[str, str]
 def footer(request: PreviewRequest) -> str:
     """Return what the sheet says at its end: how it differs from what `run` paints."""
     wanted = make_recipe(request.config.recipe)
-    text = f"A preview; nst-pipeline run paints with size: {wanted.size}, iterations: "
+    size = wanted.model_dump(mode="json")["size"]
+    text = f"A preview; nst-pipeline run paints with size: {flow.dump(size)}, iterations: "
     text += f"{wanted.iterations}."
     if request.sweeps:
         text += " Put the values of the picture that you like under recipe: in pipeline.yaml."

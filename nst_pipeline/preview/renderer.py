@@ -14,6 +14,7 @@ from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.settings import StyleSettings
+from nst_pipeline.config.sizes import crop, painted_size
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import digest
 from nst_pipeline.errors import (
@@ -24,6 +25,7 @@ from nst_pipeline.errors import (
     UsageError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.images.colour import in_grey
 from nst_pipeline.images.decoding import Decoded, Pixels, check_need, decode, to_depth
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import (
@@ -184,6 +186,9 @@ class Renderer:
         except OutOfMemoryError as error:
             return {job.key: Rendered(None, str(error)) for job in group}
         rendered: dict[str, Rendered] = {}
+        alpha, size = content.alpha, group[0].recipe.size
+        if alpha is not None:
+            alpha = alpha[crop(size, alpha.shape)]
         callbacks = FunctionCallbacks(
             lambda index, done, total, _: self._on_progress(group[index], done, total), self._check
         )
@@ -196,10 +201,15 @@ class Renderer:
                 rendered |= {
                     job.key: Rendered(None, result.problem)
                     if result.problem
-                    else Rendered(with_alpha(result.pastiche, content.alpha))
+                    else Rendered(with_alpha(self._as_saved(result.pastiche), alpha))
                     for job, result in zip(jobs, outcome, strict=True)
                 }
         return rendered
+
+    def _as_saved(self, pastiche: Image.Image) -> Image.Image:
+        if self._config.output.mode == "grey":
+            return in_grey(pastiche).convert("RGB")
+        return pastiche
 
     def _transfer(self, recipe: Recipe) -> engine.StyleTransfer:
         from nst_pipeline.engine import StyleTransfer
@@ -262,7 +272,10 @@ def batch_for(config: Config, recipe: Recipe, usual: int) -> int:
     """Return how many styles to paint together: small pictures go together on a CPU, too."""
     if config.limits.batch != "auto":
         return config.limits.batch
-    return max(usual, BATCH_PIXELS // recipe.size**2) if recipe.size != "original" else usual
+    if recipe.size == "original":
+        return usual
+    height, width = painted_size(recipe.size, (1, 1))
+    return max(usual, BATCH_PIXELS // (height * width))
 
 
 def as_image(picture: Decoded) -> Image.Image:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from nst_pipeline.config import flow
 from nst_pipeline.config.pipeline import Config, explain
-from nst_pipeline.config.recipe import Recipe, RecipeChanges, did_you_mean, make_recipe
+from nst_pipeline.config.recipe import Bounds, Recipe, RecipeChanges, did_you_mean, make_recipe
 from nst_pipeline.errors import UsageError
 
 MAX_SWEEPS = 2
@@ -116,16 +116,19 @@ def cell_recipe(
     Args:
         config: the settings.
         style: the name of a style; None: the recipe that the styles change.
-        size: longer side of the cell, in pixels.
+        size: longer side of the cell, in pixels; a width and a height are made smaller together.
         iterations: steps; None: as the settings say, and `SHORT_STEPS` at most.
         point: fields that the sweep sets, above all others.
 
     Raises:
         UsageError: the fields do not go together.
     """
-    last = {"size": size} | ({} if iterations is None else {"iterations": iterations}) | point
+    last: Point = {} if iterations is None else {"iterations": iterations}
     changes = [config.recipe] if style is None else [config.recipe, config.styles[style].recipe]
     try:
+        wanted = make_recipe(*changes).size
+        last["size"] = wanted.within(size) if isinstance(wanted, Bounds) else size
+        last |= point
         recipe = make_recipe(*changes, **last)
     except ValidationError as error:
         raise UsageError(_sweep_problem(error)) from error

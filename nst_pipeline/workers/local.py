@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.sizes import crop
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import Abandoned, ImageError, NotReadyError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
-from nst_pipeline.images.decoding import Decoded, Need, decode
+from nst_pipeline.images.decoding import Decoded, Need, Pixels, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox.companions import engine_arguments
 from nst_pipeline.jobs.job import Job
@@ -133,7 +134,7 @@ class LocalExecutor:
                 yield kind, path, companion
                 del companion
 
-        side = longest_side(task.jobs, max(picture.pixels.shape))
+        side = longest_side(task.jobs, picture.pixels.shape[:2])
         return engine_arguments(task.content.path, picture.pixels, read(), side)
 
     def _too_large_style(self, job: Job, needs: list[Need]) -> Failure | None:
@@ -167,9 +168,10 @@ def _notes(job: Job, notes: dict[Path, str]) -> tuple[str, ...]:
 
 def _encode(job: Job, content: Decoded, result: Result, frames: Frames) -> EncodedResult:
     height, width = result.pixels.shape[:2]
-    is_short = result.history_size < job.style.recipe.history_size
+    alpha, about = _alpha(job, content), content.metadata
+    is_short = result.history_size < job.style.recipe.remembered_steps
     return EncodedResult(
-        data=encode(result.pixels, content.alpha, job.encoding, job.made_by(), content.metadata),
+        data=encode(result.pixels, alpha, job.encoding, job.made_by(), about),
         size=(height, width),
         content_size=content.pixels.shape[:2],
         iterations=result.iterations,
@@ -182,15 +184,23 @@ def _encode(job: Job, content: Decoded, result: Result, frames: Frames) -> Encod
     )
 
 
+def _alpha(job: Job, content: Decoded) -> Pixels | None:
+    """Return the transparency of what a job paints of a content."""
+    if content.alpha is None:
+        return None
+    alpha: Pixels = content.alpha[crop(job.style.recipe.size, content.pixels.shape[:2])]
+    return alpha
+
+
 def _extras(job: Job, content: Decoded, result: Result, frames: Frames) -> dict[str, bytes]:
     """Return the snapshots and the animation that the settings ask for."""
     extras = {}
     if job.encoding.snapshots:
         for done, picture in frames:
             made_by = job.made_by() | {"steps": done}
-            data = encode(np.asarray(picture), content.alpha, job.encoding, made_by)
+            data = encode(np.asarray(picture), _alpha(job, content), job.encoding, made_by)
             extras[f".steps/{done:05}{SUFFIXES[job.encoding.format]}"] = data
     if job.encoding.making != "none":
         kind = job.encoding.making
-        extras[f".{kind}"] = animate(frames, result.pastiche, kind)
+        extras[f".{kind}"] = animate(frames, result.pastiche, kind, job.encoding.mode == "grey")
     return extras

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Limits
+from nst_pipeline.config.sizes import scale
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import BeingWrittenError, ImageError
 from nst_pipeline.files import shown
@@ -16,6 +17,8 @@ from nst_pipeline.workers.protocol import Task
 
 FILES_KEPT = 4096
 """Files whose need is remembered."""
+UNBOUNDED = 2**20
+"""Longer than the side of any picture, in pixels."""
 CUT_OUT_BYTES = 60
 """Of a pixel of a picture with hidden ones, once the engine has it."""
 
@@ -36,7 +39,7 @@ class Budget:
         """
         name = shown(task.content.path)
         needs = [need(task.data, name, self._limits.max_pixels)]
-        side = longest_side(task.jobs, 2**20)
+        side = longest_side(task.jobs)
         for kind in used_companions(task):
             path, sha256 = task.content.companions[kind]
             one = self._need(path, sha256, task.content.found.root)
@@ -81,10 +84,17 @@ class Budget:
             )
 
 
-def longest_side(jobs: Iterable[Job], content_side: int) -> int:
-    """Return the longest side of the pastiches that jobs make of a content of this longer side."""
+def longest_side(jobs: Iterable[Job], content: tuple[int, int] | None = None) -> int:
+    """Return the longest side, in pixels, that a content has where jobs paint it uncut.
+
+    Args:
+        jobs: how it is painted.
+        content: its height and width; None: not known yet, and what depends on it has no bound.
+    """
     sizes = (job.style.recipe.size for job in jobs)
-    return max(content_side if size == "original" else size for size in sizes)
+    if content is None:
+        return max(size if isinstance(size, int) else UNBOUNDED for size in sizes)
+    return max(round(scale(size, content) * max(content)) for size in sizes)
 
 
 def used_companions(task: Task) -> list[str]:

@@ -21,6 +21,7 @@ from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
+from nst_pipeline.engine.optimiser import Optimiser
 
 SIZES = 256, 512
 """Longer sides that are measured by default."""
@@ -118,8 +119,8 @@ def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Ten
     """Return one loss and gradient of what the engine would minimise, at its start."""
     found: list[Evaluate] = []
 
-    def minimise(objective: Callable[[Tensor], object], start: Tensor, *_: object, **__: object):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        found.append(lambda: objective(start))
+    def minimise(optimiser: Optimiser, *_: object, **__: object):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        found.append(lambda: optimiser.objective(optimiser.point))
         raise _Captured
 
     with patch.object(batch_module, "minimise", minimise):

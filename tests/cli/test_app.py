@@ -182,6 +182,8 @@ def test_styles_and_folders_can_be_chosen_on_the_command_line(
         (["run", "-c", "gone.yaml"], 78, "gone.yaml"),
         (["run", "--inbox", "gone"], 78, "no such folder"),
         (["run", "--device", "cuda:7"], 69, "cuda:7"),
+        (["run", "--device", "xpu:7"], 69, "0 XPU devices that torch can use; give auto or cpu"),
+        (["run", "--device", "mps:1"], 64, "'mps:1' is no device"),
         (["run", "--weights", "gone.pth"], 69, "gone.pth"),
         (["run", "--outbox", "pipeline.yaml"], 73, "permissions"),
     ],

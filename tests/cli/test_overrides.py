@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Program, picture
+from PIL import Image
 
 
 @pytest.fixture
@@ -140,3 +141,22 @@ def test_an_image_whose_name_is_no_text_is_refused_as_a_style(
     name = os.fsdecode(b"caf\xe9.png")
     picture(seed=30).save(os.fsencode(styles / name), "PNG")
     assert "cannot be a style's name" in refused(program, "-s", f"styles/{name}")
+
+
+def test_a_size_may_be_a_width_and_a_height(project: Path, program: Program) -> None:
+    for size, wanted in (("40x36", (40, 36)), ("x33", (44, 33)), ("32", (32, 24))):
+        outbox = project / f"out-{size}"
+        done = program("run", "--size", size, "-s", "ink", "--outbox", str(outbox))
+        assert done.returncode == 0, done.stderr
+        with Image.open(outbox / "boat-ink.png") as result:
+            assert result.size == wanted
+
+
+@pytest.mark.parametrize("size", ["3x2", "x", "99999x40", "0x40", "4:3", "4k"])
+def test_what_is_no_size_is_refused_with_what_it_may_be(
+    project: Path, program: Program, size: str
+) -> None:
+    done = program("run", "--size", size, "--dry-run")
+    assert done.returncode == 64 and done.stderr.startswith("--size")
+    if "x" not in size:
+        assert done.stderr.endswith("or should be 'original', or WIDTHxHEIGHT\n")

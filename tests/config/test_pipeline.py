@@ -70,9 +70,26 @@ def test_several_mistakes_are_all_reported_with_their_lines_and_keys(folder: Pat
         "13: limits.max_bytes: stands twice",
         "13: limits.max_bytes: is 'many'; input should be a valid integer, unable to parse string "
         "as an integer",
-        "14: device: 'gpu' is no device; give auto, cpu, cuda or cuda:N",
+        "14: device: 'gpu' is no device; give auto, cpu, cuda, cuda:N, xpu, xpu:N or mps",
     ]
     assert sorted(reported) == sorted(expected)
+
+
+def test_what_is_wrong_with_width_and_height_is_told_at_its_key(folder: Path) -> None:
+    sizes = ("{width: 4, heigth: 3}", "{width: big}", "{}", "large")
+    styles = "".join(f"  s{n}: {{image: ink.png, recipe: {{size: {s}}}}}\n"
+                     for n, s in enumerate(sizes))  # fmt: skip
+    with pytest.raises(ConfigError) as raised:
+        load(write(folder, f"styles:\n{styles}"))
+    told = [problem.partition(": ")[2] for problem in raised.value.problems]
+    assert sorted(told) == [
+        "styles.s0.recipe.size.heigth: unknown key; did you mean 'height'?",
+        "styles.s1.recipe.size.width: is 'big'; input should be a valid integer, unable to parse "
+        "string as an integer",
+        "styles.s2.recipe.size: needs a width, a height or both",
+        "styles.s3.recipe.size: is 'large'; input should be a valid integer, unable to parse "
+        "string as an integer, or should be 'original'",
+    ]
 
 
 def test_relative_paths_are_relative_to_the_file(

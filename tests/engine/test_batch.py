@@ -94,10 +94,15 @@ def test_every_scale_goes_on_from_the_one_before() -> None:
     assert np.abs(first - last).mean() < 0.5 * np.abs(last - pictures[0]).mean()
 
 
+@pytest.mark.parametrize("tile", ["off", "on"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 @pytest.mark.parametrize("stop_at", [3, 7, 11], ids=["coarse", "between", "fine"])
-def test_work_resumed_from_a_checkpoint_ends_as_if_never_interrupted(stop_at: int) -> None:
+def test_work_resumed_from_a_checkpoint_ends_as_if_never_interrupted(
+    stop_at: int, optimizer: str, tile: str
+) -> None:
     def fresh() -> StyleTransfer:
-        return transfer(small_recipe(size=64, scales=(32,), iterations=(7, 6)), batch=2)
+        made = small_recipe(size=64, scales=(32,), iterations=(7, 6), optimizer=optimizer)
+        return transfer(made, batch=2, tile=tile, tile_size=32)
 
     styles = [picture(seed=2), picture(seed=3)]
     whole = fresh().run(picture(seed=1), styles)

@@ -128,6 +128,17 @@ def test_a_longer_memory_finds_a_lower_loss_in_as_many_steps() -> None:
     assert long.end.total < 0.9 * short.end.total
 
 
+@pytest.mark.parametrize("colors", ["style", "content"])
+def test_adam_lowers_the_loss_without_a_history_and_faster_at_a_higher_rate(
+    colors: str,
+) -> None:
+    result = paint(optimizer="adam", iterations=40, colors=colors)
+    assert result.end.total < 0.5 * result.start.total
+    assert (result.iterations, result.history_size) == (40, 0)
+    other = paint(optimizer="adam", iterations=40, colors=colors, learning_rate=0.001)
+    assert result.end.total < other.end.total < other.start.total
+
+
 def test_as_many_steps_are_done_as_asked_for_and_more_lower_the_loss() -> None:
     few, many = (paint(iterations=count) for count in (3, 12))
     assert (few.iterations, many.iterations) == (3, 12)

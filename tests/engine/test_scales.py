@@ -6,6 +6,7 @@ import pytest
 
 from nst_pipeline.engine import Recipe
 from nst_pipeline.engine.scales import Scale, plan_scales
+from nst_pipeline.errors import ImageError
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,17 @@ from nst_pipeline.engine.scales import Scale, plan_scales
             [(96, 128), (140, 187), (206, 274), (300, 400)],
             [121, 83, 57, 39],
         ),
+        ({"size": {"width": 256}}, [(96, 128), (136, 181), (192, 256)], [136, 96, 68]),
+        (
+            {"size": {"width": 200, "height": 256}},
+            [(128, 100), (181, 141), (256, 200)],
+            [136, 96, 68],
+        ),
+        (
+            {"size": {"width": 256, "height": 256, "fit": "contain"}, "scales": [64, 512]},
+            [(48, 64), (192, 256)],
+            [239, 61],
+        ),
     ],
 )
 def test_scales_grow_to_the_size_asked_for_and_share_the_steps(
@@ -36,3 +48,12 @@ def test_scales_grow_to_the_size_asked_for_and_share_the_steps(
     assert [scale.size for scale in scales] == sizes
     assert [scale.iterations for scale in scales] == steps
     assert scales[-1] == Scale(sizes[-1], max(sizes[-1]), steps[-1])
+
+
+def test_a_side_that_follows_and_is_too_long_is_refused_with_the_picture_and_a_way_out() -> None:
+    with pytest.raises(ImageError) as refused:
+        plan_scales(Recipe(size={"width": 300}), (8000, 40))
+    assert str(refused.value) == (
+        "size: 300x makes the picture of 40 x 8000 pixels 300 x 60000; 16384 is the most: "
+        "give width and height"
+    )

@@ -235,9 +235,9 @@ def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refu
             estimate(widths, *layers, (192, 256), batch, history_size, 4, "average", regions)
         )
 
-    def fit(room: int, mode: tiles.TileMode = "auto") -> tuple[int, int]:
+    def fit(room: int, mode: tiles.TileMode = "auto", steps: int = 12) -> tuple[int, int]:
         monkeypatch.setattr(tiles, "available_bytes", lambda device: room)
-        return Tiling(mode, 64).fit(trunk, layers, image, 4, 12, regions)
+        return Tiling(mode, 64).fit(trunk, layers, image, 4, steps, regions)
 
     assert fit(2**40) == (4, 12)
     assert fit(need(3, 12)) == (3, 12)
@@ -245,6 +245,8 @@ def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refu
     assert fit(need(1, 12)) == (1, 12)
     assert fit(need(1, 12) - 10, "off") == (1, 6)
     assert fit(need(1, 1), "off") == (1, 1)
+    assert fit(need(1, 0), "off", 0) == (1, 0) and need(1, 0) < need(1, 1)
+    assert fit(need(1, 0) - 10, "auto", 0)[0] >= 1
     in_tiles, steps = fit(need(1, 1), "auto")
     assert in_tiles >= 1 and steps > 1
     with pytest.raises(OutOfMemoryError, match="256 x 192 needs .* GB; set tile to 'on', or a sm"):

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Program, picture
 from PIL import Image
@@ -49,6 +50,24 @@ def test_an_animation_ends_with_the_result_at_its_size(kind: str) -> None:
         animation.seek(2)
         red, green, blue = animation.convert("RGB").getpixel((30, 20))
     assert red > 240 and green < 15 and blue < 15
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_snapshots_and_animation_of_a_grey_result_are_grey(
+    kind: str, project: Path, program: Program
+) -> None:
+    with (project / "pipeline.yaml").open("a") as settings:
+        settings.write(f"output: {{mode: grey, snapshots: 1, making: {kind}}}\n")
+    assert program("run", "-s", "ink", cwd=project).returncode == 0
+    outbox = project / "outbox"
+    for path in (outbox / "boat-ink.png", *(outbox / "boat-ink.steps").iterdir()):
+        with Image.open(path) as picture:
+            assert picture.mode == "L"
+    with Image.open(outbox / f"boat-ink.{kind}") as animation:
+        assert animation.n_frames >= 3
+        for frame in range(animation.n_frames):
+            animation.seek(frame)
+            assert (np.ptp(np.asarray(animation.convert("RGB"), int), axis=2) <= 2).all()
 
 
 def test_an_animation_alone_takes_its_own_number_of_snapshots() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import picture
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from nst_pipeline.config.settings import OutputSettings
-from nst_pipeline.images import metadata
+from nst_pipeline.images import metadata, png
 from nst_pipeline.images.decoding import Decoded, decode, to_depth
 from nst_pipeline.images.encoding import encode
 
@@ -63,13 +64,14 @@ def test_srgb_is_embedded(kind: str) -> None:
 
 def test_the_same_image_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     np.save(tmp_path / "picture.npy", np.asarray(picture()))
+    modes = [(*choice, mode) for choice in CHOICES for mode in ("color", "grey")]
     script = (
         "import hashlib, numpy\n"
         "from nst_pipeline.images.encoding import encode\n"
         "from nst_pipeline.config.settings import OutputSettings\n"
         "pixels = numpy.load('picture.npy')\n"
-        f"for kind, bits in {CHOICES}:\n"
-        "    settings = OutputSettings(format=kind, bit_depth=bits)\n"
+        f"for kind, bits, mode in {modes}:\n"
+        "    settings = OutputSettings(format=kind, bit_depth=bits, mode=mode)\n"
         f"    data = encode(pixels, None, settings, {MADE_BY!r})\n"
         "    print(hashlib.sha256(data).hexdigest())\n"
     )
@@ -79,7 +81,7 @@ def test_the_same_image_gives_the_same_bytes_in_every_process(tmp_path: Path) ->
                        cwd=tmp_path).stdout.split()
         for _ in range(2)
     ]  # fmt: skip
-    assert runs[0] == runs[1] and len(set(runs[0])) == len(CHOICES)
+    assert runs[0] == runs[1] and len(set(runs[0])) == len(modes)
 
 
 def test_png_loses_no_pixel_and_alpha_is_carried_over() -> None:
@@ -175,6 +177,80 @@ def test_8_bits_come_out_of_16_where_asked_and_the_other_way_round() -> None:
     assert np.array_equal(read(encode(RGB, None, OutputSettings(), MADE_BY)).pixels, shallow)
     widened = read(encode(shallow, None, deep("png"), MADE_BY)).pixels
     assert np.array_equal(widened, shallow.astype(np.uint16) * 257)
+
+
+# Grey
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    """Return the luminance of sRGB pixels in [0, 1] with sRGB's curve, by its definition."""
+    linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
+    light = linear @ (0.2225, 0.7169, 0.0606)  # Y, adapted to D50 as in profiles
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def about(data: bytes, kind: str) -> tuple[str, bytes]:
+    """Return the description and the profile in a file, by a reader of another make."""
+    if kind == "tiff":
+        page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+        return page.description, page.iccprofile
+    return opened(data).getexif()[0x010E], opened(data).info["icc_profile"]
+
+
+def has_one_channel(data: bytes, kind: str, has_alpha: bool) -> bool:
+    """Tell whether a file holds one channel, and an alpha if it should."""
+    if kind == "tiff":
+        page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+        alphas = (2,) if has_alpha else ()  # not premultiplied
+        return page.photometric == 1 and page.extrasamples == alphas
+    if kind == "png":
+        return png.header(data).colour == (4 if has_alpha else 0)
+    if kind == "avif":
+        boxes = data.split(b"av1C")[1:]  # equal ones of picture and alpha stand there once
+        return bool(boxes) and all(box[2] & 0b10000 for box in boxes)
+    return opened(data).mode == "L"
+
+
+@pytest.mark.parametrize("alpha", [None, ALPHA])
+@pytest.mark.parametrize(("kind", "bits"), CHOICES)
+def test_grey_is_the_luminance_in_one_channel_with_its_profile(
+    kind: Any, bits: Any, alpha: Any
+) -> None:
+    settings = OutputSettings(format=kind, bit_depth=bits, mode="grey", quality=100)
+    pixels = RGB if bits == 16 else np.asarray(picture())
+    data = encode(pixels, alpha, settings, MADE_BY)
+    decoded = read(data)
+    assert (np.ptp(decoded.pixels, axis=2) == 0).all() and decoded.pixels.itemsize * 8 == bits
+    said, block = about(data, kind)
+    assert json.loads(said) == MADE_BY
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(block))
+    if kind != "webp":  # which has three channels
+        assert has_one_channel(data, kind, alpha is not None)
+        assert profile.profile.xcolor_space.strip() == "GRAY"
+    assert "sRGB" in ImageCms.getProfileDescription(profile)
+    if kind == "jpeg" and alpha is not None:
+        return
+    top = 2**bits - 1
+    wanted = luminance(pixels / top) * top
+    off = 3 if kind in ("jpeg", "avif") else top / 255
+    assert np.abs(decoded.pixels[..., 0] - wanted).max() <= off
+    assert (decoded.alpha is None) == (alpha is None)
+    assert alpha is None or np.array_equal(decoded.alpha, to_depth(alpha, bits))
+
+
+@pytest.mark.parametrize(("kind", "bits"), CHOICES)
+def test_a_picture_that_is_grey_already_keeps_its_numbers(kind: Any, bits: Any) -> None:
+    ramp = np.linspace(0, 2**bits - 1, 64 * 48).round().reshape(48, 64)
+    ramp = np.stack([ramp.astype(np.uint8 if bits == 8 else np.uint16)] * 3, 2)
+    settings = OutputSettings(format=kind, bit_depth=bits, mode="grey", quality=100)
+    found = read(encode(ramp, None, settings, MADE_BY)).pixels
+    assert np.abs(found.astype(int) - ramp).max() <= (1 if bits == 8 else 3)
+
+
+def test_a_grey_jpeg_has_white_where_the_content_was_transparent() -> None:
+    settings = OutputSettings(format="jpeg", mode="grey")
+    image = opened(encode(np.asarray(picture()), np.zeros((48, 64), np.uint8), settings, MADE_BY))
+    assert image.mode == "L" and image.getextrema() == (255, 255)
 
 
 def test_alpha_is_scaled_to_the_picture() -> None:

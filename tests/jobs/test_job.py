@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nst_pipeline.config.networks import LAYER_NAMES
-from nst_pipeline.config.recipe import Recipe
+from nst_pipeline.config.recipe import ADDED, Recipe
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import ConfigError
@@ -45,6 +45,7 @@ JOB = Job(content("a.jpg"), style("ink"), WEIGHTS, "auto", OutputSettings(), OUT
         {"precision": "fp32"},
         {"encoding": OutputSettings(format="webp")},
         {"encoding": OutputSettings(quality=9)},
+        {"encoding": OutputSettings(mode="grey")},
         {"encoding": OutputSettings(keep_exif=True)},
     ],
 )
@@ -69,7 +70,7 @@ def test_names_and_places_do_not_change_the_key(change: dict[str, Any]) -> None:
 
 def test_every_output_setting_is_known_to_matter_or_not() -> None:
     beside = {"name", "snapshots", "making"}
-    assert set(OutputSettings().pixels()) == set(OutputSettings.model_fields) - beside
+    assert set(OutputSettings(mode="grey").pixels()) == set(OutputSettings.model_fields) - beside
 
 
 def test_all_styles_of_a_content_come_before_the_next_content() -> None:
@@ -167,6 +168,17 @@ def test_an_output_never_takes_the_place_of_any_image_of_a_style() -> None:
     land = PlannedStyle("ink", {"sky": images}, Recipe())
     with pytest.raises(ConfigError, match="a-ink.png: would overwrite an input"):
         list(pair([content("a.jpg")], [land], OUT, OutputSettings(), WEIGHTS, "auto"))
+
+
+def test_a_name_has_the_width_and_the_height_of_an_exact_size() -> None:
+    exact = style("ink", size={"width": 300, "height": 200})
+    assert outputs([content("x.jpg")], [exact], name="{content}-{size}") == ["x-300x200.png"]
+
+
+def test_a_field_that_is_newer_than_finished_work_changes_the_key_only_with_its_value() -> None:
+    for settings in (OutputSettings(), Recipe()):
+        newer = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == ADDED}
+        assert not newer & settings.pixels().keys()
 
 
 def test_names_follow_the_template() -> None:

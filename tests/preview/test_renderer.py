@@ -154,6 +154,27 @@ def test_hidden_colours_decide_nothing_and_what_is_all_transparent_is_a_reason()
     assert "cut.png: nothing is visible" in done.reason
 
 
+def test_a_cell_of_an_exact_size_shows_its_part_of_a_cut_out() -> None:
+    cut = picture(seed=9)
+    cut.putalpha(Image.linear_gradient("L").resize((64, 48)).point(lambda v: 255 * (v > 127)))
+    cut.save("cut.png")
+    recipe = make_recipe(size={"width": 64, "height": 24}, iterations=1)
+    _, (done,) = render(settings(ink="styles/ink.png"), "cut.png", recipe)
+    assert done.picture and done.picture.size == (64, 24)
+    alpha = np.asarray(done.picture.getchannel("A"))
+    assert (alpha[:11] == 0).all() and (alpha[13:] == 255).all()
+
+
+def test_cells_of_grey_outputs_are_grey() -> None:
+    (config, plain) = (
+        settings(o, ink="styles/ink.png") for o in ({"output": {"mode": "grey"}}, {"output": {}})
+    )
+    (_, (grey,)), (_, (coloured,)) = (render(c, "photo.png", RECIPE) for c in (config, plain))
+    assert grey.picture and coloured.picture
+    assert np.ptp(np.asarray(grey.picture), axis=2).max() == 0
+    assert np.ptp(np.asarray(coloured.picture), axis=2).max() > 20
+
+
 def test_small_pictures_go_together_and_the_settings_come_first(project: Path) -> None:
     def batch(size: object, **limits: int) -> int:
         styles = {"ink": "styles/ink.png"}
@@ -161,6 +182,7 @@ def test_small_pictures_go_together_and_the_settings_come_first(project: Path) -
         return batch_for(config, make_recipe(size=size), 1)
 
     assert [batch(size) for size in (128, 256, 512, 1024, "original")] == [32, 8, 2, 1, 1]
+    assert [batch({"width": 512, "height": 256}), batch({"width": 256})] == [4, 8]
     assert batch(128, batch=3) == 3
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import picture
 
 from nst_pipeline.config.pipeline import Config, parse
-from nst_pipeline.config.recipe import make_recipe
+from nst_pipeline.config.recipe import Bounds, make_recipe
 from nst_pipeline.errors import UsageError
 from nst_pipeline.preview.sweeps import (
     SHORT_STEPS,
@@ -69,6 +69,16 @@ def test_a_cell_has_the_recipe_of_the_settings_small_and_short(config: Config) -
     assert (recipe.size, recipe.iterations, recipe.seed) == (64, SHORT_STEPS, 3)
     assert recipe.style_weight == 600
     assert cell_recipe(config, "ink", 64, 500, {}).iterations == 500
+
+
+def test_a_width_and_a_height_are_made_smaller_together(config: Config) -> None:
+    exact = config.recipe.model_copy(update={"size": Bounds(width=3000, height=2000)})
+    config = config.model_copy(update={"recipe": exact})
+    assert cell_recipe(config, "oil", 96, None, {}).size == Bounds(width=96, height=64)
+    assert cell_recipe(config, "oil", 96, None, {"size": {"width": 80}}).size == Bounds(width=80)
+    assert "size: {width: 96, height: 64, fit: cover}" in describe(
+        cell_recipe(config, "oil", 96, None, {})
+    )
 
 
 def test_a_swept_value_is_above_all_others(config: Config) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from support import plan_of
 
 from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.recipe import Bounds
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.engine import Callbacks, Result, StyleTransfer, transfer
@@ -27,7 +28,7 @@ from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.local import LocalExecutor
-from nst_pipeline.workers.memory import Budget
+from nst_pipeline.workers.memory import Budget, longest_side
 from nst_pipeline.workers.protocol import Task
 
 
@@ -462,13 +463,20 @@ def test_the_engine_is_asked_for_nothing_more_without_companions(
 
 def pictures(config: Config, name: str) -> list[np.ndarray]:
     """Paint a content; return the pixels of each result, with their alpha."""
+    results = encoded(config, name)
+    return [np.asarray(Image.open(io.BytesIO(one.data)).convert("RGBA")) for one in results]
+
+
+def encoded(config: Config, name: str) -> list[EncodedResult]:
+    """Paint a content; return each result."""
     (task,) = (task for task in tasks(config) if task.content.path.name == name)
     local = executor(config)
     local.submit(task)
     outcomes = [one.outcome for one in local.drain(Observer())]
     local.close()
-    assert all(isinstance(one, EncodedResult) for one in outcomes), outcomes
-    return [np.asarray(Image.open(io.BytesIO(one.data)).convert("RGBA")) for one in outcomes]
+    results = [one for one in outcomes if isinstance(one, EncodedResult)]
+    assert len(results) == len(outcomes), outcomes
+    return results
 
 
 def save_cut_out(path: Path, hidden: str, seed: int) -> None:
@@ -498,6 +506,29 @@ def test_hidden_colours_of_contents_styles_and_starts_decide_nothing(
     for other in painted[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(painted[0], other, strict=True))
     assert (painted[0][0][:, :23, 3] == 255).all() and (painted[0][0][:, 25:, 3] == 0).all()
+
+
+def test_alpha_and_snapshots_are_cut_off_as_the_content_is(config: Config) -> None:
+    save_cut_out(config.inbox / "hill.png", "black", 2)
+    exact = config.recipe.model_copy(update={"size": Bounds(width=40, height=48)})
+    output = config.output.model_copy(update={"snapshots": 1})
+    config = config.model_copy(update={"recipe": exact, "output": output})
+    for result in encoded(config, "hill.png"):
+        assert len(result.extras) == 3 and result.size == (48, 40)
+        for data in (result.data, *result.extras.values()):
+            alpha = np.asarray(Image.open(io.BytesIO(data)).getchannel("A"))
+            assert alpha.shape == (48, 40)
+            assert (alpha[:, :20] == 255).all() and (alpha[:, 20:] == 0).all()
+
+
+def test_masks_are_fine_enough_for_a_pastiche_that_shows_a_part(config: Config) -> None:
+    picture(640, 64, seed=1).save(config.inbox / "boat.jpg")
+    Image.new("L", (6400, 640), 255).save(config.inbox / "boat.mask.png")
+    exact = config.recipe.model_copy(update={"size": Bounds(width=64, height=64)})
+    given = config.model_copy(update={"recipe": exact})
+    task = next(t for t in tasks(given) if t.content.path.name == "boat.jpg")
+    assert longest_side(task.jobs, (64, 640)) == 640
+    assert longest_side(task.jobs) > 16384
 
 
 def test_a_white_mask_with_alpha_paints_what_its_alpha_lets_it(config: Config) -> None:
@@ -576,3 +607,10 @@ def test_what_a_mask_takes_is_not_read_through_a_folder_that_became_a_link(
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotReadyError, match="a link where none is followed"):
         Budget(config.limits).of_content(task)
+
+
+def test_a_result_of_adam_tells_of_no_history_that_memory_shortened(config: Config) -> None:
+    adam = config.recipe.model_copy(update={"optimizer": "adam"})
+    config = config.model_copy(update={"recipe": adam})
+    for result in encoded(config, "hill.png"):
+        assert result.history_size is None and result.iterations == 3
