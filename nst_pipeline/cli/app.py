@@ -13,7 +13,7 @@ from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
 from nst_pipeline.cli.echo import say
-from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
+from nst_pipeline.errors import CannotCreateError, PipelineError, UnavailableError, UsageError
 from nst_pipeline.files import as_text, shown
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ def check(config_path: ConfigOption = None) -> None:
         resolve_device,
         resolve_precision,
     )
+    from nst_pipeline.runner import hooks
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
@@ -245,6 +246,9 @@ def check(config_path: ConfigOption = None) -> None:
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
         say(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
+    for event, text, fine in hooks.describe(config):
+        say(f"on_{event:7} {text}")
+        exit_code = exit_code or (0 if fine else UnavailableError.exit_code)
     try:
         plan, copied = _plan(config)
         say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")

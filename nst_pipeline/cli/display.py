@@ -127,6 +127,12 @@ class Display(Bars, Observer):
                 f"loss {start:.4g} -> {end:.4g}"
             )
 
+    def undelivered(self, waiting: int) -> None:
+        """Say what hooks are still to be told."""
+        if waiting:
+            why = "`nst-pipeline status` says why"
+            self.line(f"hooks    {waiting} deliveries wait for the next run; {why}", "yellow")
+
     def check(self) -> None:
         """End the work if somebody asked for it."""
         self._check()

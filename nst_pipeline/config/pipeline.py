@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from nst_pipeline.config import documents
+from nst_pipeline.config.hooks import Event, HookSettings, as_hook
 from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.recipe import (
     Recipe,
@@ -244,6 +245,19 @@ class Config(Settings):
     keep: KeepSettings = Field(default_factory=KeepSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    on_done: Annotated[HookSettings | None, BeforeValidator(as_hook)] = Field(
+        None, description="What is told of each job that is done."
+    )
+    on_failed: Annotated[HookSettings | None, BeforeValidator(as_hook)] = Field(
+        None, description="What is told of each job that has failed."
+    )
+
+    @property
+    def hooks(self) -> dict[Event, HookSettings]:
+        """What is told of jobs, by what came of them."""
+        both: dict[Event, HookSettings | None] = {"done": self.on_done, "failed": self.on_failed}
+        return {event: hook for event, hook in both.items() if hook}
 
     @property
     def conflict_policy(self) -> Literal["replace", "suffix", "fail"]:

@@ -196,6 +196,7 @@ class _Daemon:
                 while not self._signals.stopping:
                     self._turn()
                 self._observer.state("stopping")
+                self._runner.end_deliveries(self._signals.left_seconds)
         except Abandoned:
             log.warning("stopped at once; what was at work is queued again")
 
@@ -221,6 +222,7 @@ class _Daemon:
         if self._signals.reload:
             self._reload()
         try:
+            self._runner.deliver()
             if obstacle := self._obstacle():
                 self._observer.state(*obstacle, level=logging.WARNING)
                 self._observer.ready()

@@ -13,6 +13,7 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
 from nst_pipeline.files import as_text, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
+from nst_pipeline.jobs.delivery_table import NO_DELIVERIES
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.state import FINISHED, IN_QUEUE, JobState
@@ -54,6 +55,8 @@ class Status:
         device: what is painted on.
         memory_bytes: what is used of its memory.
         cache: style targets: hits, misses, bytes in memory, bytes on disk.
+        deliveries: what hooks are still to be told: how many are ``waiting``, and the
+            ``last_failure``, null or its reason and time.
         kept: how many files and bytes there are of checkpoints, targets and manifests.
         free_bytes: room in the outbox.
         min_free_bytes: what must be free.
@@ -80,6 +83,7 @@ class Status:
     device: str | None = None
     memory_bytes: int | None = None
     cache: dict[str, int] = field(default_factory=dict)
+    deliveries: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, dict[str, int]] = field(default_factory=dict)
     free_bytes: int = 0
     min_free_bytes: int = 0
@@ -171,10 +175,11 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     """Return the fields of `Status` that the ledger knows."""
     ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {"queue": 0, "failures": [], "waiting": []}
+        return {"queue": 0, "failures": [], "waiting": [], "deliveries": NO_DELIVERIES}
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
+        deliveries = ledger.deliveries.summary()
         ahead = ledger.jobs.now() - time.time()  # the jobs' clock is not set when the system's is
         waiting = [
             {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try - ahead}
@@ -194,6 +199,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "jobs_last_hour": recent,
         "failures": failures,
         "waiting": waiting,
+        "deliveries": deliveries,
     }
 
 
@@ -236,6 +242,7 @@ def lines(status: Status) -> Iterator[str]:
         yield f"failed     {shown(failure['reason'])}; {where}"
     if (more := len(status.failures) - FAILURES) > 0:
         yield f"failed     {more} more before them; --json lists all"
+    yield from _deliveries(status)
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
         yield f"error      {when} {shown(status.last_error['reason'])}"
@@ -255,6 +262,16 @@ def lines(status: Status) -> Iterator[str]:
         f"disk       {_megabytes(status.free_bytes)} free, "
         f"{_megabytes(status.min_free_bytes)} must be"
     )
+
+
+def _deliveries(status: Status) -> Iterator[str]:
+    """Give what there is to say of hooks."""
+    waiting, last = status.deliveries["waiting"], status.deliveries["last_failure"]
+    if last:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["time"]))
+        yield f"hooks      {waiting} deliveries wait; last failure {when} {shown(last['reason'])}"
+    elif waiting:
+        yield f"hooks      {waiting} deliveries wait"
 
 
 def _megabytes(number: int | None) -> str:

@@ -51,6 +51,7 @@ def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: 
             INSERT INTO old VALUES ('/refused.png', '1 1 1 1', '', 'refused', NULL);
             DROP TABLE files;
             ALTER TABLE old RENAME TO files;
+            DROP TABLE deliveries;
             PRAGMA user_version = 2;
         """)
     database.close()
