@@ -196,7 +196,7 @@ class _Daemon:
                 while not self._signals.stopping:
                     self._turn()
                 self._observer.state("stopping")
-                self._runner.end_deliveries(self._signals.left_seconds)
+                self._runner.end_deliveries(self._grace_seconds)
         except Abandoned:
             log.warning("stopped at once; what was at work is queued again")
 
@@ -206,6 +206,10 @@ class _Daemon:
         self._file_watcher.close()
         self._runner.close()
         self._observer.close(is_ours=self._lock.is_held())
+
+    def _grace_seconds(self) -> float:
+        self._observer.alive()
+        return self._signals.left_seconds()
 
     def _listen(self) -> None:
         """Hear of what people ask as soon as they do, where the file system knows sockets."""
