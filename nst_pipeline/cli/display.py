@@ -127,6 +127,10 @@ class Display(Bars, Observer):
                 f"loss {start:.4g} -> {end:.4g}"
             )
 
+    def delivers(self, waiting: int) -> None:
+        """Say what is waited for."""
+        self.line(f"hooks    waiting for {waiting} deliveries; Ctrl-C leaves them to the next run")
+
     def undelivered(self, waiting: int) -> None:
         """Say what hooks are still to be told."""
         if waiting:

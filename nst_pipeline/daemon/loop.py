@@ -195,7 +195,11 @@ class _Daemon:
                 log.info("watching %s", shown(self._config.inbox))
                 while not self._signals.stopping:
                     self._turn()
-                self._observer.state("stopping")
+                if self._runner.is_delivering():
+                    left = self._signals.left_seconds()
+                    self._observer.state("stopping", f"a hook may go on for {left:.0f} s")
+                else:
+                    self._observer.state("stopping")
                 self._runner.end_deliveries(self._grace_seconds)
         except Abandoned:
             log.warning("stopped at once; what was at work is queued again")

@@ -65,12 +65,20 @@ class Deliverer:
         for courier in self._couriers:
             courier.wake()
 
-    def wait(self, ledger: Ledger, seconds: float, check: Callable[[], None]) -> None:
-        """Wait, at most so long, for what is due now; ``check`` may end that by raising."""
+    def wait(self, ledger: Ledger, seconds: float, check: Callable[[], None]) -> int:
+        """Wait, at most so long, for what is due now; return how many deliveries of it are left.
+
+        ``check`` is called all the while, and may end the wait by raising.
+        """
         table, begun = ledger.deliveries, ledger.deliveries.now()
-        while table.waiting(until=begun) and table.now() < begun + seconds:
+        while (left := table.waiting(until=begun)) and table.now() < begun + seconds:
             check()
             time.sleep(STEP_SECONDS)
+        return left
+
+    def is_at_work(self) -> bool:
+        """Tell whether a hook is told something at this moment."""
+        return any(courier.is_at_work for courier in self._couriers)
 
     def finish(self, grace_seconds: Callable[[], float]) -> None:
         """Begin no further delivery, and let those at work end, while there is grace."""
@@ -99,6 +107,7 @@ class _Courier(threading.Thread):
         self._woken = threading.Event()
         self._is_finishing = self._is_closed = False
         self._told = ""
+        self.is_at_work = False
 
     def wake(self) -> None:
         self._woken.set()
@@ -117,10 +126,12 @@ class _Courier(threading.Thread):
             try:
                 with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
                     self._serve(ledger.deliveries)
-            except (PipelineError, DatabaseError, OSError) as error:
-                if str(error) != told:
-                    log.error("on_%s: %s; deliveries wait", self._hook[0], error)
-                told = str(error)
+            except Exception as error:  # noqa: BLE001 - the next try may find it mended
+                is_foreseen = isinstance(error, PipelineError | DatabaseError)
+                what = str(error) if is_foreseen else f"{type(error).__name__}: {error}"
+                if what != told:
+                    log.error("on_%s: %s; deliveries wait", self._hook[0], shown(what))
+                told = what
                 self._woken.clear()
                 if not self._is_finishing:
                     self._rest(TROUBLE_SECONDS)
@@ -144,6 +155,7 @@ class _Courier(threading.Thread):
         try:
             if delivery.attempts > settings.max_attempts:
                 raise HookError("the process ended during the last attempt")
+            self.is_at_work = True
             if not self._tell(delivery):
                 table.put_back(delivery)
                 return
@@ -152,9 +164,12 @@ class _Courier(threading.Thread):
         except Exception as error:  # noqa: BLE001 - whatever it is, no result is to suffer
             problem = type(error).__name__
             log.debug("unforeseen in a hook", exc_info=True)
+        finally:
+            self.is_at_work = False
         if not problem:
             self._told = ""
             table.end(delivery)
+            log.debug("on_%s: %s", self._hook[0], f"{self._settings.target(self._hook[1])}: told")
             self._report("delivered", table)
         else:
             self._failed(table, delivery, problem)

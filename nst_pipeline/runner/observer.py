@@ -61,6 +61,9 @@ class Observer:
         Comes from a thread of its own.
         """
 
+    def delivers(self, waiting: int) -> None:
+        """A run has nothing left to do but to wait for so many deliveries."""
+
     def undelivered(self, waiting: int) -> None:
         """A run is over, and so many deliveries wait for the next."""
 

@@ -54,6 +54,8 @@ BATCH_JOBS = 1000
 """After so many jobs the manifest of a daemon's run is closed, and the next begun."""
 DELIVERY_SECONDS = 60.0
 """How long `Runner.run` waits at its end for hooks to be told."""
+PROMPT_SECONDS = 2.0
+"""How long it does so before anybody is told that it waits."""
 
 
 class Runner:
@@ -122,7 +124,10 @@ class Runner:
 
     def _finish_deliveries(self) -> None:
         with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
-            self._deliverer.wait(ledger, DELIVERY_SECONDS, self._observer.check)
+            check = self._observer.check
+            if left := self._deliverer.wait(ledger, PROMPT_SECONDS, check):
+                self._observer.delivers(left)
+                self._deliverer.wait(ledger, DELIVERY_SECONDS, check)
             # What is at work has its own limit: ended by ours, it might never come to its end.
             self._deliverer.finish(lambda: math.inf)
             self._deliverer.close()
@@ -153,6 +158,10 @@ class Runner:
         if not self._deliverer.has_begun:
             with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
                 self._deliverer.begin(ledger)
+
+    def is_delivering(self) -> bool:
+        """Tell whether a hook is told something at this moment."""
+        return self._deliverer.is_at_work()
 
     def end_deliveries(self, grace_seconds: Callable[[], float]) -> None:
         """Begin to tell no hook any more, and let those at work end while there is grace."""
