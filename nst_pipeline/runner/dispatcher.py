@@ -173,9 +173,7 @@ class Dispatcher:
         with self._ledger.transaction():
             self._ledger.jobs.fail(one.entry.id, reason, poison=True)
             if self._policy.retries:
-                self._notes.release(
-                    records.failed(one.job, Failure(reason)), self._manifest(), one.entry.id
-                )
+                self._notes.release(one.entry.id, records.failed(one.job, Failure(reason)))
 
     def _at_work(self) -> Content | None:
         """Return the content that is painted, as far as anybody knows."""
@@ -304,8 +302,8 @@ class Dispatcher:
         try:
             original = publish_duplicate(
                 self._ledger.jobs, self._folders, entry, self._config.conflict_policy,
-                lambda found: self._prepare_notes(
-                    records.duplicate(job, found, FileRecord.of(job.output), []), entry
+                lambda found: self._notes.prepare(
+                    entry.id, records.duplicate(job, found, FileRecord.of(job.output), [])
                 ),
             )  # fmt: skip
         except (CannotCreateError, OutputError) as error:
@@ -359,7 +357,7 @@ class Dispatcher:
     def _publish(self, job: Job, entry: Entry, result: EncodedResult) -> None:
         begun = time.monotonic()
         planned = FileRecord.of(job.output, size=result.size)
-        self._prepare_notes(records.done(job, result, planned, []), entry)
+        self._notes.prepare(entry.id, records.done(job, result, planned, []))
         try:
             final = publish_result(
                 self._ledger.jobs, self._folders, entry, result.data, self._config.conflict_policy
@@ -406,15 +404,8 @@ class Dispatcher:
     def _record(self, record: JobRecord, entry: Entry) -> None:
         assert self._recorder
         self._recorder.finish(record)
-        self._notes.release(record, self._recorder.path, entry.id)
+        self._notes.release(entry.id, record)
         self._observer.finished(record)
-
-    def _prepare_notes(self, record: JobRecord, entry: Entry) -> None:
-        """Note what hooks are to be told, before that is so: a kill may come right after it."""
-        self._notes.prepare(entry.id, record, self._manifest())
-
-    def _manifest(self) -> Path | None:
-        return self._recorder.path if self._recorder else None
 
     # What goes wrong
 
@@ -446,7 +437,7 @@ class Dispatcher:
             else:
                 went = self._ledger.jobs.fail(entry.id, why.reason, why.trace)
             if is_over := went and not (may_pass and self._policy.retries):
-                self._prepare_notes(record, entry)
+                self._notes.prepare(entry.id, record)
         if is_over:
             self._record(record, entry)
 

@@ -6,6 +6,7 @@ was prepared. `deliverer` tells.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,35 +31,28 @@ OVER = (*FINISHED, JobState.REPLACED)
 
 
 class Notes:
-    """Notes in the ledger what hooks are to be told; nothing where the settings have none."""
+    """Notes in the ledger what hooks are to be told; nothing where the settings have none.
+
+    Attributes:
+        manifest: of the run; None: it has none yet.
+    """
 
     def __init__(self, config: Config, ledger: Ledger, wake: Callable[[], None]) -> None:
         """Note nothing yet; ``wake`` is called when there is something to tell."""
         self._hooks, self._table, self._wake = config.hooks, ledger.deliveries, wake
+        self.manifest: Path | None = None
 
-    def prepare(self, job: int, record: JobRecord, manifest: Path | None) -> None:
-        """Note what is to be told of a job as soon as it is over.
-
-        Args:
-            job: its number.
-            record: what is known of it before that.
-            manifest: that will hold it; None: none will.
-        """
+    def prepare(self, job: int, record: JobRecord) -> None:
+        """Note what is to be told of a job, by its number, as soon as it is over."""
         if hook := self._hook(record):
             event, kinds = _event(record), hook.kinds()
-            self._table.prepare(job, event, kinds, record.model_dump_json(), manifest)
+            self._table.prepare(job, event, kinds, record.model_dump_json(), self.manifest)
 
-    def release(self, record: JobRecord, manifest: Path | None, job: int | None = None) -> None:
-        """Have told what became of a job, and its record is durable.
-
-        Args:
-            record: the record.
-            manifest: that holds it; None: none does.
-            job: its number; None: it never was one.
-        """
+    def release(self, job: int | None, record: JobRecord) -> None:
+        """Have told what became of a job, now that it is durable; None: it never was one."""
         if hook := self._hook(record):
             event, kinds = _event(record), hook.kinds()
-            self._table.note(job, event, kinds, record.model_dump_json(), manifest)
+            self._table.note(job, event, kinds, record.model_dump_json(), self.manifest)
             self._wake()
 
     def _hook(self, record: JobRecord) -> HookSettings | None:
@@ -147,4 +141,6 @@ def _described(hook: HookSettings, kind: Kind) -> tuple[str, bool]:
         signed = "not signed; secret_file signs it" if secret_of(hook) is None else "signed"
     except HookError as error:
         return f"{name}: {error}", False
+    if hook.secret_file and hook.secret_file.stat().st_mode & stat.S_IROTH:
+        signed += f"; everybody may read the secret: chmod o-r {shown(hook.secret_file)}"
     return f"sends to {name}, {signed}", True

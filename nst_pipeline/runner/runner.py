@@ -326,6 +326,7 @@ class _Run:
                 self._folders,
                 self._runner.machine(),
             )
+            self._notes.manifest = self._recorder.path
         return self._recorder
 
     def _begin(self, plan: Plan) -> None:
@@ -348,7 +349,7 @@ class _Run:
     def _record(self, record: JobRecord, job: int | None = None) -> None:
         assert self._recorder
         self._recorder.finish(record)
-        self._notes.release(record, self._recorder.path, job)
+        self._notes.release(job, record)
         self._observer.finished(record)
 
 
@@ -376,7 +377,7 @@ def recover(config: Config, ledger: Ledger, notes: Notes | None) -> None:
 
     def note(entry: Entry, reason: str) -> None:
         if notes:
-            notes.prepare(entry.id, records.lost(entry, reason), None)
+            notes.prepare(entry.id, records.lost(entry, reason))
 
     publishing.recover(ledger.jobs, folders, config.conflict_policy, limit, log.warning, note)
     moves.recover(ledger, folders)

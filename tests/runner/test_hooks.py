@@ -399,13 +399,15 @@ def test_a_webhook_is_tried_again_with_the_same_key_and_its_secret_stands_nowher
 
 def test_check_tells_of_a_hook_that_could_not_be_told_anything(home: Path) -> None:
     (home / "secret").write_text("x")
+    (home / "secret").chmod(0o644)
     url = "https://example.org/s3cretpath"
     signed = hook(home, url=url, secret_file=str(home / "secret"))
     configure(home, on_done=signed, on_failed={"command": ["no-such-program"], "url": url})
     done = program(home, "check")
     assert done.returncode == 69 and "s3cret" not in done.stdout
     assert f"on_done    starts {home}/hook\n" in done.stdout
-    assert "on_done    sends to https://example.org, signed\n" in done.stdout
+    open_to_all = f"; everybody may read the secret: chmod o-r {home}/secret\n"
+    assert f"on_done    sends to https://example.org, signed{open_to_all}" in done.stdout
     assert "on_failed  no-such-program: no such program, or not executable; install" in done.stdout
     assert "on_failed  sends to https://example.org, not signed" in done.stdout
     (home / "secret").unlink()
