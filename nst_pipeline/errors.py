@@ -15,6 +15,7 @@ PipelineError
 ├── ConfigError         78  pipeline.yaml is wrong; holds every problem found
 │   └── InboxGoneError      the inbox is not there
 ├── ShapeError          70  a tensor of another shape than the engine's contract
+├── HookError           69  a hook was not told of a job; ends nothing, and is tried again
 ├── DeviceLostError     71  the device broke; only a new process can use it again
 └── LockedError         75  another nst-pipeline works with the same state folder
 
@@ -62,6 +63,12 @@ class UnavailableError(PipelineError):
 
 class OutOfMemoryError(PipelineError):
     """Memory does not suffice, however little is asked for at a time."""
+
+    exit_code = 69
+
+
+class HookError(PipelineError):
+    """A hook could not be told of a job."""
 
     exit_code = 69
 

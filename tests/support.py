@@ -263,6 +263,27 @@ def configure(home: Path, **changes: Any) -> Config:
     return load(home / "pipeline.yaml")
 
 
+def make_hook(home: Path, script: str, name: str = "hook") -> list[str]:
+    """Write a shell script that can be started; return the command that does."""
+    path = home / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return [str(path)]
+
+
+def told(home: Path) -> list[dict[str, Any]]:
+    """Return the records that the hook `TELL` was given, in the order of their contents."""
+    records = [json.loads(path.read_text()) for path in (home / "told").glob("*.json")]
+    return sorted(records, key=lambda one: (one["content"]["path"], one["style"]["name"]))
+
+
+TELL = """mkdir -p told
+cat > told/$NST_PIPELINE_DELIVERY.part
+env -0 > told/$NST_PIPELINE_DELIVERY.env
+mv told/$NST_PIPELINE_DELIVERY.part told/$NST_PIPELINE_DELIVERY.json"""
+"""A hook's script that keeps what it is given in the folder ``told`` of the home."""
+
+
 def states(home: Path) -> dict[str, str]:
     """Return the state of each job of the ledger, by its content's name."""
     ledger = Ledger.to_read(ledger_path(home / "state"))

@@ -14,7 +14,7 @@ from nst_pipeline import CONFIG_NAME, __version__
 from nst_pipeline.cli import completion, daemon, preview
 from nst_pipeline.cli.daemon import ConfigOption
 from nst_pipeline.cli.echo import duration, say
-from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
+from nst_pipeline.errors import CannotCreateError, PipelineError, UnavailableError, UsageError
 from nst_pipeline.files import counted, shown
 
 if TYPE_CHECKING:
@@ -213,6 +213,7 @@ def check(config_path: ConfigOption = None) -> None:
         resolve_device,
         resolve_precision,
     )
+    from nst_pipeline.runner import hooks
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
@@ -231,6 +232,9 @@ def check(config_path: ConfigOption = None) -> None:
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
         say(f"{name:10} {shown(getattr(config, name))}: {state}")
         exit_code = exit_code or (0 if fine else CannotCreateError.exit_code)
+    for event, text, fine in hooks.describe(config):
+        say(f"on_{event:7} {text}")
+        exit_code = exit_code or (0 if fine else UnavailableError.exit_code)
     try:
         show_jobs(config, has_device)
     except PipelineError as error:

@@ -232,6 +232,16 @@ class Display(Bars, Observer):
                 f"loss {start:.4g} -> {end:.4g}"
             )
 
+    def delivers(self, waiting: int) -> None:
+        """Say what is waited for."""
+        self.line(f"hooks    waiting for {waiting} deliveries; Ctrl-C leaves them to the next run")
+
+    def undelivered(self, waiting: int) -> None:
+        """Say what hooks are still to be told."""
+        if waiting:
+            why = "`nst-pipeline status` says why"
+            self.line(f"hooks    {waiting} deliveries wait for the next run; {why}", "yellow")
+
     def check(self) -> None:
         """End the work if somebody asked for it."""
         self._check()

@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 
 from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config import documents
+from nst_pipeline.config.hooks import Event, HookField, HookSettings
 from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.recipe import (
     Recipe,
@@ -300,6 +301,17 @@ class Config(Settings):
     def has_file(self) -> bool:
         """Whether the settings stand in a file, where commands but `run` find them, too."""
         return self._file is not None
+
+    on_done: HookField | None = Field(None, description="What is told of each job that is done.")
+    on_failed: HookField | None = Field(
+        None, description="What is told of each job that has failed."
+    )
+
+    @property
+    def hooks(self) -> dict[Event, HookSettings]:
+        """What is told of jobs, by what came of them."""
+        both: dict[Event, HookSettings | None] = {"done": self.on_done, "failed": self.on_failed}
+        return {event: hook for event, hook in both.items() if hook}
 
     @property
     def conflict_policy(self) -> Literal["replace", "suffix", "fail"]:

@@ -197,7 +197,12 @@ class _Daemon:
                 log.info("watching %s", shown(self._config.inbox))
                 while not self._signals.stopping:
                     self._turn()
-                self._observer.state("stopping")
+                if self._runner.is_delivering():
+                    left = self._signals.left_seconds()
+                    self._observer.state("stopping", f"a hook may go on for {left:.0f} s")
+                else:
+                    self._observer.state("stopping")
+                self._runner.end_deliveries(self._grace_seconds)
         except Abandoned:
             log.warning("stopped at once; what was at work is queued again")
 
@@ -207,6 +212,10 @@ class _Daemon:
         self._file_watcher.close()
         self._runner.close()
         self._observer.close(is_ours=self._lock.is_held())
+
+    def _grace_seconds(self) -> float:
+        self._observer.alive()
+        return self._signals.left_seconds()
 
     def _listen(self) -> None:
         """Hear of what people ask as soon as they do, where the file system knows sockets."""
@@ -223,6 +232,7 @@ class _Daemon:
         if self._signals.reload:
             self._reload()
         try:
+            self._runner.deliver()
             if obstacle := self._obstacle():
                 self._observer.state(*obstacle, level=logging.WARNING)
                 self._observer.ready()

@@ -15,12 +15,14 @@ from prometheus_client import (
     write_to_textfile,
 )
 
+from nst_pipeline.config.hooks import Event
 from nst_pipeline.config.pipeline import MetricsSettings
 from nst_pipeline.daemon.server import serve
 from nst_pipeline.errors import UnavailableError
 from nst_pipeline.files import cause, shown
 from nst_pipeline.folders import make_folder
 from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.pruning import Kept
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,10 @@ class Metrics:
         self._up = self._make(Gauge, "up", "1 while the daemon works, 0 while it waits for help.")
         self._files = self._make(Gauge, "kept_files", "Files that pile up, by kind.", ["kind"])
         self._bytes = self._make(Gauge, "kept_bytes", "Bytes of these files.", ["kind"])
+        self._deliveries = self._make(
+            Counter, "deliveries", "Attempts to tell hooks, by outcome.", ["event", "outcome"]
+        )
+        self._waiting = self._make(Gauge, "deliveries_waiting", "What hooks are still to be told.")
         for outcome in ("done", "duplicate", "failed"):
             self._jobs.labels(outcome)
         self._stop = self._serve(settings.http) if settings.http else None
@@ -69,6 +75,11 @@ class Metrics:
         self._jobs.labels(outcome).inc()
         if outcome != "failed":
             self._success.set(time.time())
+
+    def delivery(self, event: Event, outcome: Outcome, waiting: int) -> None:
+        """Count an attempt to tell a hook, and note how many deliveries wait."""
+        self._deliveries.labels(event, outcome).inc()
+        self._waiting.set(waiting)
 
     def stage(self, name: str, seconds: float) -> None:
         """Note how long a stage took."""

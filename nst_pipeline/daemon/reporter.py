@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+from nst_pipeline.config.hooks import Event
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.logs import about
 from nst_pipeline.daemon.notifier import Notifier
@@ -15,6 +16,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.observer import Observer, failure
 from nst_pipeline.runner.pruning import Kept
 
@@ -152,6 +154,12 @@ class Reporter(Observer):
         """Report how long a stage took."""
         if self._metrics:
             self._metrics.stage(stage, seconds)
+
+    def delivered(self, event: Event, outcome: Outcome, waiting: int) -> None:
+        """Count an attempt to tell a hook; the couriers log what went wrong themselves."""
+        if self._metrics:
+            self._metrics.delivery(event, outcome, waiting)
+            self._metrics.write(now=True)
 
     def close(self, is_ours: bool = True) -> None:
         """Report the end; unless the state folder is still ours, another may report in it."""

@@ -13,6 +13,7 @@ from nst_pipeline.daemon.access import Account, barrier
 from nst_pipeline.errors import CannotCreateError
 from nst_pipeline.files import cause, owner, publish, shown
 from nst_pipeline.folders import make_folder
+from nst_pipeline.runner.commands import find
 
 UNIT_NAME = "nst-pipeline.service"
 TEMPLATE = Path(__file__).with_name(UNIT_NAME)
@@ -78,12 +79,15 @@ DeviceAllow=char-nvidia-uvm rw
 DeviceAllow=char-nvidia-caps rw
 """
 
-NO_NETWORK = """# Nothing is fetched. (With metrics.http, `install-service` leaves this out.)
+NO_NETWORK = """\
+# Nothing is fetched. (With metrics.http or a hook's url, `install-service` leaves this out. The
+# command of a hook that needs the network gets it by a drop-in with PrivateNetwork=no,
+# IPAddressDeny= and RestrictAddressFamilies=AF_INET AF_INET6.)
 PrivateNetwork=yes
 IPAddressDeny=any
 RestrictAddressFamilies=AF_UNIX"""
 
-LOCAL_NETWORK = """# For metrics.http.
+NETWORK = """# For metrics.http, or the url of a hook.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"""
 
 
@@ -106,11 +110,12 @@ def render(
     if config.metrics.textfile is not None:
         written.append(config.metrics.textfile.parent)
     programs = [Path(command.split(" ")[0])] if command else _programs()
+    programs += _hook_programs(config)
     paths = _with_real([*written, *programs, *_files(config, config_path)])
     watch = config.watch
     values = {
         "IDENTITY": "" if user else IDENTITY.rstrip("\n"),
-        "NETWORK": LOCAL_NETWORK if config.metrics.http else NO_NETWORK,
+        "NETWORK": NETWORK if config.metrics.http or _has_urls(config) else NO_NETWORK,
         "HOME": "read-only" if _are_below(HOMES, paths) else "yes",
         "TMP": "no" if _are_below(TEMPORARY, paths) else "yes",
         "USERFLAG": "--user " if user else "",
@@ -153,6 +158,7 @@ def barriers(config: Config, config_path: Path) -> list[str]:
     account = Account.named(USER)
     files = [*_programs(), *_files(config, config_path.absolute())]
     found = [(path, barrier(path, account, os.R_OK)) for path in files]
+    found += [(path, barrier(path, account, os.X_OK)) for path in _hook_programs(config)]
     # The folders themselves are given to the user.
     found += [(path, barrier(path.parent, account, os.X_OK)) for path in folders(config)]
     firsts = {place: path for path, place in reversed(found) if place}
@@ -190,7 +196,18 @@ def _files(config: Config, config_path: Path) -> list[Path]:
     """Return the files that the service reads."""
     images = [path for style in config.styles.values() for path in style.paths()]
     weights = [Path(config.weights)] if Path(config.weights).is_absolute() else []
-    return [config_path, *images, *weights]
+    secrets = [hook.secret_file for hook in config.hooks.values() if hook.secret_file]
+    return [config_path, *images, *weights, *secrets]
+
+
+def _hook_programs(config: Config) -> list[Path]:
+    """Return the programs that hooks start, as far as they are there."""
+    commands = (hook.command for hook in config.hooks.values() if hook.command)
+    return [Path(path) for command in commands if (path := find(command[0]))]
+
+
+def _has_urls(config: Config) -> bool:
+    return any(hook.url for hook in config.hooks.values())
 
 
 def _with_real(paths: list[Path]) -> list[Path]:

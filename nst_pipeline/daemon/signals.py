@@ -121,6 +121,10 @@ class Signals:
         if self.stopping and time.monotonic() >= self._deadline:
             raise Abandoned
 
+    def left_seconds(self) -> float:
+        """Return how long the work may still go on after SIGTERM or SIGINT; 0 or less: no more."""
+        return self._deadline - time.monotonic()
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._wake()
         if not self.stopping:

@@ -15,6 +15,7 @@ from nst_pipeline.daemon.control import is_paused
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import as_text, counted, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
+from nst_pipeline.jobs.delivery_table import NO_DELIVERIES
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
 from nst_pipeline.jobs.planning import make_scanner
@@ -58,6 +59,8 @@ class Status:
         device: what is painted on.
         memory_bytes: what is used of its memory.
         cache: style targets: hits, misses, bytes in memory, bytes on disk.
+        deliveries: what hooks are still to be told: how many are ``waiting``, and the
+            ``last_failure``, null or its reason and time.
         kept: how many files and bytes there are of checkpoints, targets and manifests.
         free_bytes: room in the outbox.
         min_free_bytes: what must be free.
@@ -85,6 +88,7 @@ class Status:
     device: str | None = None
     memory_bytes: int | None = None
     cache: dict[str, int] = field(default_factory=dict)
+    deliveries: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, dict[str, int]] = field(default_factory=dict)
     free_bytes: int = 0
     min_free_bytes: int = 0
@@ -176,10 +180,17 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     """Return the fields of `Status` that the ledger knows."""
     ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {"queue": 0, "failures": [], "waiting": [], "sources": set()}
+        return {
+            "queue": 0,
+            "failures": [],
+            "waiting": [],
+            "sources": set(),
+            "deliveries": NO_DELIVERIES,
+        }
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
+        deliveries = ledger.deliveries.summary()
         ahead = ledger.jobs.now() - time.time()  # the jobs' clock is not set when the system's is
         waiting = [
             {"path": as_text(one.source), "reason": one.reason, "next_try": one.next_try - ahead}
@@ -204,6 +215,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "failures": failures,
         "waiting": waiting,
         "sources": sources,
+        "deliveries": deliveries,
     }
 
 
@@ -264,6 +276,7 @@ def lines(status: Status) -> Iterator[str]:
         yield f"failed     {shown(failure['reason'])}; {where}"
     if (more := len(status.failures) - FAILURES) > 0:
         yield f"failed     {more} more before them; --json lists all"
+    yield from _deliveries(status)
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
         yield f"error      {when} {shown(status.last_error['reason'])}"
@@ -284,6 +297,16 @@ def lines(status: Status) -> Iterator[str]:
         f"disk       {_megabytes(status.free_bytes)} free; nothing is begun below "
         f"{_megabytes(status.min_free_bytes)}"
     )
+
+
+def _deliveries(status: Status) -> Iterator[str]:
+    """Give what there is to say of hooks."""
+    waiting, last = status.deliveries["waiting"], status.deliveries["last_failure"]
+    if last:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["time"]))
+        yield f"hooks      {waiting} deliveries wait; last failure {when} {shown(last['reason'])}"
+    elif waiting:
+        yield f"hooks      {waiting} deliveries wait"
 
 
 def _megabytes(number: int | None) -> str:

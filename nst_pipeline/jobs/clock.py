@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LONGEST_WAIT_SECONDS = 86_400.0
-"""No job waits longer for its next attempt, whatever the machine's clock was meanwhile."""
+"""Nothing waits longer for its next attempt, whatever the machine's clock was meanwhile."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -31,6 +31,7 @@ def set_clock(database: sqlite3.Connection) -> None:
     database.execute(
         "UPDATE jobs SET next_try = ?1 WHERE state = 'queued' AND next_try > ?1", (latest,)
     )
+    database.execute("UPDATE deliveries SET next_try = ?1 WHERE next_try > ?1", (latest,))
 
 
 def _kept(database: sqlite3.Connection) -> float | None:

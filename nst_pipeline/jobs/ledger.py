@@ -1,4 +1,4 @@
-"""The ledger: the durable memory of all runs. SQLite, one file, three groups of tables."""
+"""The ledger: the durable memory of all runs. SQLite, one file, four groups of tables."""
 
 import errno
 import os
@@ -13,6 +13,7 @@ from nst_pipeline.files import cause, shown
 from nst_pipeline.folders import make_folder
 from nst_pipeline.jobs import schema
 from nst_pipeline.jobs.clock import set_clock
+from nst_pipeline.jobs.delivery_table import DeliveryTable
 from nst_pipeline.jobs.file_table import FileTable
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.run_table import RunTable
@@ -34,6 +35,7 @@ class Ledger:
         jobs: every job and its state.
         files: what is known of files.
         runs: the last runs' records.
+        deliveries: what hooks are still to be told.
     """
 
     def __init__(self, path: Path | None, is_relaxed: bool = False) -> None:
@@ -78,6 +80,7 @@ class Ledger:
         self.jobs = JobTable(database)
         self.files = FileTable(database)
         self.runs = RunTable(database)
+        self.deliveries = DeliveryTable(database)
 
     @classmethod
     def to_read(cls, path: Path) -> "Ledger | None":

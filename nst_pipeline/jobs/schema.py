@@ -4,12 +4,27 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-VERSION = 3
-MIGRATED = (2, VERSION)
+VERSION = 4
+MIGRATED = (2, 3, VERSION)
 """Versions whose tables are understood; those of an older one are brought up to date."""
 
+DELIVERIES = """
+CREATE TABLE deliveries (            -- what hooks are still to be told
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,               -- the same at each attempt, and no other's
+    event TEXT NOT NULL,             -- done or failed
+    kind TEXT NOT NULL,              -- command or url
+    job INTEGER,                     -- nothing is told before that is known to be over
+    record TEXT NOT NULL,            -- the job's, JSON
+    manifest BLOB,                   -- path of the manifest that holds it
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_try REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX deliveries_by_hook ON deliveries (event, kind, next_try);
+"""
+
 # Paths are blobs: the bytes of a name need not be text.
-TABLES = """
+TABLES = f"""
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
     source BLOB NOT NULL,            -- the content's path
@@ -77,10 +92,10 @@ CREATE TABLE records (
 ) WITHOUT ROWID;
 
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
+{DELIVERIES}"""
 
 # What files of version 2 were called was text, and of two names one could be that of both.
-FROM_2 = """
+FROM_2 = f"""
 ALTER TABLE files RENAME TO old_files;
 CREATE TABLE files (
     path BLOB PRIMARY KEY,
@@ -93,16 +108,17 @@ CREATE TABLE files (
 INSERT INTO files (path, facts, sha256, problem, settled)
     SELECT CAST(path AS BLOB), facts, sha256, problem, settled FROM old_files;
 DROP TABLE old_files;
-"""
+{DELIVERIES}"""
+FROM_3 = DELIVERIES
 
 
 def create(database: sqlite3.Connection) -> int:
-    """Make the tables in an empty database, or those of version 2 anew; return their version now.
+    """Make the tables in an empty database, or bring older ones up to date; return their version.
 
     Raises:
         sqlite3.Error: the database cannot be used.
     """
-    ways = {0: TABLES, 2: FROM_2}
+    ways = {0: TABLES, 2: FROM_2, 3: FROM_3}
     if version(database) in ways:
         with transaction(database):
             if (found := version(database)) in ways:  # no other process was faster

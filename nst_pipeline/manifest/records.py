@@ -61,6 +61,17 @@ def failed(job: Job, failure: Failure) -> JobRecord:
     return _record(job, "failed", None).model_copy(update={"error": error})
 
 
+def lost(entry: Entry, reason: str) -> JobRecord:
+    """Return the record of a job that ended the process, and of its style only the name is left."""
+    return JobRecord(
+        status="failed",
+        content=ContentRecord.of(entry.source, sha256=entry.content),
+        style=StyleRecord(name=entry.style, path="", sha256=""),
+        key=entry.key,
+        error=ErrorRecord(reason=reason),
+    )
+
+
 def broken(file: Broken, style: PlannedStyle) -> JobRecord:
     """Return the record of a file that no job could be made of."""
     return JobRecord(

@@ -39,6 +39,7 @@ from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import FileRecord, JobRecord
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.disposal import Disposal
+from nst_pipeline.runner.hooks import Notes
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.publishing import ConflictError, publish_duplicate, publish_result
 from nst_pipeline.workers import checkpoints
@@ -76,6 +77,7 @@ class Dispatcher:
         policy: Policy,
         scanner: Scanner,
         patience: Patience,
+        notes: Notes,
     ) -> None:
         """Have nothing in flight.
 
@@ -87,10 +89,11 @@ class Dispatcher:
             policy: of `run` or `watch`.
             scanner: knows the age of files.
             patience: has files wait for what is not their fault.
+            notes: of what hooks are to be told.
         """
         self._config, self._ledger, self._observer = config, ledger, observer
         self._policy, self._scanner, self._folders = policy, scanner, folders
-        self._patience = patience
+        self._patience, self._notes = patience, notes
         self._executor: Executor | None = None
         self._disposal: Disposal | None = None
         self._recorder: Recorder | None = None
@@ -167,8 +170,15 @@ class Dispatcher:
             elif one.entry.attempts + 1 < self._config.watch.max_attempts:
                 self._ledger.jobs.requeue(one.entry.id, reason)
             else:
-                self._ledger.jobs.fail(one.entry.id, reason, poison=True)
+                self._give_up_guilty(one, reason)
         self._in_flight.clear()
+
+    def _give_up_guilty(self, one: InFlight, reason: str) -> None:
+        """Fail a job that broke the device; only `run` has it in a manifest, that of the next."""
+        with self._ledger.transaction():
+            self._ledger.jobs.fail(one.entry.id, reason, poison=True)
+            if self._policy.retries:
+                self._notes.release(one.entry.id, records.failed(one.job, Failure(reason)))
 
     def _at_work(self) -> Content | None:
         """Return the content that is painted, as far as anybody knows."""
@@ -290,14 +300,17 @@ class Dispatcher:
             if self._policy.retries:
                 self._ledger.jobs.postpone(entry.id, str(error), wait)
             else:
-                self._record(records.failed(job, Failure(str(error))))
+                self._record(records.failed(job, Failure(str(error))), entry)
 
     def _repeat(self, job: Job, entry: Entry) -> bool:
         """Publish what was painted before, for another place; return whether the job is over."""
         try:
             original = publish_duplicate(
-                self._ledger.jobs, self._folders, entry, self._config.conflict_policy
-            )
+                self._ledger.jobs, self._folders, entry, self._config.conflict_policy,
+                lambda found: self._notes.prepare(
+                    entry.id, records.duplicate(job, found, FileRecord.of(job.output), [])
+                ),
+            )  # fmt: skip
         except (CannotCreateError, OutputError) as error:
             self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
             self._not_published(job, entry, error)
@@ -309,7 +322,7 @@ class Dispatcher:
         output = FileRecord.of(done.final, sha256=done.sha256)
         extras = self._extras_of(original.final, job.encoding)
         made = self._publish_extras(done.final, extras, _mode(self._folders, original.final))
-        self._record(records.duplicate(job, original, output, made))
+        self._record(records.duplicate(job, original, output, made), entry)
         return True
 
     # Taking in
@@ -348,6 +361,8 @@ class Dispatcher:
 
     def _publish(self, job: Job, entry: Entry, result: EncodedResult) -> None:
         begun = time.monotonic()
+        planned = FileRecord.of(job.output, size=result.size)
+        self._notes.prepare(entry.id, records.done(job, result, planned, []))
         try:
             final = publish_result(
                 self._ledger.jobs, self._folders, entry, result.data, self._config.conflict_policy
@@ -369,7 +384,7 @@ class Dispatcher:
         sha256 = self._ledger.jobs.get(entry.id).sha256
         output = FileRecord.of(final, sha256=sha256, size=result.size)
         extras = self._publish_extras(final, result.extras)
-        self._record(records.done(job, result, output, extras))
+        self._record(records.done(job, result, output, extras), entry)
 
     def _not_published(
         self, job: Job, entry: Entry, error: CannotCreateError | OutputError
@@ -393,9 +408,10 @@ class Dispatcher:
         is_final = isinstance(error, ConflictError)
         self._failed(job, entry, Failure(str(error), kind="job" if is_final else "passing"))
 
-    def _record(self, record: JobRecord) -> None:
+    def _record(self, record: JobRecord, entry: Entry) -> None:
         assert self._recorder
         self._recorder.finish(record)
+        self._notes.release(entry.id, record)
         self._observer.finished(record)
 
     # What goes wrong
@@ -421,12 +437,16 @@ class Dispatcher:
             is_certain = why.reason == entry.reason or attempts >= max(2, watch.max_attempts)
             may_pass = left > 0 or not is_certain
             wait = left if left > 0 else watch.retry_seconds
-        if may_pass:
-            went = self._ledger.jobs.requeue(entry.id, why.reason, why.trace, wait)
-        else:
-            went = self._ledger.jobs.fail(entry.id, why.reason, why.trace)
-        if went and not (may_pass and self._policy.retries):
-            self._record(records.failed(job, why))
+        record = records.failed(job, why)
+        with self._ledger.transaction():
+            if may_pass:
+                went = self._ledger.jobs.requeue(entry.id, why.reason, why.trace, wait)
+            else:
+                went = self._ledger.jobs.fail(entry.id, why.reason, why.trace)
+            if is_over := went and not (may_pass and self._policy.retries):
+                self._notes.prepare(entry.id, record)
+        if is_over:
+            self._record(record, entry)
 
     def _fail_all(self, jobs: list[Job], why: Failure) -> None:
         """Fail jobs of one content that something unforeseen happened to."""
@@ -466,7 +486,7 @@ class Dispatcher:
         self._is_outdated = self._policy.retries
         went = self._ledger.jobs.requeue(entry.id, reason, why.trace, wait, is_attempt=False)
         if went and not self._policy.retries:
-            self._record(records.failed(job, why))
+            self._record(records.failed(job, why), entry)
 
     # What goes with a result
 

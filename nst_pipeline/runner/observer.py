@@ -3,19 +3,21 @@
 import time
 from collections.abc import Mapping
 
+from nst_pipeline.config.hooks import Event
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.pruning import Kept
 
 
 class Observer:
     """Told what a run does, and asked what it shall do; this one does nothing and wants nothing.
 
-    All calls come from the thread that runs the runner.
+    All calls come from the thread that runs the runner, but those of `delivered`.
     """
 
     # Told
@@ -52,6 +54,18 @@ class Observer:
 
     def waits(self, files: list[Waiting]) -> None:
         """All that can be done is done; these files wait for something, no others do."""
+
+    def delivered(self, event: Event, outcome: Outcome, waiting: int) -> None:
+        """A hook was told of a job, or could not be; so many deliveries wait.
+
+        Comes from a thread of its own.
+        """
+
+    def delivers(self, waiting: int) -> None:
+        """A run has nothing left to do but to wait for so many deliveries."""
+
+    def undelivered(self, waiting: int) -> None:
+        """A run is over, and so many deliveries wait for the next."""
 
     # Asked
 

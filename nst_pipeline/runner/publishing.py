@@ -63,11 +63,16 @@ def publish_result(
 
 
 def publish_duplicate(
-    jobs: JobTable, folders: Folders, entry: Entry, on_conflict: OnConflict
+    jobs: JobTable,
+    folders: Folders,
+    entry: Entry,
+    on_conflict: OnConflict,
+    on_found: Callable[[Entry], None] = lambda _: None,
 ) -> Entry | None:
     """Publish a result that was made before, for another name or place; return whose it is.
 
-    None if there is none whose file is still as it was made.
+    None if there is none whose file is still as it was made. Before anything is published,
+    ``on_found`` is told whose it is.
 
     Raises:
         ConflictError, CannotCreateError, OutputError: see `publish_result`.
@@ -76,6 +81,7 @@ def publish_duplicate(
     original = next((one for one in (entry, *made) if is_intact(folders, one)), None)
     if original is None or original.final is None or original.sha256 is None:
         return None
+    on_found(original)
     temporary = folders.temporary(entry.output)
     try:
         folders.link(original.final, temporary)
@@ -112,27 +118,36 @@ def recover(
     on_conflict: OnConflict,
     max_attempts: int,
     report: Callable[[str], None],
+    on_give_up: Callable[[Entry, str], None] = lambda *_: None,
 ) -> None:
     """Bring every job that a kill interrupted to where it can go on.
 
     A job that was committing is done if its final file is whole, and goes on if its temporary file
     is. Otherwise it is queued, as is one that was being painted, or given up if it was begun
-    ``max_attempts`` times and the process ended each time.
+    ``max_attempts`` times and the process ended each time; ``on_give_up`` is told so before it is.
     """
     for entry in jobs.in_state(JobState.COMMITTING):
         if not _resume(jobs, folders, entry, on_conflict, report):
-            _begin_again(jobs, entry, "its result was lost with the process", max_attempts, report)
+            what = "its result was lost with the process"
+            _begin_again(jobs, entry, what, max_attempts, report, on_give_up)
     for entry in jobs.in_state(JobState.RUNNING):
         what = "the process ended while it was painted"
-        _begin_again(jobs, entry, what, max_attempts, report)
+        _begin_again(jobs, entry, what, max_attempts, report, on_give_up)
 
 
 def _begin_again(
-    jobs: JobTable, entry: Entry, what: str, max_attempts: int, report: Callable[[str], None]
+    jobs: JobTable,
+    entry: Entry,
+    what: str,
+    max_attempts: int,
+    report: Callable[[str], None],
+    on_give_up: Callable[[Entry, str], None],
 ) -> None:
     reason = f"{shown(entry.source)} in {entry.style}: {what}, {_times(entry.attempts)}"
     if entry.attempts >= max_attempts:
-        jobs.fail(entry.id, f"{reason} (killed, crashed or out of memory)", poison=True)
+        whole = f"{reason} (killed, crashed or out of memory)"
+        on_give_up(entry, whole)
+        jobs.fail(entry.id, whole, poison=True)
         report(f"{reason}; given up")
     else:
         jobs.requeue(entry.id, reason)

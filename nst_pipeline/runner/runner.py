@@ -6,8 +6,9 @@ from there: `publishing` and `moves` hold the two protocols.
 
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,13 +32,15 @@ from nst_pipeline.jobs.planning import (
     make_plan,
     make_scanner,
 )
-from nst_pipeline.jobs.state import IN_QUEUE, JobState
+from nst_pipeline.jobs.state import IN_QUEUE, Entry, JobState
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Ending, Recorder, rebuild
 from nst_pipeline.runner import moves, publishing
+from nst_pipeline.runner.deliverer import Deliverer
 from nst_pipeline.runner.dispatcher import Dispatcher
 from nst_pipeline.runner.disposal import Disposal
+from nst_pipeline.runner.hooks import Notes, settle
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.pruning import prune
 from nst_pipeline.workers.protocol import Executor, MakeExecutor
@@ -49,6 +52,10 @@ PATIENCE = 5
 """How many times ``settle_seconds`` a run waits for files that still change."""
 BATCH_JOBS = 1000
 """After so many jobs the manifest of a daemon's run is closed, and the next begun."""
+DELIVERY_SECONDS = 60.0
+"""How long `Runner.run` waits at its end for hooks to be told."""
+PROMPT_SECONDS = 2.0
+"""How long it does so before anybody is told that it waits."""
 
 
 class Runner:
@@ -67,6 +74,7 @@ class Runner:
         self._patience = Patience(
             config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
         )
+        self._deliverer = Deliverer(config, observer.delivered)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -75,11 +83,15 @@ class Runner:
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        """End whatever the executor does."""
+        """End whatever the executor and the hooks do."""
         self.close()
 
     def close(self) -> None:
-        """End whatever the executor does."""
+        """End whatever the executor and the hooks do."""
+        self._close_executor()
+        self._deliverer.close()
+
+    def _close_executor(self) -> None:
         if self._executor:
             self._executor[1].close()
         self._executor = None
@@ -105,7 +117,21 @@ class Runner:
         """
         scanner = make_scanner(self._config, paths)
         with self._begun(scanner, RUN) as run:
-            return run.do_all(force, are_sources_ours=not paths)
+            recorder = run.do_all(force, are_sources_ours=not paths)
+        if self._config.hooks:
+            self._finish_deliveries()
+        return recorder
+
+    def _finish_deliveries(self) -> None:
+        with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
+            check = self._observer.check
+            if left := self._deliverer.wait(ledger, PROMPT_SECONDS, check):
+                self._observer.delivers(left)
+                self._deliverer.wait(ledger, DELIVERY_SECONDS, check)
+            # What is at work has its own limit: ended by ours, it might never come to its end.
+            self._deliverer.finish(lambda: math.inf)
+            self._deliverer.close()
+            self._observer.undelivered(ledger.deliveries.waiting())
 
     def run_standing(self, scanner: Scanner) -> None:
         """Do as `run` does, for a daemon: until the inbox has nothing left to do.
@@ -123,19 +149,43 @@ class Runner:
             while run.go_on():
                 pass
 
+    def deliver(self) -> None:
+        """Begin to tell hooks what they are still to be told; nothing happens the second time.
+
+        Raises:
+            CannotCreateError: the ledger cannot be opened.
+        """
+        if not self._deliverer.has_begun:
+            with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
+                self._deliverer.begin(ledger)
+
+    def is_delivering(self) -> bool:
+        """Tell whether a hook is told something at this moment."""
+        return self._deliverer.is_at_work()
+
+    def end_deliveries(self, grace_seconds: Callable[[], float]) -> None:
+        """Begin to tell no hook any more, and let those at work end while there is grace."""
+        self._deliverer.finish(grace_seconds)
+
     @contextlib.contextmanager
     def _begun(self, scanner: Scanner, policy: Policy) -> Iterator["_Run"]:
         """Put in order what a killed process left; leave nothing in flight, whatever happens."""
         with Ledger(ledger_path(self._config.state), is_relaxed=True) as ledger:
-            recover(self._config, ledger)
-            run = _Run(self, ledger, self._config, self._observer, scanner, policy, self._patience)
+            notes = Notes(self._config, ledger, self._deliverer.wake)
+            recover(self._config, ledger, notes if policy.retries else None)
+            settle(ledger)
+            self._deliverer.begin(ledger)
+            self._deliverer.wake()
+            run = _Run(
+                self, ledger, self._config, self._observer, scanner, policy, self._patience, notes
+            )
             try:
                 yield run
             except BaseException as error:
                 has_work = run.has_jobs_in_flight()
                 run.stop(error)  # first, for a second signal may end the wait for the executor
                 if has_work:
-                    self.close()  # nobody waits any more for what it still does
+                    self._close_executor()  # nobody waits any more for what it still does
                 raise
             run.end("finished")
             self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
@@ -147,7 +197,7 @@ class Runner:
     def executor_for(self, weights: Weights) -> Executor:
         """Return the executor; a new one for other weights than before."""
         if self._executor and self._executor[0] != weights:
-            self.close()
+            self._close_executor()
         if self._executor is None:
             self._executor = weights, self._make_executor(self._config, weights)
         return self._executor[1]
@@ -165,12 +215,14 @@ class _Run:
         scanner: Scanner,
         policy: Policy,
         patience: Patience,
+        notes: Notes,
     ) -> None:
         self._runner, self._ledger, self._config = runner, ledger, config
         self._observer, self._scanner, self._policy = observer, scanner, policy
         self._folders, self._patience = folders_of(config, ledger), patience
+        self._notes = notes
         self._dispatcher = Dispatcher(
-            config, ledger, self._folders, observer, policy, scanner, patience
+            config, ledger, self._folders, observer, policy, scanner, patience, notes
         )
         self._recorder: Recorder | None = None
 
@@ -190,7 +242,7 @@ class _Run:
             config, name = self._config, held.job.content.path
             retry = f"`{config.command('retry', name)}`" if config.has_file else "--force"
             reason = f"{held.reason}; {retry} has it tried again"
-            self._record(records.failed(held.job, Failure(reason)))
+            self._record(records.failed(held.job, Failure(reason)), held.entry.id)
         disposal = self._disposal(plan) if are_sources_ours else None
         if disposal:
             disposal.leave_broken()
@@ -277,6 +329,7 @@ class _Run:
                 self._folders,
                 self._runner.machine(),
             )
+            self._notes.manifest = self._recorder.path
         return self._recorder
 
     def _begin(self, plan: Plan) -> None:
@@ -296,9 +349,10 @@ class _Run:
         for style in plan.styles:
             self._record(records.broken(broken, style))
 
-    def _record(self, record: JobRecord) -> None:
+    def _record(self, record: JobRecord, job: int | None = None) -> None:
         assert self._recorder
         self._recorder.finish(record)
+        self._notes.release(job, record)
         self._observer.finished(record)
 
 
@@ -307,8 +361,13 @@ def folders_of(config: Config, ledger: Ledger) -> Folders:
     return Folders(config.roots, ledger.owner())
 
 
-def recover(config: Config, ledger: Ledger) -> None:
+def recover(config: Config, ledger: Ledger, notes: Notes | None) -> None:
     """Bring to order what a killed process left; costs nothing where the last one ended well.
+
+    Args:
+        config: the settings.
+        ledger: the ledger.
+        notes: told of the jobs that are given up for it; None: the run to come tells of them.
 
     Raises:
         CannotCreateError, OutputError: the outbox or the state folder cannot be written to.
@@ -318,7 +377,12 @@ def recover(config: Config, ledger: Ledger) -> None:
     if ledger.fact("clean") != "no" and not interrupted and not ledger.files.intended():
         return
     limit, folders = config.watch.max_attempts, folders_of(config, ledger)
-    publishing.recover(ledger.jobs, folders, config.conflict_policy, limit, log.warning)
+
+    def note(entry: Entry, reason: str) -> None:
+        if notes:
+            notes.prepare(entry.id, records.lost(entry, reason))
+
+    publishing.recover(ledger.jobs, folders, config.conflict_policy, limit, log.warning, note)
     moves.recover(ledger, folders)
     private = Folders((config.state,))
     shared = [(folders, place) for place in (config.outbox, config.processed, config.failed)]

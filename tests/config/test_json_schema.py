@@ -23,7 +23,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 STYLES = "styles: {ink: ink.png}\n"
 BEYOND = re.compile(
     r"no such file|nobody's home|lies in|too long|sizes that grow|stands twice|is not set|not YAML"
-    r"|is not a template|holds no settings"
+    r"|is not a template|holds no settings|is no address|a name or a password"
 )
 """What the program alone refuses: what needs the disk, or how values lie to each other."""
 
@@ -79,6 +79,10 @@ GOOD = (
     STYLES + "recipe: {scales: 1, iterations: 5, tolerance: 0.5, seed: 3, balanced: false}",
     STYLES + "recipe: {content_layers: [relu4_2], style_layers: {pixels: 0, relu1_1: 2}}",
     STYLES + "recipe: {size: null, seed: null}",
+    STYLES + "recipe: {size: {width: 3000, height: 2000, fit: contain}}",
+    STYLES + "recipe: {size: {height: 20, width: 100}}",
+    STYLES + "on_done: [notify, 3]\non_failed: null",
+    STYLES + "on_done: {url: 'https://a.org/b?c=d', secret_env: MINE, command: [say]}",
     STYLES + "recipe:\noutput:\nlimits:\nkeep:\nwatch:\nmetrics:\n",
     STYLES + "device: cuda:3\ntile: on\nprecision: bf16\ncheckpoint_seconds: 0\n",
     STYLES + "tile: true\nwatch: {polling: off, urgent: '', settle_seconds: 0}",
@@ -121,6 +125,16 @@ BAD = (
     STYLES + "recipe: [gatys]",
     STYLES + "recipe: {sise: 64}",
     STYLES + "recipe: {size: 31}",
+    STYLES + "recipe: {size: {}}",
+    STYLES + "recipe: {size: {width: 20, height: 20}}",
+    STYLES + "recipe: {size: {width: 200, fit: stretch}}",
+    STYLES + "on_done: notify",
+    STYLES + "on_done: []",
+    STYLES + "on_done: ['', a]",
+    STYLES + "on_done: {timeout_seconds: 3}",
+    STYLES + "on_failed: {url: 'ftp://a.org'}",
+    STYLES + "on_failed: {command: [say], secret_file: mine}",
+    STYLES + "on_failed: {url: 'http://a.org', secret_file: mine, secret_env: MINE}",
     STYLES + "recipe: {size: 16385}",
     STYLES + "recipe: {size: large}",
     STYLES + "recipe: {scales: []}",

@@ -11,6 +11,7 @@ from conftest import picture
 from pydantic import BaseModel
 
 from nst_pipeline.config import documents
+from nst_pipeline.config.hooks import HookSettings
 from nst_pipeline.config.pipeline import Config, Limits, load, parse
 from nst_pipeline.config.recipe import Recipe
 from nst_pipeline.config.settings import OutputSettings, StyleSettings
@@ -247,6 +248,7 @@ def test_the_sample_pipeline_is_the_template_with_the_paths_of_the_samples() -> 
 def test_the_template_shows_every_key_there_is() -> None:
     shown = set(re.findall(r"(?:^[ #]*|[{,] *)(\w+):", TEMPLATE.read_text(), re.MULTILINE))
     models: list[type[BaseModel]] = [Config, StyleSettings, OutputSettings, Limits, Recipe]
+    models.append(HookSettings)
     missing = {field for model in models for field in model.model_fields} - shown
     assert not missing
 

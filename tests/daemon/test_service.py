@@ -92,6 +92,36 @@ def test_metrics_over_http_keep_the_network(home: Path, tmp_path: Path) -> None:
     assert "\nPrivateNetwork" not in unit_of(home, tmp_path).read_text()
 
 
+def test_the_url_of_a_hook_keeps_the_network_and_a_command_does_not(
+    home: Path, tmp_path: Path
+) -> None:
+    configure(home, on_failed={"command": ["true"]})
+    assert "\nPrivateNetwork=yes" in unit_of(home, tmp_path).read_text()
+    configure(home, on_failed={"url": "https://example.org/x"})
+    assert "\nPrivateNetwork" not in unit_of(home, tmp_path).read_text()
+
+
+def test_the_unit_hides_no_hook_and_the_service_must_reach_it(
+    anybodys_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, secret = anybodys_folder / "notify", anybodys_folder / "secret"
+    for path in (program, secret):
+        path.touch(0o755)
+    data = {
+        "styles": {"s": "/etc/passwd"},
+        "on_done": {"command": [str(program)], "url": "https://h/", "secret_file": str(secret)},
+    }
+    monkeypatch.setattr(service, "_programs", lambda: [Path("/usr/bin/env")])
+    where = Path("/srv/pictures/pipeline.yaml")
+    config = parse(data, where.parent)
+    assert setting_of("PrivateTmp=no", service.render(config, where, command="/opt/bin/nst"))
+    assert service.barriers(config, where) == []
+    secret.chmod(0o600)
+    program.chmod(0o744)
+    found = {line.split(":")[0] for line in service.barriers(config, where)}
+    assert found == {str(secret), str(program)}
+
+
 def test_wrong_settings_end_the_daemon_at_once_with_78(home: Path) -> None:
     (home / "style.png").write_text("no picture")
     done = program(home, "watch")

@@ -51,6 +51,7 @@ def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: 
             INSERT INTO old VALUES ('/refused.png', '1 1 1 1', '', 'refused', NULL);
             DROP TABLE files;
             ALTER TABLE old RENAME TO files;
+            DROP TABLE deliveries;
             PRAGMA user_version = 2;
         """)
     database.close()
@@ -65,6 +66,22 @@ def test_a_ledger_of_version_2_is_brought_up_to_date_and_forgets_no_job(config: 
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     database.close()
+
+
+def test_a_ledger_of_version_3_is_read_as_it_is_and_brought_up_to_date(config: Config) -> None:
+    observed_run(config)
+    path = ledger_path(config.state)
+    with sqlite3.connect(path) as database:
+        database.executescript("DROP TABLE deliveries; PRAGMA user_version = 3;")
+    database.close()
+    there = Ledger.to_read(path)
+    assert there is not None
+    with there:
+        assert there.deliveries.summary() == {"waiting": 0, "last_failure": None}
+    with Ledger(path) as ledger:
+        assert [entry.state for entry in ledger.jobs.all()] == ["done"]
+        ledger.deliveries.note(None, "done", ["command", "url"], "{}", None)
+        assert ledger.deliveries.summary()["waiting"] == 2
 
 
 def test_a_process_without_descriptors_does_not_blame_the_ledger(config: Config) -> None:
