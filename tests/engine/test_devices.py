@@ -140,8 +140,9 @@ def test_without_float64_a_picture_is_painted_as_well(request: pytest.FixtureReq
 
 
 def test_moments_are_float64_on_every_device() -> None:
-    mean, covariance = colour.moments(torch.rand(1, 3, 8, 8), torch.rand(1, 1, 8, 8))
-    assert (mean.dtype, covariance.dtype) == (torch.float64, torch.float64)
+    for alpha in (None, torch.rand(1, 1, 8, 8)):
+        mean, covariance = colour.moments(torch.rand(1, 3, 8, 8), alpha)
+        assert (mean.dtype, covariance.dtype) == (torch.float64, torch.float64)
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,13 @@ def test_hidden_colours_decide_nothing_and_what_is_all_transparent_is_a_reason()
 
 def test_a_cell_of_an_exact_size_shows_its_part_of_a_cut_out() -> None:
     cut = picture(seed=9)
-    cut.putalpha(Image.linear_gradient("L").resize((64, 48)).point(lambda v: 255 * (v > 127)))
+    cut.putalpha(Image.linear_gradient("L").resize((64, 48)).point(lambda v: 255 * (v > 95)))
     cut.save("cut.png")
     recipe = make_recipe(size={"width": 64, "height": 24}, iterations=1)
     _, (done,) = render(settings(ink="styles/ink.png"), "cut.png", recipe)
     assert done.picture and done.picture.size == (64, 24)
     alpha = np.asarray(done.picture.getchannel("A"))
-    assert (alpha[:11] == 0).all() and (alpha[13:] == 255).all()
+    assert (alpha[:5] == 0).all() and (alpha[7:] == 255).all()
 
 
 def test_cells_of_grey_outputs_are_grey() -> None:
