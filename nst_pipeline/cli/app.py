@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nst_pipeline.config.pipeline import Config
+    from nst_pipeline.jobs.palette import Palette
     from nst_pipeline.jobs.planning import Plan
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
 PACKAGE = Path(__file__).parents[1]
+MOST_NAMES = 50
+"""Of very many styles, how many `check` names."""
 
 app = typer.Typer(
     name="nst-pipeline",
@@ -77,7 +80,7 @@ def run(
         typer.Option(
             "-s",
             "--style",
-            help="A style of the settings, an image, or a quoted pattern; repeatable.",
+            help="A style of the settings, an image, a folder or a quoted pattern; repeatable.",
         ),
     ] = None,
     inbox: Annotated[Path | None, typer.Option(help="Folder of pictures to paint.")] = None,
@@ -184,7 +187,8 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
     rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
     if as_json:
-        rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
+        for b in plan.broken:
+            rows += [("fail", b.found.path, s.name, b.reason) for s in plan.palette.of(b.found)]
         keys = ("action", "content", "style", "outcome")
         typer.echo(
             json.dumps([dict(zip(keys, map(as_text, r), strict=True)) for r in rows], indent=2)
@@ -192,6 +196,8 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
         return
     for action, content, style, outcome in rows:
         say(f"{action:6} {shown(content)} in {style}: {shown(outcome)}")
+    for note in plan.palette.notes:
+        say(f"style  {shown(note)}")
     for broken in plan.broken:  # in all styles alike
         say(f"fail   {shown(broken.reason)}")
     if passed_over := str(plan.passed_over):
@@ -200,9 +206,13 @@ def _show_plan(config: "Config", paths: list[Path] | None, force: bool, as_json:
     held = f"hold {len(plan.held)}, " if plan.held else ""
     say(
         f"would paint {len(plan.todo) - len(copied)}, {copy}skip {len(plan.done)}, "
-        f"{held}fail {len(plan.broken) * len(plan.styles)}; weights {shown(plan.weights.id)}: "
+        f"{held}fail {_broken_jobs(plan)}; weights {shown(plan.weights.id)}: "
         f"{plan.weights.note}"
     )
+
+
+def _broken_jobs(plan: "Plan") -> int:
+    return sum(len(plan.palette.of(broken.found)) for broken in plan.broken)
 
 
 def _plan(
@@ -249,12 +259,12 @@ def check(config_path: ConfigOption = None) -> None:
         plan, copied = _plan(config)
         say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
         say(f"           SHA-256 {plan.weights.sha256}")
-        say(f"styles     {', '.join(style.name for style in plan.styles)}")
+        _show_palette(plan.palette)
         copy = f"{len(copied)} to copy, " if copied else ""
         say(
             f"jobs       {len(plan.todo) - len(copied)} to paint, {copy}"
             f"{len(plan.done)} done already, "
-            f"{len(plan.broken) * len(plan.styles)} cannot be painted"
+            f"{_broken_jobs(plan)} cannot be painted"
         )
         for broken in plan.broken:
             say(f"           {shown(broken.reason)}")
@@ -265,6 +275,22 @@ def check(config_path: ConfigOption = None) -> None:
         exit_code = exit_code or error.exit_code
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _show_palette(palette: "Palette") -> None:
+    """Say which styles there are, in the inbox and its folders, and why others are not."""
+    say(f"styles     {_some([style.name for style in palette.styles])}")
+    for note in palette.notes:
+        say(f"           {shown(note)}")
+    for folder, styles in palette.by_folder.items():
+        place = palette.config.inbox / folder
+        missing = "" if place.is_dir() else " (no such folder yet)"
+        say(f"in folder  {shown(folder)}{missing}: {_some([style.name for style in styles])}")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return f"{', '.join(names[:MOST_NAMES])} and {more} more" if more > 0 else ", ".join(names)
 
 
 def _aligned(error: PipelineError) -> str:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nst_pipeline.files import shown
+from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.jobs.state import JobState
@@ -77,6 +78,10 @@ class Display(Bars, Observer):
         """Say what was passed over, and count the jobs that a person took out of the queue."""
         if passed_over := str(plan.passed_over):
             self.line(f"passed   {passed_over}")
+        for note in plan.palette.notes:
+            self.line(f"style    {note}")
+        for path in plan.palette.arriving:
+            self.line(f"style    {shown(path)}: {BEING_WRITTEN}")
         self.cancelled = sum(held.entry.state == JobState.CANCELLED for held in plan.held)
 
     def planned(self, plan: Plan) -> None:

@@ -3,7 +3,7 @@
 import functools
 import re
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -32,25 +32,52 @@ from nst_pipeline.config.recipe import (
 )
 from nst_pipeline.config.settings import (
     FolderPath,
+    InboxFolderSettings,
     OutputSettings,
     StyleSettings,
     absolute_path,
+    as_inbox_folders,
     as_region,
+    check_inbox_folder,
+    split_pattern,
 )
 from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
-KIND = re.compile(r"\[key\]|(constrained-int|(literal|tuple)\[.*\])")
+KIND = re.compile(r"\[(key|folder)\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
+ONLY_FOLDER = "[folder]"
+"""What a folder of styles is called that stands in place of the styles' names."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
 
 
-def _check_style_name(name: str) -> str:
+def check_style_name(name: str) -> str:
+    """Return the name of a style as it is.
+
+    Raises:
+        ValueError: no style can have it.
+    """
     if not name or name.startswith(".") or set("/\\{}") & set(name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
     return name
+
+
+def _as_styles(value: Any) -> Any:
+    """Return styles that are given as one folder or pattern as a mapping like any other."""
+    if isinstance(value, str | Path):
+        value = {"folder": value}
+    if isinstance(value, dict) and isinstance(value.get("folder"), str | Path):
+        return {ONLY_FOLDER: value} if value.keys() <= {"folder", "recipe"} else value
+    return value
+
+
+def _note_names(styles: dict[str, StyleSettings], info: ValidationInfo) -> dict[str, StyleSettings]:
+    """Let those that name styles know which there are; of a folder's, only a plan knows."""
+    if info.context is not None and not any(style.folder for style in styles.values()):
+        info.context["styles"] = list(styles)
+    return styles
 
 
 def check_device(name: str) -> str:
@@ -215,10 +242,27 @@ class Config(Settings):
     also_ignore: tuple[str, ...] = Field(
         (), description="More of them, besides those of `ignore`.", examples=[["*-draft.*"]]
     )
-    styles: dict[
-        Annotated[str, AfterValidator(_check_style_name)],
-        Annotated[StyleSettings, BeforeValidator(as_region)],
-    ] = Field(min_length=1, description="The styles, each a name and an image, or several.")
+    styles: Annotated[
+        dict[
+            Annotated[str, AfterValidator(check_style_name)],
+            Annotated[StyleSettings, BeforeValidator(as_region)],
+        ],
+        Field(min_length=1),
+        BeforeValidator(_as_styles),
+        AfterValidator(_note_names),
+    ] = Field(
+        description="The styles, each a name and an image, or several; or a folder of them.",
+        examples=[{"mosaic": "styles/mosaic.jpg"}, "styles", "styles/*.jpg"],
+    )
+    folders: Annotated[
+        dict[Annotated[str, AfterValidator(check_inbox_folder)], InboxFolderSettings],
+        BeforeValidator(as_inbox_folders),
+    ] = Field(
+        {},
+        description="Subfolders of the inbox with styles or a recipe of their own; the deepest "
+        "that a picture lies in counts.",
+        examples=[{"portraits": {"styles": ["mosaic"], "recipe": "painterly"}}],
+    )
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )
@@ -282,8 +326,23 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_style_folders(self) -> Self:
+        for name, style in self.styles.items():
+            if style.folder is None:
+                continue
+            folder, patterns = split_pattern(style.folder)
+            if folder == self.outbox or (folder == self.inbox and not patterns):
+                role = "outbox" if folder == self.outbox else "inbox"
+                raise ValueError(
+                    f"{style_key(name)}: {shown(folder)} is the {role}, whose pictures are no "
+                    "styles; put the styles into a folder of their own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_output_name(self) -> Self:
-        if len(self.styles) > 1 and "{style}" not in self.output.name:
+        has_many = len(self.styles) > 1 or any(style.folder for style in self.styles.values())
+        if has_many and "{style}" not in self.output.name:
             raise ValueError(
                 f"output.name: {self.output.name!r} gives every style of a content the same name; "
                 "put {style} into it"
@@ -294,6 +353,37 @@ class Config(Settings):
         """Return the recipe of a style."""
         return make_recipe(self.recipe, self.styles[style].recipe)
 
+    def recipes(self, folder: str | None = None) -> dict[str, Recipe]:
+        """Return the recipe of each style, by its name.
+
+        Args:
+            folder: of `folders`: its styles, in its recipe; None: all of the inbox at large.
+        """
+        there = self.folders[folder] if folder else InboxFolderSettings()
+        made: dict[int, Recipe] = {}  # the styles of one folder share their changes
+        found = {}
+        for name in self.styles if there.styles is None else there.styles:
+            own = self.styles[name].recipe
+            if id(own) not in made:
+                made[id(own)] = make_recipe(self.recipe, own, there.recipe)
+            found[name] = made[id(own)]
+        return found
+
+    def folder_of(self, place: PurePath) -> str | None:
+        """Return the entry of `folders` that a folder of the inbox belongs to, the deepest.
+
+        What is urgent belongs where it would without: `watch.urgent` says when, not how; unless
+        an entry names the folder of urgent pictures itself.
+
+        Args:
+            place: the folder, relative to the inbox.
+        """
+        places = [place]
+        if self.watch.urgent and place.parts[:1] == (self.watch.urgent,):
+            places.append(PurePath(*place.parts[1:]))
+        above = (str(one) for start in places for one in (start, *start.parents))
+        return next((one for one in above if one in self.folders), None)
+
     def layer_problems(self, weights: Weights) -> list[str]:
         """Return what is wrong with recipes that name layers which the network lacks."""
         problems: dict[str, None] = {}
@@ -301,9 +391,19 @@ class Config(Settings):
             missing = missing_layers(self.style_recipe(name), weights)
             for field, text in missing.items():
                 is_own = style.recipe.model_fields_set & {field, "name"}
-                key = f"styles.{name}.recipe.{field}" if is_own else f"recipe.{field}"
+                key = f"{style_key(name)}.recipe.{field}" if is_own else f"recipe.{field}"
                 problems[f"{key}: {text}"] = None
+        for name, folder in self.folders.items():
+            missing = missing_layers(make_recipe(self.recipe, folder.recipe), weights)
+            for field, text in missing.items():
+                if folder.recipe.model_fields_set & {field, "name"}:
+                    problems[f"folders.{shown(name)}.recipe.{field}: {text}"] = None
         return list(problems)
+
+
+def style_key(name: str) -> str:
+    """Return where the settings of a style, or of a folder of styles, stand in pipeline.yaml."""
+    return "styles" if name == ONLY_FOLDER else f"styles.{shown(name)}"
 
 
 def load(path: Path) -> Config:

@@ -81,10 +81,11 @@ def test_a_file_may_be_named_like_a_pattern(styles: Path, program: Program) -> N
     assert pairs == ["photo.jpg in [ab]"]
 
 
-@pytest.mark.parametrize("name", ["styles/*.webp", "styles/*.txt", "gone/*", "styles", "x" * 300])
+@pytest.mark.parametrize("name", ["styles/*.webp", "styles/*.txt", "gone/*", "empty", "x" * 300])
 def test_what_is_no_style_and_matches_no_image_is_refused_by_its_name(
     styles: Path, program: Program, name: str
 ) -> None:
+    (styles.parent / "empty").mkdir()
     assert f"--style {name}: " in refused(program, "-s", name)
 
 
