@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -61,16 +61,26 @@ class FoundStyles:
 
 
 class StyleFolders:
-    """Looks at folders of styles again and again; remembers since when each file is the same."""
+    """Looks at folders of styles again and again; remembers since when each file is the same.
 
-    def __init__(self, config: Config, settle_seconds: float | None = None) -> None:
+    Attributes:
+        on_look: called before each image that is new is looked at, which may take long.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        settle_seconds: float | None = None,
+        on_look: Callable[[], None] = lambda: None,
+    ) -> None:
         """Look at nothing yet.
 
         Args:
             config: the settings.
             settle_seconds: how long a file must stay the same; by default as the settings say.
+            on_look: the attribute.
         """
-        self._config = config
+        self._config, self.on_look = config, on_look
         settings = config.watch.settle_seconds
         self._settle_seconds = settings if settle_seconds is None else settle_seconds
         self._since: dict[Path, tuple[str | None, float]] = {}

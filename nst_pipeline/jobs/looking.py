@@ -88,6 +88,7 @@ def style_digest(
     terms: str,
     file: StyleFile | None = None,
     known: Known | None = None,
+    on_look: Callable[[], None] = lambda: None,
 ) -> str:
     """Return a style image's SHA-256, looked at the first time.
 
@@ -98,6 +99,7 @@ def style_digest(
         terms: as `terms_of` returns them.
         file: as it was listed in a folder of styles; None: it was not.
         known: what the ledger remembers of this and other files, if that was asked for.
+        on_look: called before the image is looked at.
 
     Raises:
         ImageError: it is none.
@@ -108,6 +110,7 @@ def style_digest(
         decode(data, name, max_pixels)
 
     def compute(path: Path) -> str:
+        on_look()
         return bytes_digest(_look(path, config, look, file and file.identity))
 
     return ledger.files.digest(path, compute, file and file.seen, known, terms)

@@ -66,7 +66,12 @@ class Palette:
 
 
 def make_palette(
-    config: Config, found: FoundStyles, ledger: Ledger, network: Weights, terms: str
+    config: Config,
+    found: FoundStyles,
+    ledger: Ledger,
+    network: Weights,
+    terms: str,
+    on_look: Callable[[], None] = lambda: None,
 ) -> Palette:
     """Return the styles that are there, with their images' digests and their recipes.
 
@@ -78,6 +83,7 @@ def make_palette(
         ledger: remembers what was looked at.
         network: the network's weights.
         terms: as `looking.terms_of` returns them.
+        on_look: called before each image that is looked at.
 
     Raises:
         ConfigError: another image that is none, or a recipe with a layer that the network lacks.
@@ -93,7 +99,7 @@ def make_palette(
         try:
             for path in settings.paths():
                 digests[path] = style_digest(
-                    path, found.config, ledger, terms, file, known if file else None
+                    path, config, ledger, terms, file, known if file else None, on_look
                 )
         except ImageError as error:
             if file and isinstance(error, BeingWrittenError):

@@ -296,8 +296,9 @@ def find_styles(
     """
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
     terms = terms_of(config.limits)
-    found = (style_folders or StyleFolders(config, 0)).find()
-    return network, terms, make_palette(config, found, ledger, network, terms)
+    folders = style_folders or StyleFolders(config, 0)
+    palette = make_palette(config, folders.find(), ledger, network, terms, folders.on_look)
+    return network, terms, palette
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:

@@ -68,7 +68,7 @@ class Runner:
         self._patience = Patience(
             config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
         )
-        self._style_folders = StyleFolders(config)
+        self._style_folders = StyleFolders(config, on_look=observer.looks)
 
     def __enter__(self) -> Self:
         """Return itself."""

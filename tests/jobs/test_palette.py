@@ -9,6 +9,7 @@ from support import configure, draw, home_of, observed_run, outputs, painted, pl
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import ConfigError, NoStylesError
+from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs import file_table, looking
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import WATCH, Plan, make_plan, make_scanner
@@ -84,7 +85,10 @@ def test_known_images_of_a_folder_are_not_read_again(
     for number in range(300):
         shutil.copyfile(folder / "a.png", folder / f"{number}.png")
     (folder / "bad.png").write_text("hello")
-    before = plan_of(config, ledger)
+    looks: list[str] = []
+    folders = StyleFolders(config, 0, on_look=lambda: looks.append("new"))
+    before = make_plan(config, ledger, make_scanner(config, None, 0), style_folders=folders)
+    assert len(looks) == 304
     reads: list[str] = []
     read = looking.read
     monkeypatch.setattr(
