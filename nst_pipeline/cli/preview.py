@@ -71,8 +71,8 @@ def preview(
     from nst_pipeline.errors import UsageError
     from nst_pipeline.files import ensure_folder
     from nst_pipeline.inbox import scanner
-    from nst_pipeline.inbox.style_folders import StyleFolders
-    from nst_pipeline.jobs.planning import excluded, folders_of_styles
+    from nst_pipeline.inbox.style_folders import StyleFolders, style_paths
+    from nst_pipeline.jobs.planning import excluded
     from nst_pipeline.preview.contact import PreviewRequest
     from nst_pipeline.preview.renderer import check_target
     from nst_pipeline.preview.sweeps import parse_sweeps
@@ -81,7 +81,7 @@ def preview(
     settings = {"device": device, "weights": weights}
     config = configure(config_path, style or [], settings, {}, paths)
     found = scanner.find(
-        paths, config.ignored, excluded(config, are_named=True), folders_of_styles(config)
+        paths, config.ignored, excluded(config, are_named=True), style_paths(config)
     )
     there = StyleFolders(config, 0).find()
     config, notes = there.config, there.notes

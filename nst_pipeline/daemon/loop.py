@@ -29,7 +29,7 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.inbox.file_watcher import FileWatcher
 from nst_pipeline.inbox.mounts import mount_point
-from nst_pipeline.inbox.style_folders import style_folders
+from nst_pipeline.inbox.style_folders import searched_folders
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import Lock
 from nst_pipeline.jobs.planning import Plan, find_styles, make_scanner
@@ -186,7 +186,7 @@ class _Daemon:
         self._signals.stop_seconds = config.watch.stop_seconds
         self._scanner = make_scanner(config)
         self._runner = Runner(config, self._make_executor, self._observer)
-        folders = {config.inbox: True} | dict(style_folders(config))
+        folders = {**searched_folders(config), config.inbox: True}
         self._file_watchers = [
             FileWatcher(folder, config.watch.polling, self._wake_up.set, is_deep)
             for folder, is_deep in folders.items()
@@ -317,7 +317,7 @@ class _Daemon:
             return "paused", "`nst-pipeline resume` goes on"
         if not self._has_inbox():
             return "waiting", f"for the inbox {shown(config.inbox)}: not there, or not mounted"
-        for folder, _ in style_folders(config):
+        for folder in searched_folders(config):
             if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir may raise
                 return "waiting", f"for the styles' folder {shown(folder)}: not there"
         wanted = config.limits.min_free_bytes
@@ -348,8 +348,8 @@ class _Daemon:
             config = self._load()
             if config.state != self._config.state or config.metrics != self._config.metrics:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
-            with Ledger(ledger_path(config.state)) as ledger:
-                find_styles(config, ledger)
+            with Ledger(ledger_path(config.state)) as ledger, contextlib.suppress(NoStylesError):
+                find_styles(config, ledger)  # where there is none yet, one may come
         except PipelineError as error:
             self._observer.error(f"the settings stay as they were: {error}")
         else:

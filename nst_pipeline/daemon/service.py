@@ -13,7 +13,7 @@ from nst_pipeline.daemon.access import Account, barrier
 from nst_pipeline.errors import CannotCreateError
 from nst_pipeline.files import cause, owner, publish, shown
 from nst_pipeline.folders import make_folder
-from nst_pipeline.inbox.style_folders import style_folders
+from nst_pipeline.inbox.style_folders import searched_folders
 
 UNIT_NAME = "nst-pipeline.service"
 TEMPLATE = Path(__file__).with_name(UNIT_NAME)
@@ -191,7 +191,7 @@ def _files(config: Config, config_path: Path) -> list[Path]:
     """Return the files that the service reads."""
     images = [path for style in config.styles.values() for path in style.paths()]
     weights = [Path(config.weights)] if Path(config.weights).is_absolute() else []
-    return [config_path, *images, *(folder for folder, _ in style_folders(config)), *weights]
+    return [config_path, *images, *searched_folders(config), *weights]
 
 
 def _with_real(paths: list[Path]) -> list[Path]:

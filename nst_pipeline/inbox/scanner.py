@@ -113,7 +113,7 @@ def find(
     paths: list[Path],
     ignore: tuple[str, ...] = (),
     excluded: Excluded = MappingProxyType({}),
-    style_folders: Sequence[Path] = (),
+    style_paths: Sequence[Path] = (),
 ) -> list[SourceFile]:
     """Return the files to paint in the order of ``paths`` and of their names, each once.
 
@@ -122,7 +122,7 @@ def find(
             come with their pictures.
         ignore: shell patterns of the names of files to pass over in folders.
         excluded: files and folders to pass over, such as the outbox.
-        style_folders: folders and patterns of styles, whose images are passed over in folders.
+        style_paths: folders and patterns of styles, whose images are passed over in folders.
 
     Raises:
         UsageError: one of ``paths`` does not exist.
@@ -131,7 +131,7 @@ def find(
     files: dict[str, ListedFile] = {}
     passed = PassedOver()
     for path in paths:
-        for file in list_files(path, ignore, excluded, passed, style_folders=style_folders):
+        for file in list_files(path, ignore, excluded, passed, style_paths=style_paths):
             files.setdefault(file.path, file)
     _tell(passed.notes)
     return [
@@ -146,7 +146,7 @@ def list_files(
     excluded: Excluded,
     passed: PassedOver,
     is_inbox: bool = False,
-    style_folders: Sequence[Path] = (),
+    style_paths: Sequence[Path] = (),
 ) -> Iterator[ListedFile]:
     """List the files of a folder and its subfolders, or the file ``root`` and its companions.
 
@@ -161,7 +161,7 @@ def list_files(
         excluded: absolute paths.
         passed: told of what is left out.
         is_inbox: whether ``root`` has to be a folder; one that is not there may come back.
-        style_folders: folders and patterns of styles.
+        style_paths: folders and patterns of styles.
 
     Raises:
         InboxGoneError: a folder that cannot be read, or an inbox that is not there.
@@ -175,7 +175,7 @@ def list_files(
     try:
         yield from _Search(
             root.absolute(), os.path.realpath(root), _matching(ignore), _real(excluded), passed,
-            is_inbox, style_folders,
+            is_inbox, style_paths,
         ).files()  # fmt: skip
     except OSError as error:
         raise inbox_gone(root, error) from error
@@ -206,7 +206,7 @@ class _Search:
         excluded: the real paths to pass over, with what is to be said of them.
         passed: told of what is passed over.
         is_inbox: whether outboxes of earlier runs in it are searched like any folder.
-        style_folders: folders and patterns of styles.
+        style_paths: folders and patterns of styles.
     """
 
     folder: Path
@@ -215,7 +215,7 @@ class _Search:
     excluded: Mapping[str, str]
     passed: PassedOver
     is_inbox: bool
-    style_folders: Sequence[Path]
+    style_paths: Sequence[Path]
 
     def files(self) -> Iterator[ListedFile]:
         """List the files to paint, each folder's in the place of its name.
@@ -254,7 +254,7 @@ class _Search:
                        "have it painted")  # fmt: skip
             return
         real = f"{self.root}/{relative}" if relative.parts else self.root
-        if self.style_folders:
+        if self.style_paths:
             found = self._without_styles(found, path, real)
         for entry in found:
             name = entry.name
@@ -275,7 +275,7 @@ class _Search:
                 yield from self._listed(folder, path, relative, entry)
 
     def _without_styles(self, found: list[Entry], path: Path, real: str) -> list[Entry]:
-        styles = matching(self.style_folders, real)
+        styles = matching(self.style_paths, real)
         if styles is None:
             return found
         rest = [
@@ -414,7 +414,7 @@ class Scanner:
         settle_seconds: float,
         urgent: str = "",
         is_inbox: bool = False,
-        style_folders: Sequence[Path] = (),
+        style_paths: Sequence[Path] = (),
     ) -> None:
         """Look at nothing yet.
 
@@ -426,11 +426,11 @@ class Scanner:
             urgent: subfolder of a root whose files come first.
             is_inbox: whether the roots are the inbox and not what somebody named; as `list_files`
                 takes it.
-            style_folders: as `list_files` takes them.
+            style_paths: as `list_files` takes them.
         """
         self.roots, self._ignore, self._excluded = roots, ignore, excluded
         self._settle_seconds, self._urgent, self._is_inbox = settle_seconds, urgent, is_inbox
-        self._style_folders = style_folders
+        self._style_paths = style_paths
         self._since: dict[str, tuple[str, float]] = {}
         self._noted: set[str] = set()
         self._finished: dict[str, str] = {}
@@ -507,7 +507,7 @@ class Scanner:
     def _files(self, passed: PassedOver) -> Iterator[ListedFile]:
         for root in self.roots:
             yield from list_files(
-                root, self._ignore, self._excluded, passed, self._is_inbox, self._style_folders
+                root, self._ignore, self._excluded, passed, self._is_inbox, self._style_paths
             )
 
     def _tell_once(self, notes: list[str]) -> None:

@@ -85,7 +85,7 @@ class StyleFolders:
         self._settle_seconds = settings if settle_seconds is None else settle_seconds
         self._since: dict[Path, tuple[str | None, float]] = {}
         # Where others write, their clock is not ours, and only watching tells a file's age.
-        self._trusts_clock = not any(is_network(folder) for folder, _ in style_folders(config))
+        self._trusts_clock = not any(map(is_network, searched_folders(config)))
 
     def find(self) -> FoundStyles:
         """Look at all folders: one stat a file, no reading.
@@ -133,10 +133,17 @@ class StyleFolders:
         return ages
 
 
-def style_folders(config: Config) -> list[tuple[Path, bool]]:
-    """Return the folders that styles are looked for in, and whether in their subfolders, too."""
-    found = [split_pattern(style.folder) for style in config.styles.values() if style.folder]
-    return [(folder, len(patterns) > 1) for folder, patterns in found]
+def style_paths(config: Config) -> tuple[Path, ...]:
+    """Return the folders of styles, or patterns, as the settings have them."""
+    return tuple(style.folder for style in config.styles.values() if style.folder)
+
+
+def searched_folders(config: Config) -> dict[Path, bool]:
+    """Return the folders that styles are looked for in; true: in their subfolders, too."""
+    found: dict[Path, bool] = {}
+    for folder, patterns in map(split_pattern, style_paths(config)):
+        found[folder] = found.get(folder, False) or len(patterns) > 1
+    return found
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -256,16 +263,15 @@ def _with_images(
     return config.model_copy(update={"styles": styles, "folders": folders})
 
 
-def matching(folders: Sequence[Path], place: str) -> re.Pattern[str] | None:
+def matching(paths: Sequence[Path], place: str) -> re.Pattern[str] | None:
     """Return what the names of the styles in a folder match, if folders of styles reach there.
 
     Args:
-        folders: of styles, or patterns.
+        paths: folders of styles, or patterns.
         place: the folder's real path.
     """
     expressions = []
-    for one in folders:
-        base, patterns = split_pattern(one)
+    for base, patterns in map(split_pattern, paths):
         *above, last = patterns or ("*",)
         real = os.path.realpath(base)
         below = Path(place).parts[len(Path(real).parts) :]

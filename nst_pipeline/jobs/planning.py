@@ -18,7 +18,7 @@ from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox.patience import Patience, judge
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
-from nst_pipeline.inbox.style_folders import StyleFolders
+from nst_pipeline.inbox.style_folders import StyleFolders, style_paths
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
@@ -178,13 +178,8 @@ def make_scanner(
         config.watch.settle_seconds if settle_seconds is None else settle_seconds,
         "" if paths else config.watch.urgent,
         is_inbox=not paths,
-        style_folders=folders_of_styles(config),
+        style_paths=style_paths(config),
     )
-
-
-def folders_of_styles(config: Config) -> tuple[Path, ...]:
-    """Return the folders and patterns of styles, whose images are not painted among contents."""
-    return tuple(style.folder for style in config.styles.values() if style.folder)
 
 
 def excluded(config: Config, are_named: bool) -> dict[Path, str]:

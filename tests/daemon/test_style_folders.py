@@ -106,14 +106,17 @@ def test_an_empty_folder_and_one_that_is_taken_away_are_waited_for(home: Path) -
         watch.until_state("waiting")
         assert "paintings: no image there; put some in" in watch.status()["detail"]
         assert outputs(home) == [] and (home / "inbox/p.png").exists()
+        settings(home, output={"name": "{style}-{content}"})
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: "the settings were read again" in watch.log.read_text())
         (home / "a.png").rename(home / "paintings/a.png")
-        watch.until_outputs("p-a.png")
+        watch.until_outputs("a-p.png")
         watch.until_idle()
         (home / "paintings").rename(home / "away")
         draw(home / "inbox/q.png", 2)
         wait_until(lambda: "waiting: for the styles' folder" in watch.log.read_text())
         (home / "away").rename(home / "paintings")
-        watch.until_outputs("p-a.png", "q-a.png")
+        watch.until_outputs("a-p.png", "a-q.png")
         assert watch.stop() == 0
 
 
