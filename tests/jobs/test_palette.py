@@ -5,14 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import configure, draw, home_of, observed_run, outputs, painted, plan_of, run_once
+from support import (
+    configure,
+    draw,
+    home_of,
+    observed_run,
+    outputs,
+    painted,
+    plan_of,
+    run_once,
+    settings_text,
+)
 
-from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.errors import ConfigError, NoStylesError
 from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs import file_table, looking
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.planning import WATCH, Plan, make_plan, make_scanner
+from nst_pipeline.jobs.planning import RUN, WATCH, Plan, Policy, make_plan, make_scanner
+
+MORE = {"styles": {"more": {"folder": "paintings"}}}
 
 
 def settings(config: Config, **changes: Any) -> Config:
@@ -22,7 +34,7 @@ def settings(config: Config, **changes: Any) -> Config:
         (home / "paintings").mkdir()
         draw(home / "paintings/a.png", 10)
         draw(home / "paintings/b.png", 11)
-    changes = {"styles": {"more": {"folder": "paintings"}}} | changes
+    changes = MORE | changes
     return configure(home, watch={"settle_seconds": 0}, **changes)
 
 
@@ -204,13 +216,20 @@ def test_a_change_of_the_folders_is_seen_by_who_remembers_what_is_finished(
     config: Config, ledger: Ledger
 ) -> None:
     config = with_pictures(config, "portraits/p.png", "urgent/portraits/u.png")
-    digests = {plan_of(config, ledger, WATCH).digest}
-    digests.add(plan_of(with_pictures(config, folders={}), ledger, WATCH).digest)
-    renamed = {"groups": FOLDERS["portraits"]}
-    digests.add(plan_of(with_pictures(config, folders=renamed), ledger, WATCH).digest)
-    less = {"portraits": {"styles": ["a"]}}
-    digests.add(plan_of(with_pictures(config, folders=less), ledger, WATCH).digest)
-    assert len(digests) == 4
+    changes: list[dict[str, Any]] = [
+        {"folders": {}},
+        {"folders": {"portraits": {"styles": ["s"]}}},
+        {"folders": {"groups": {"styles": ["s"]}}},
+        {"folders": {"portraits": {"styles": ["a"]}}},
+        {"folders": {"portraits": {"styles": ["s"], "recipe": {"iterations": 3}}}},
+        {"folders": {"portraits": {"styles": ["s"], "recipe": {"seed": 3}}}},
+    ]
+    digests = {plan_of(with_pictures(config, **change), ledger, WATCH).digest for change in changes}
+    assert len(digests) == len(changes)
+    urgent = changes[1] | {"watch": {"urgent": "soon", "settle_seconds": 0}}
+    (home_of(config) / "pipeline.yaml").write_text(settings_text(**MORE, **urgent))
+    digests.add(plan_of(load(home_of(config) / "pipeline.yaml"), ledger, WATCH).digest)
+    assert len(digests) == len(changes) + 1
 
 
 def test_a_broken_file_fails_in_the_styles_of_its_folder_alone(config: Config) -> None:
@@ -234,6 +253,20 @@ def test_pictures_wait_while_none_of_their_folders_styles_is_there(
     run_once(config)
     assert "portraits/p-late.png" in outputs(home_of(config))
     assert not (config.inbox / "portraits/p.png").exists()
+
+
+@pytest.mark.parametrize("policy", [RUN, WATCH])
+def test_what_is_queued_waits_as_well_while_its_style_is_not_there(
+    config: Config, ledger: Ledger, policy: Policy
+) -> None:
+    config = with_pictures(config, "portraits/p.png", folders={"portraits": {"styles": ["b"]}})
+    image = home_of(config) / "paintings/b.png"
+    assert "p.png in b" in todo(plan_of(config, ledger, policy))
+    image.rename(home_of(config) / "b.png")
+    (config.inbox / "portraits/p.png").touch()
+    assert todo(plan_of(config, ledger, policy)) == ["a.png in s", "a.png in a"]
+    (home_of(config) / "b.png").rename(image)
+    assert "p.png in b" in todo(plan_of(config, ledger, policy))
 
 
 def test_outputs_are_named_by_the_recipe_of_the_folder(config: Config, ledger: Ledger) -> None:
