@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,34 @@ def settings(home: Path, styles: Any = "paintings/", **changes: Any) -> None:
 
 
 def test_a_new_image_is_a_style_without_a_restart(home: Path) -> None:
+    settings(home, watch={"settle_seconds": 0.7})  # more than the daemon rests between two looks
     with Watch(home) as watch:
         watch.until_outputs("p-a.png")
+        watch.until_idle()
         draw(home / "paintings/b.png", 11)
         watch.until_outputs("p-a.png", "p-b.png")
+        watch.until_idle()
         draw(home / "new.png", 12)
         (home / "new.png").rename(home / "paintings/c.png")
         watch.until_outputs("p-a.png", "p-b.png", "p-c.png")
         watch.until_idle()
         assert watch.status()["styles"] == 3
     assert painted(home) == 3 * ["p.png"]
-    told = [set(manifest["config"]["styles"]) for manifest in manifests(home)]
-    assert told[-1] == {"a", "b", "c"}
+
+
+def test_a_style_that_comes_while_another_is_painted_is_in_the_same_manifest(home: Path) -> None:
+    (home / "orders/p.png").write_text("slow")
+    with Watch(home) as watch:
+        watch.until_painting()
+        draw(home / "paintings/b.png", 11)
+        arrived = (home / "paintings/b.png").stat().st_ctime
+        wait_until(lambda: time.time() > arrived + 0.2)
+        (home / "orders/p.png").unlink()
+        watch.until_outputs("p-a.png", "p-b.png")
+        watch.until_idle()
+    (manifest,) = manifests(home)
+    assert [job["style"]["name"] for job in manifest["jobs"]] == ["a", "b"]
+    assert set(manifest["config"]["styles"]) == {"a", "b"}
 
 
 def test_a_new_image_is_seen_by_looking_where_there_are_no_events(home: Path) -> None:
