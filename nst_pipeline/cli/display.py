@@ -10,6 +10,7 @@ from rich.text import Text
 
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.reading import BEING_WRITTEN
+from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.jobs.state import JobState
@@ -78,10 +79,9 @@ class Display(Bars, Observer):
         """Say what was passed over, and count the jobs that a person took out of the queue."""
         if passed_over := str(plan.passed_over):
             self.line(f"passed   {passed_over}")
-        for note in plan.palette.notes:
+        written = [f"{shown(path)}: {BEING_WRITTEN}" for path in plan.palette.arriving]
+        for note in some_of([*plan.palette.notes, *written]):
             self.line(f"style    {note}")
-        for path in plan.palette.arriving:
-            self.line(f"style    {shown(path)}: {BEING_WRITTEN}")
         self.cancelled = sum(held.entry.state == JobState.CANCELLED for held in plan.held)
 
     def planned(self, plan: Plan) -> None:

@@ -85,7 +85,7 @@ def preview(
     )
     there = StyleFolders(config, 0).find()
     config, notes = there.config, there.notes
-    for note in notes:
+    for note in scanner.some_of(notes):
         say(f"style    {note}", err=True)
     if not config.styles:
         raise UsageError("no style is there to paint in; put an image into the folder of styles")

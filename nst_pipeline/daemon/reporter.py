@@ -11,6 +11,7 @@ from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
 from nst_pipeline.files import as_text, shown
 from nst_pipeline.inbox.patience import Waiting
+from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.jobs.palette import Palette
@@ -108,9 +109,9 @@ class Reporter(Observer):
 
     def _styles(self, palette: Palette) -> None:
         """Report which styles there are, and why others are not."""
-        for note in palette.notes:
-            if note not in self._left_out:
-                log.warning("%s", shown(note))
+        before = set(self._left_out)
+        for note in some_of([note for note in palette.notes if note not in before]):
+            log.warning("%s", note)
         is_new = palette.notes != self._left_out
         self._left_out = palette.notes
         self._file.set(now=is_new, styles=len(palette.styles), left_out=palette.notes)

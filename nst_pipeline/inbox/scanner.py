@@ -322,10 +322,14 @@ def _real(excluded: Excluded) -> dict[str, str]:
 
 def _tell(notes: list[str]) -> None:
     """Log some notes, not too many."""
-    for note in notes[:NOTES]:
+    for note in some_of(notes):
         log.warning("%s", note)
-    if len(notes) > NOTES:
-        log.warning("and %d more like these", len(notes) - NOTES)
+
+
+def some_of(notes: list[str]) -> list[str]:
+    """Return notes for people, not too many, and how many more there are."""
+    more = len(notes) - NOTES
+    return [*notes[:NOTES], f"and {more} more like these"] if more > 0 else notes
 
 
 def _stays_in(link: str, root: str) -> bool:

@@ -17,7 +17,7 @@ from nst_pipeline.errors import (
 )
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.reading import BEING_WRITTEN
-from nst_pipeline.inbox.scanner import SourceFile
+from nst_pipeline.inbox.scanner import SourceFile, some_of
 from nst_pipeline.inbox.style_folders import FoundStyles
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import PlannedStyle, StyleImage
@@ -119,7 +119,7 @@ def make_palette(
         raise ConfigError(problems)
     if not sources:
         written = [f"{shown(path)}: {BEING_WRITTEN}" for path in arriving]
-        raise NoStylesError(["styles: none is there to paint in", *notes, *written])
+        raise NoStylesError(["styles: none is there to paint in", *some_of([*notes, *written])])
     return _with_recipes(found.config, sources, arriving, notes)
 
 

@@ -60,6 +60,14 @@ def test_dry_run_tells_the_same_also_as_json(home: Path, program: Program) -> No
     ]  # fmt: skip
 
 
+def test_of_very_many_that_are_left_out_a_run_names_ten(home: Path, program: Program) -> None:
+    for number in range(20):
+        (home / f"styles/bad{number}.jpg").write_text("hello")
+    lines = [line for line in program("run").stdout.splitlines() if line.startswith("style ")]
+    assert len(lines) == 11 and lines[-1] == "style    and 12 more like these"
+    assert sum("bad" in line for line in program("check").stdout.splitlines()) == 22
+
+
 def test_an_empty_folder_ends_a_run_and_a_check_with_where_what_and_cure(
     home: Path, program: Program
 ) -> None:

@@ -138,13 +138,14 @@ def test_an_empty_folder_and_one_that_is_taken_away_are_waited_for(home: Path) -
 
 
 def test_settings_that_are_read_again_may_name_another_folder(home: Path) -> None:
-    (home / "other").mkdir()
+    (home / "other/deep").mkdir(parents=True)
     with Watch(home) as watch:
         watch.until_outputs("p-a.png")
-        settings(home, {"more": {"folder": "other/*.png"}})
+        settings(home, {"more": {"folder": "other/*/*.png"}})
         watch.send(signal.SIGHUP)
         watch.until_outputs("p-a.png", "p-s.png")
-        draw(home / "other/c.png", 12)
+        watch.until_idle()
+        draw(home / "other/deep/c.png", 12)
         watch.until_outputs("p-a.png", "p-c.png", "p-s.png")
 
 
