@@ -65,7 +65,13 @@ def check_style_name(name: str) -> str:
 
 
 def _as_styles(value: Any) -> Any:
-    """Return styles that are given as one folder or pattern as a mapping like any other."""
+    """Return styles that are given as one folder or pattern as a mapping like any other.
+
+    Raises:
+        ValueError: they are a list, which has no names.
+    """
+    if isinstance(value, list):
+        raise ValueError("is a list; give each a name, as NAME: PATH or NAME: {folder: PATH}")
     if isinstance(value, str | Path):
         value = {"folder": value}
     if isinstance(value, dict) and isinstance(value.get("folder"), str | Path):

@@ -96,6 +96,10 @@ def test_a_style_may_still_be_called_folder(folder: Path) -> None:
             "folder",
         ),
         (
+            "styles: [paintings]",
+            "1: styles: is a list; give each a name, as NAME: PATH or NAME: {folder: PATH}",
+        ),
+        (
             "styles: inbox",
             "1: styles: inbox is the inbox, whose pictures are no styles; put the styles into a "
             "folder of their own",
