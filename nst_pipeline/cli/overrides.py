@@ -144,14 +144,17 @@ def _from_path(name: str, known: dict[str, StyleSettings], number: int) -> tuple
     if not is_folder and not any(sign in name for sign in "*?["):
         names = [one for one in known if one != ONLY_FOLDER]
         hint = did_you_mean(shown(name), names) if names else ""
-        raise UsageError(f"--style {shown(name)}: neither a style nor an image file{hint}")
+        raise UsageError(
+            f"--style {shown(name)}: neither a style nor an image file or folder{hint}"
+        )
     try:
         images = images_in(path.absolute())
     except OSError:
         images = []
     if not images:
-        cure = "put some in" if is_folder else "check the pattern"
-        raise UsageError(f"--style {shown(name)}: no image has such a name; {cure}")
+        pattern = "no image has such a name; check the pattern"
+        problem = "no image there; put some in" if is_folder else pattern
+        raise UsageError(f"--style {shown(name)}: {problem}")
     return f"{ONLY_FOLDER} {number}", {"folder": path.absolute()}
 
 

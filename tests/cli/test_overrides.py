@@ -179,7 +179,7 @@ def test_a_style_of_a_folder_of_the_settings_is_chosen_by_its_name_or_the_folder
     )
     assert planned(program, "photo.jpg", "-s", "b")[0] == ["photo.jpg in b"]
     assert planned(program, "photo.jpg", "-s", "more")[0] == ["photo.jpg in a", "photo.jpg in b"]
-    assert "neither a style nor an image file; known: o, more, a, b" in refused(
+    assert "neither a style nor an image file or folder; known: o, more, a, b" in refused(
         program, "-s", "zzzz"
     )
 

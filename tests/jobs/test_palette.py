@@ -1,6 +1,7 @@
 """Which styles are there, and which of them a picture is painted in."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support import (
     plan_of,
     run_once,
     settings_text,
+    wait_until,
 )
 
 from nst_pipeline.config.pipeline import Config, load
@@ -55,6 +57,17 @@ def test_each_image_of_the_folder_is_painted_and_new_ones_at_the_next_run(config
     run_once(config)
     assert outputs(home) == ["a-a.png", "a-b.png", "a-c.png", "a-s.png"]
     assert painted(home) == 4 * ["a.png"]
+
+
+def test_a_run_waits_for_an_image_that_has_only_just_come(config: Config) -> None:
+    settings(config)
+    home = home_of(config)
+    waiting = configure(home, **MORE, watch={"settle_seconds": 1.0})
+    last = max(path.stat().st_ctime for path in (home / "paintings/b.png", config.inbox / "a.png"))
+    wait_until(lambda: time.time() > last + 1.0)
+    draw(home / "paintings/c.png", 12)
+    run_once(waiting)
+    assert outputs(home) == ["a-a.png", "a-b.png", "a-c.png", "a-s.png"]
 
 
 def test_an_image_that_cannot_be_decoded_stops_no_other_and_is_told(
