@@ -70,13 +70,14 @@ def _check_file(path: Path) -> Path:
 def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
     """Return a folder, and the patterns of the names below it, of a folder's or pattern's path.
 
-    A path that is there is one of a folder, whatever signs are in its name; it has no patterns.
+    A folder that is there is no pattern, whatever signs are in its name.
     """
     parts = path.parts
-    first = next((n for n, part in enumerate(parts) if set("*?[") & set(part)), len(parts))
-    if first == len(parts) or os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
-        return path, ()
-    return Path(*parts[:first]), parts[first:]
+    for number, part in enumerate(parts):
+        place = Path(*parts[: number + 1])
+        if set("*?[") & set(part) and not os.path.isdir(place):  # noqa: PTH112 - is_dir may raise
+            return place.parent, parts[number:]
+    return path, ()
 
 
 def _check_style_folder(path: Path) -> Path:

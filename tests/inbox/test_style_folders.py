@@ -68,6 +68,8 @@ def test_a_folder_may_be_named_like_a_pattern(home: Path) -> None:
     (home / "pain[t]").mkdir()
     draw(home / "pain[t]/a.png")
     assert list(images(look(home, "pain[t]"))) == ["a"]
+    draw(home / "pain[t]/b.jpg")
+    assert list(images(look(home, "pain[t]/*.png"))) == ["a"]
 
 
 def test_names_that_cannot_be_styles_are_told_with_where_what_and_cure(home: Path) -> None:
