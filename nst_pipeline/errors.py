@@ -13,7 +13,8 @@ PipelineError
 │   └── DiskFullError       for want of space
 ├── StateGoneError      74  the state folder was deleted while it was worked with
 ├── ConfigError         78  pipeline.yaml is wrong; holds every problem found
-│   └── InboxGoneError      the inbox is not there
+│   ├── InboxGoneError      the inbox is not there
+│   └── NoStylesError       the folders of styles hold no image
 ├── ShapeError          70  a tensor of another shape than the engine's contract
 ├── HookError           69  a hook was not told of a job; ends nothing, and is tried again
 ├── DeviceLostError     71  the device broke; only a new process can use it again
@@ -126,6 +127,10 @@ class ConfigError(PipelineError):
 
 class InboxGoneError(ConfigError):
     """The inbox is not there: never made, renamed away, or not mounted."""
+
+
+class NoStylesError(ConfigError):
+    """No style is there now: the folders of styles hold no image that could be one."""
 
 
 class Abandoned(BaseException):  # noqa: N818 - no error, so that no handler of errors takes it

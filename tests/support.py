@@ -243,7 +243,8 @@ def settings_text(**changes: Any) -> str:
                   "retry_seconds": 0.2, "stop_seconds": 30},
     }  # fmt: skip
     for key, value in changes.items():
-        settings[key] = settings[key] | value if isinstance(settings.get(key), dict) else value
+        are_both = isinstance(settings.get(key), dict) and isinstance(value, dict)
+        settings[key] = settings[key] | value if are_both else value
     return json.dumps(settings)
 
 

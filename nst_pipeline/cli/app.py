@@ -86,7 +86,7 @@ def run(
             "-s",
             "--style",
             autocompletion=completion.style_names,
-            help="A style of the settings, an image, or a quoted pattern; repeatable.",
+            help="A style of the settings, an image, a folder or a quoted pattern; repeatable.",
         ),
     ] = None,
     inbox: Annotated[Path | None, typer.Option(help="Folder of pictures to paint.")] = None,

@@ -14,6 +14,8 @@ from nst_pipeline.cli.echo import duration
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, step_costs
 from nst_pipeline.files import counted, shown
+from nst_pipeline.inbox.reading import BEING_WRITTEN
+from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.pace import known_pace
 from nst_pipeline.jobs.planning import Plan
@@ -165,6 +167,9 @@ class Display(Bars, Observer):
         """Say what was passed over, and what a person took out of the queue."""
         if passed_over := str(plan.passed_over):
             self.line(f"passed   {passed_over}")
+        written = [f"{shown(path)}: {BEING_WRITTEN}" for path in plan.palette.arriving]
+        for note in some_of([*plan.palette.notes, *written]):
+            self.line(f"style    {note}")
         cancelled: dict[Path, list[str]] = {}
         for held in plan.held:
             if held.is_cancelled:

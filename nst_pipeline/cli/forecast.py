@@ -14,7 +14,11 @@ from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.pace import pixels_of, seconds_per_pixel
+from nst_pipeline.jobs.palette import Palette
 from nst_pipeline.jobs.planning import Plan, copies, make_plan, make_scanner
+
+MOST_NAMES = 50
+"""Of very many styles, how many `check` names."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Forecast:
     @property
     def failing(self) -> int:
         """How many jobs would fail."""
-        return len(self.plan.broken) * len(self.plan.styles) + len(self.lacking)
+        broken = sum(len(self.plan.palette.of(one.found)) for one in self.plan.broken)
+        return broken + len(self.lacking)
 
     def reasons(self) -> list[str]:
         """Return why jobs would fail, a line each."""
@@ -121,7 +126,8 @@ def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json
     rows += [("skip", j.content.path, j.style.name, "done already") for j in plan.done]
     rows += [("hold", h.job.content.path, h.job.style.name, h.reason) for h in plan.held]
     if as_json:
-        rows += [("fail", b.found.path, s.name, b.reason) for b in plan.broken for s in plan.styles]
+        for b in plan.broken:
+            rows += [("fail", b.found.path, s.name, b.reason) for s in plan.palette.of(b.found)]
         keys = ("action", "content", "style", "outcome")
         plain = [dict(zip(keys, map(as_text, row), strict=True)) for row in rows]
         typer.echo(json.dumps(plain, indent=2))
@@ -129,6 +135,8 @@ def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json
     for action, content, style, outcome in rows:
         text = outcome if action == "fail" else f"{shown(content)} in {style}: {outcome}"
         say(f"{action:7} {shown(text)}")
+    for note in plan.palette.notes:
+        say(f"style   {shown(note)}")
     for broken in plan.broken:  # in all styles alike
         say(f"fail    {shown(broken.reason)}")
     if passed_over := str(plan.passed_over):
@@ -153,7 +161,7 @@ def show_jobs(config: Config, has_device: bool) -> None:
     plan = found.plan
     say(f"weights    {shown(plan.weights.id)}: {plan.weights.note}")
     say(f"           SHA-256 {plan.weights.sha256}")
-    say(f"styles     {', '.join(style.name for style in plan.styles)}")
+    _show_palette(plan.palette)
     copy = f"{len(found.copied)} to copy, " if found.copied else ""
     say(
         f"jobs       {len(found.painted)} to paint{found.in_place()}, {copy}"
@@ -170,3 +178,19 @@ def show_jobs(config: Config, has_device: bool) -> None:
         say(f"passed     {passed_over}")
     if has_device and (needed := time_needed(config, found)):
         say(f"time       {needed}, for {counted(len(found.painted), 'picture')}")
+
+
+def _show_palette(palette: Palette) -> None:
+    """Say which styles there are, in the inbox and its folders, and why others are not."""
+    say(f"styles     {_some([style.name for style in palette.styles])}")
+    for note in palette.notes:
+        say(f"           {shown(note)}")
+    for folder, styles in palette.by_folder.items():
+        place = palette.config.inbox / folder
+        missing = "" if place.is_dir() else " (no such folder yet)"
+        say(f"in folder  {shown(folder)}{missing}: {_some([style.name for style in styles])}")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return f"{', '.join(names[:MOST_NAMES])} and {more} more" if more > 0 else ", ".join(names)

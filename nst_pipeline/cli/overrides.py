@@ -1,25 +1,26 @@
 """The command line's settings on top of the file's."""
 
-import glob
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from nst_pipeline import CONFIG_NAME
 from nst_pipeline.cli.echo import say
-from nst_pipeline.config.pipeline import Config, explain, load, parse
+from nst_pipeline.config.pipeline import ONLY_FOLDER, Config, explain, load, parse
 from nst_pipeline.config.recipe import Bounds, did_you_mean, make_recipe
-from nst_pipeline.config.settings import OutputSettings, StyleSettings
+from nst_pipeline.config.settings import InboxFolderSettings, OutputSettings, StyleSettings
 from nst_pipeline.config.weights import PUBLISHED, Published, is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
 from nst_pipeline.files import shown
-from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 from nst_pipeline.inbox.kinds import STATE_NAME
+from nst_pipeline.inbox.style_folders import StyleFolders, images_in
+
+T = TypeVar("T", StyleSettings, InboxFolderSettings)
 
 
 def configure(
@@ -36,8 +37,9 @@ def configure(
 
     Args:
         path: the file; None: pipeline.yaml of the working folder, if it is there.
-        styles: names of the file's styles, paths of images, or patterns of such paths; empty: all
-            of the file's.
+        styles: names of the file's styles, paths of images or of folders of them, or patterns of
+            such paths; empty: all of the file's. If some are given, every picture is painted in
+            them, whatever the file has for the inbox's folders.
         settings: keys of `Config`; None means not given.
         changes: fields of the recipe for every style; None means not given.
         paths: what the command line names to be painted; empty: the inbox.
@@ -64,7 +66,9 @@ def configure(
             config = parse(given, Path.cwd())
         else:
             config = load(path)
-            given |= {"styles": _choose(styles, config.styles)}
+            given |= {"styles": _choose(styles, _known(styles, config))}
+            if styles:
+                given |= {"folders": _without_styles(config)}
             config = Config.model_validate(dict(config) | given, context={"file": path})
         if chosen := {key: value for key, value in output.items() if value is not None}:
             encoding = OutputSettings.model_validate(dict(config.output) | chosen)
@@ -76,27 +80,43 @@ def configure(
     return _change_recipes(config, {k: v for k, v in changes.items() if v is not None})
 
 
+def _known(names: list[str], config: Config) -> dict[str, StyleSettings]:
+    """Return the file's styles; if other names are asked for, with those of its folders."""
+    if all(name in config.styles for name in names):
+        return config.styles
+    return config.styles | StyleFolders(config, 0).find().config.styles
+
+
+def _without_styles(config: Config) -> dict[str, InboxFolderSettings]:
+    """Return the settings of the inbox's folders, with all styles for each."""
+    return {
+        place: folder.model_copy(update={"styles": None})
+        for place, folder in config.folders.items()
+    }
+
+
 def _choose(names: list[str], known: dict[str, StyleSettings]) -> dict[str, Any]:
     """Return the chosen styles by name: settings of known ones, and images of their own.
 
     Args:
-        names: of known styles, paths of images, or patterns of such paths; empty: all known.
+        names: of known styles, paths of images or of folders of them, or patterns of such paths;
+            empty: all known.
         known: the file's styles.
 
     Raises:
         UsageError: a name is none of these, or two different styles have one name.
     """
     chosen: dict[str, Any] = {}
-    for name in names:
-        styles = [(name, known[name])] if name in known else _images(name, known)
-        for style, settings in styles:
-            other = chosen.setdefault(style, settings)
-            if _source(style, other) != _source(style, settings):
-                raise UsageError(
-                    f"--style: {_source(style, other)} and {_source(style, settings)} are two "
-                    f"styles of one name, {style}; give them names under `styles:` in "
-                    f"{CONFIG_NAME}, or rename one"
-                )
+    for number, name in enumerate(names):
+        is_known = name in known
+        style, settings = (name, known[name]) if is_known else _from_path(name, known, number)
+        other = chosen.setdefault(style, settings)
+        if _source(style, other) != _source(style, settings):
+            raise UsageError(
+                f"--style: {_source(style, other)} and {_source(style, settings)} are two "
+                f"styles of one name, {style}; give them names under `styles:` in "
+                f"{CONFIG_NAME}, or rename one"
+            )
     return chosen or known
 
 
@@ -104,25 +124,39 @@ def _source(name: str, settings: Any) -> str:
     """Return where a chosen style comes from, for people; the same for the same file."""
     if isinstance(settings, StyleSettings):
         return f"the settings' style {name}"
-    return shown(os.path.realpath(settings["image"]))
+    return shown(os.path.realpath(settings.get("image") or settings["folder"]))
 
 
-def _images(name: str, known: dict[str, StyleSettings]) -> list[tuple[str, Any]]:
-    """Return the image at a path, or those that a pattern matches, sorted, as styles.
+def _from_path(name: str, known: dict[str, StyleSettings], number: int) -> tuple[str, Any]:
+    """Return the image at a path as a style; or a folder, or what a pattern matches, as styles.
+
+    Args:
+        name: the path, or pattern.
+        known: what it could be meant to be.
+        number: of this folder, by which it is known.
 
     Raises:
         UsageError: there is none.
     """
-    paths = [Path(name)]
-    if not _is_file(name):
-        if not any(sign in name for sign in "*?["):
-            hint = did_you_mean(shown(name), list(known)) if known else ""
-            raise UsageError(f"--style {shown(name)}: neither a style nor an image file{hint}")
-        paths = [Path(match) for match in sorted(glob.glob(name))]  # noqa: PTH207 - no hidden ones
-        paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-        if not paths:
-            raise UsageError(f"--style {shown(name)}: no image has such a name; check the pattern")
-    return [(shown(path.stem), {"image": path.absolute()}) for path in paths]
+    path = Path(name)
+    if _is_file(name):
+        return shown(path.stem), {"image": path.absolute()}
+    is_folder = os.path.isdir(name)  # noqa: PTH112 - Path.is_dir may raise
+    if not is_folder and not any(sign in name for sign in "*?["):
+        names = [one for one in known if one != ONLY_FOLDER]
+        hint = did_you_mean(shown(name), names) if names else ""
+        raise UsageError(
+            f"--style {shown(name)}: neither a style nor an image file or folder{hint}"
+        )
+    try:
+        images = images_in(path.absolute())
+    except OSError:
+        images = []
+    if not images:
+        pattern = "no image has such a name; check the pattern"
+        problem = "no image there; put some in" if is_folder else pattern
+        raise UsageError(f"--style {shown(name)}: {problem}")
+    return f"{ONLY_FOLDER} {number}", {"folder": path.absolute()}
 
 
 def expansion_note(styles: list[str], paths: list[Path]) -> str:
@@ -160,11 +194,15 @@ def _is_file(path: str | Path) -> bool:
 def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
     if not changes:
         return config
-    styles = {
-        name: style.model_copy(update={"recipe": style.recipe.model_copy(update=changes)})
-        for name, style in config.styles.items()
-    }
-    return config.model_copy(update={"styles": styles})
+
+    def changed(settings: dict[str, T]) -> dict[str, T]:
+        return {
+            name: one.model_copy(update={"recipe": one.recipe.model_copy(update=changes)})
+            for name, one in settings.items()
+        }
+
+    update = {"styles": changed(config.styles), "folders": changed(config.folders)}
+    return config.model_copy(update=update)
 
 
 def parse_size(text: str | None) -> int | str | Bounds | None:

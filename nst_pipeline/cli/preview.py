@@ -10,6 +10,7 @@ import typer
 
 from nst_pipeline.cli import completion
 from nst_pipeline.cli.daemon import ConfigOption
+from nst_pipeline.cli.echo import say
 from nst_pipeline.files import counted, fitted_name, shown
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def preview(
             "-s",
             "--style",
             autocompletion=completion.style_names,
-            help="A style of the settings, an image, or a quoted pattern; repeatable.",
+            help="A style of the settings, an image, a folder or a quoted pattern; repeatable.",
         ),
     ] = None,
     sweep: Annotated[
@@ -79,6 +80,7 @@ def preview(
     from nst_pipeline.errors import UsageError
     from nst_pipeline.files import ensure_folder
     from nst_pipeline.inbox import scanner
+    from nst_pipeline.inbox.style_folders import StyleFolders, style_paths
     from nst_pipeline.jobs.planning import excluded
     from nst_pipeline.preview.contact import PreviewRequest
     from nst_pipeline.preview.renderer import check_target
@@ -87,8 +89,16 @@ def preview(
     sweeps = parse_sweeps(sweep or [])
     settings = {"device": device, "weights": weights}
     config = configure(config_path, style or [], settings, {}, paths)
+    found = scanner.find(
+        paths, config.ignored, excluded(config, are_named=True), style_paths(config)
+    )
+    there = StyleFolders(config, 0).find()
+    config, notes = there.config, there.notes
+    for note in scanner.some_of(notes):
+        say(f"style    {note}", err=True)
+    if not config.styles:
+        raise UsageError("no style is there to paint in; put an image into the folder of styles")
     images = [path for chosen in config.styles.values() for path in chosen.paths()]
-    found = scanner.find(paths, config.ignored, excluded(config, are_named=True))
     if not found:
         raise UsageError(f"{', '.join(map(shown, paths))}: no pictures")
     target = output or Path(_default_name(found, [s.field for s in sweeps]))

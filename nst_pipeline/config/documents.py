@@ -74,6 +74,45 @@ def _line(before: bytes) -> int:
     return before.count(b"\n") + 1
 
 
+def line_of(node: yaml.Node | None, loc: list[str]) -> int:
+    """Return the line (from 1) of the deepest part of ``loc`` that the file holds."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = _find(node, part)
+        elif isinstance(node, yaml.SequenceNode):
+            found = next(((n, n) for i, n in enumerate(node.value) if str(i) == part), None)
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _find(node: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+    """Return a key of a mapping, also of one that is merged into it, and its value."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    own = next(((k, v) for k, v in reversed(node.value) if k.value == key), None)
+    values = [v for k, v in node.value if k.tag == MERGE]
+    merged = [m for v in values for m in (v.value if isinstance(v, yaml.SequenceNode) else [v])]
+    return own or next(filter(None, (_find(one, key) for one in merged)), None)
+
+
+def repeated_keys(node: yaml.Node | None, prefix: str = "") -> list[tuple[int, str]]:
+    """Return the keys that stand twice in a mapping, each with its line and its full name."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    problems, seen = [], set()
+    for key, value in node.value:
+        if key.value in seen:
+            problems.append((key.start_mark.line + 1, prefix + key.value))
+        seen.add(key.value)
+        problems += repeated_keys(value, f"{prefix}{key.value}.")
+    return problems
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses what is too much while it reads it, and values that only look like their kind."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.config.recipe import NOT_PIXELS
+from nst_pipeline.config.recipe import ADDED, NOT_PIXELS
 
 SCHEMA_PATH = Path(__file__).with_name("pipeline.schema.json")
 """The schema as it is shipped; ``scripts/generate`` writes it."""
@@ -38,5 +38,5 @@ def _standard(schema: Any) -> Any:
         return [_standard(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    foreign = (("pixels", NOT_PIXELS["pixels"]), ("format", "path"))
+    foreign = (*NOT_PIXELS.items(), *ADDED.items(), ("format", "path"))
     return {key: _standard(value) for key, value in schema.items() if (key, value) not in foreign}

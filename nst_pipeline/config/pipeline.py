@@ -5,10 +5,9 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,7 +24,6 @@ from pydantic_core import ErrorDetails
 from nst_pipeline import CONFIG_NAME
 from nst_pipeline.config import documents
 from nst_pipeline.config.hooks import Event, HookField, HookSettings
-from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.recipe import (
     Recipe,
     RecipeChanges,
@@ -36,21 +34,34 @@ from nst_pipeline.config.recipe import (
     missing_layers,
     model_in,
 )
+from nst_pipeline.config.sections import (
+    KeepSettings,
+    Limits,
+    MetricsSettings,
+    Switch,
+    WatchSettings,
+)
 from nst_pipeline.config.settings import (
     FolderPath,
+    InboxFolderSettings,
     OutputSettings,
     StyleSettings,
     absolute_path,
+    as_inbox_folders,
     as_region,
+    check_inbox_folder,
     name_schema,
+    split_pattern,
 )
 from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
 DEVICE = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
-KIND = re.compile(r"\[(key|side|bounds)\]|(constrained-int|(literal|tuple)\[.*\])")
+KIND = re.compile(r"\[(key|side|bounds|folder)\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
+ONLY_FOLDER = "[folder]"
+"""What a folder of styles is called that stands in place of the styles' names."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
 
@@ -58,10 +69,37 @@ MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
 
 
-def _check_style_name(name: str) -> str:
+def check_style_name(name: str) -> str:
+    """Return the name of a style as it is.
+
+    Raises:
+        ValueError: no style can have it.
+    """
     if not name or name.startswith(".") or set("/\\{}") & set(name) or shown(name) != name:
         raise ValueError(f"{name!r} cannot be a style's name: it becomes part of file names")
     return name
+
+
+def _as_styles(value: Any) -> Any:
+    """Return styles that are given as one folder or pattern as a mapping like any other.
+
+    Raises:
+        ValueError: they are a list, which has no names.
+    """
+    if isinstance(value, list):
+        raise ValueError("is a list; give each a name, as NAME: PATH or NAME: {folder: PATH}")
+    if isinstance(value, str | Path):
+        value = {"folder": value}
+    if isinstance(value, dict) and isinstance(value.get("folder"), str | Path):
+        return {ONLY_FOLDER: value} if value.keys() <= {"folder", "recipe"} else value
+    return value
+
+
+def _note_names(styles: dict[str, StyleSettings], info: ValidationInfo) -> dict[str, StyleSettings]:
+    """Let those that name styles know which there are; of a folder's, only a plan knows."""
+    if info.context is not None and not any(style.folder for style in styles.values()):
+        info.context["styles"] = list(styles)
+    return styles
 
 
 def check_device(name: str) -> str:
@@ -81,133 +119,38 @@ def _resolve_weights(choice: str, info: ValidationInfo) -> str:
     return str(absolute_path(Path(choice), info))
 
 
-def _as_switch(value: Any) -> Any:
-    """Take true and false too."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
 STYLE_FIELD = r"\{style\}"
-SwitchName = Literal["auto", "on", "off"]
-Switch = Annotated[
-    SwitchName, BeforeValidator(_as_switch, json_schema_input_type=SwitchName | bool)
-]
 StyleName = Annotated[
     str,
-    AfterValidator(_check_style_name),
+    AfterValidator(check_style_name),
     Field(json_schema_extra=name_schema(r"^\.")),
 ]
+NamedStyles = dict[
+    StyleName,
+    Annotated[
+        StyleSettings, BeforeValidator(as_region, json_schema_input_type=Path | StyleSettings)
+    ],
+]
+NO_ONLY_FOLDER: dict[str, Any] = {
+    "not": {
+        "required": ["folder"],
+        "properties": {"folder": {"type": "string"}},
+        "propertyNames": {"enum": ["folder", "recipe"]},
+    }
+}
+"""JSON schema of a mapping that is no `OnlyFolder`."""
+
+
+class OnlyFolder(Settings):
+    """A folder of styles in place of the styles' names, for the JSON schema."""
+
+    folder: Path
+    recipe: RecipeField | None = None
+
+
 Device = Annotated[
     str, AfterValidator(check_device), Field(json_schema_extra={"pattern": f"^({DEVICE})$"})
 ]
-
-
-class Limits(Settings):
-    """Bounds on what is accepted and kept."""
-
-    max_pixels: int = Field(100_000_000, ge=1, description="Largest input, in pixels.")
-    max_bytes: int = Field(256 * 2**20, ge=1, description="Largest input file, in bytes.")
-    max_memory_bytes: Annotated[int, Field(ge=2**26)] | Literal["auto"] = Field(
-        "auto",
-        description="The most memory that a picture, its masks and a style may take to be decoded; "
-        "auto: half of the machine's.",
-    )
-    cache_bytes: int = Field(
-        512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
-    )
-    min_free_bytes: int = Field(
-        128 * 2**20, ge=0, description="Nothing is begun while the outbox has less room."
-    )
-    batch: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
-        "auto", description="Styles of one content painted together; auto: 1 on CPU, 8 on a GPU."
-    )
-
-    @property
-    def memory_bytes(self) -> int:
-        """The value of `max_memory_bytes`, with what ``auto`` stands for."""
-        given = self.max_memory_bytes
-        return machine_bytes() // 2 if given == "auto" else given
-
-
-class KeepSettings(Settings):
-    """How much is kept of what piles up; the oldest is deleted first, after each run."""
-
-    targets_bytes: int = Field(
-        2**30, ge=0, description="Style targets kept on disk, in bytes; others are computed anew."
-    )
-    checkpoint_days: float = Field(
-        7.0, ge=0, le=36_500,
-        description="How long work in the middle is kept whose job does not wait to go on, such "
-        "as one that was cancelled.",
-    )  # fmt: skip
-    manifests: int = Field(
-        1000, ge=1,
-        description="Manifests kept in the outbox, of all pipelines that share it; a daemon makes "
-        "one a burst of work.",
-    )  # fmt: skip
-
-
-class WatchSettings(Settings):
-    """How `watch` sees that a picture is complete, and how long things may take."""
-
-    settle_seconds: float = Field(
-        2.0, ge=0, le=3600, description="A file is ready once it did not change for so long."
-    )
-    grace_seconds: float = Field(
-        60.0, ge=0, le=86400,
-        description="How long what is empty, cut short or no image may still become one.",
-    )  # fmt: skip
-    rescan_seconds: float = Field(
-        60.0, gt=0, le=86400, description="The inbox is read anew at least this often."
-    )
-    polling: Switch = Field(
-        "auto",
-        description="Whether to do without the file system's events; auto: where it sends none.",
-    )
-    poll_seconds: float = Field(
-        5.0, gt=0, le=86400, description="How often the inbox is read without events."
-    )
-    urgent: str = Field(
-        "urgent", description="Subfolder whose pictures come first; empty text: none."
-    )
-    stop_seconds: float = Field(
-        60.0, ge=0, le=86400, description="How long a job may go on when told to stop."
-    )
-    max_attempts: int = Field(3, ge=1, le=1_000_000, description="Attempts at a job.")
-    retry_seconds: float = Field(
-        30.0, ge=0, le=86400, description="Before the second attempt; doubled for each further."
-    )
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _check_address(address: str | None) -> str | None:
-    if address is not None:
-        host, _, port = address.rpartition(":")
-        if not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{address!r} is no address; give a port or HOST:PORT")
-        return f"{host or '127.0.0.1'}:{port}"
-    return None
-
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-Address = Annotated[str, Field(json_schema_extra={"pattern": r"^(.*:)?[0-9]{1,5}$"})]
-
-
-class MetricsSettings(Settings):
-    """Where `watch` leaves its figures for Prometheus."""
-
-    textfile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
-        None,
-        description="File for the node exporter's textfile collector.",
-        examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
-    )
-    http: Annotated[
-        str | None,
-        BeforeValidator(_as_text, json_schema_input_type=Port | Address | None),
-        AfterValidator(_check_address),
-    ] = Field(None, description="PORT (on this machine alone) or HOST:PORT to serve them at.")
 
 
 class Config(Settings):
@@ -252,12 +195,31 @@ class Config(Settings):
     also_ignore: tuple[str, ...] = Field(
         (), description="More of them, besides those of `ignore`.", examples=[["*-draft.*"]]
     )
-    styles: dict[
-        StyleName,
-        Annotated[
-            StyleSettings, BeforeValidator(as_region, json_schema_input_type=Path | StyleSettings)
-        ],
-    ] = Field(min_length=1, description="The styles, each a name and an image, or several.")
+    styles: Annotated[
+        NamedStyles,
+        Field(min_length=1),
+        BeforeValidator(
+            _as_styles,
+            json_schema_input_type=Path
+            | OnlyFolder
+            | Annotated[NamedStyles, Field(min_length=1, json_schema_extra=NO_ONLY_FOLDER)],
+        ),
+        AfterValidator(_note_names),
+    ] = Field(
+        description="The styles, each a name and an image, or several; or a folder of them.",
+        examples=[{"mosaic": "styles/mosaic.jpg"}, "styles", "styles/*.jpg"],
+    )
+    folders: Annotated[
+        dict[Annotated[str, AfterValidator(check_inbox_folder)], InboxFolderSettings],
+        BeforeValidator(
+            as_inbox_folders, json_schema_input_type=dict[str, InboxFolderSettings | None]
+        ),
+    ] = Field(
+        {},
+        description="Subfolders of the inbox with styles or a recipe of their own; the deepest "
+        "that a picture lies in counts.",
+        examples=[{"portraits": {"styles": ["mosaic"], "recipe": "painterly"}}],
+    )
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="A recipe's name, or its name and changes to it."
     )
@@ -358,8 +320,23 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_style_folders(self) -> Self:
+        for name, style in self.styles.items():
+            if style.folder is None:
+                continue
+            folder, patterns = split_pattern(style.folder)
+            if folder == self.outbox or (folder == self.inbox and not patterns):
+                role = "outbox" if folder == self.outbox else "inbox"
+                raise ValueError(
+                    f"{style_key(name)}: {shown(folder)} is the {role}, whose pictures are no "
+                    "styles; put the styles into a folder of their own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_output_name(self) -> Self:
-        if len(self.styles) > 1 and "{style}" not in self.output.name:
+        has_many = len(self.styles) > 1 or any(style.folder for style in self.styles.values())
+        if has_many and "{style}" not in self.output.name:
             raise ValueError(
                 f"output.name: {self.output.name!r} gives every style of a content the same name; "
                 "put {style} into it"
@@ -370,6 +347,37 @@ class Config(Settings):
         """Return the recipe of a style."""
         return make_recipe(self.recipe, self.styles[style].recipe)
 
+    def recipes(self, folder: str | None = None) -> dict[str, Recipe]:
+        """Return the recipe of each style, by its name.
+
+        Args:
+            folder: of `folders`: its styles, in its recipe; None: all of the inbox at large.
+        """
+        there = self.folders[folder] if folder else InboxFolderSettings()
+        made: dict[int, Recipe] = {}  # the styles of one folder share their changes
+        found = {}
+        for name in self.styles if there.styles is None else there.styles:
+            own = self.styles[name].recipe
+            if id(own) not in made:
+                made[id(own)] = make_recipe(self.recipe, own, there.recipe)
+            found[name] = made[id(own)]
+        return found
+
+    def folder_of(self, place: PurePath) -> str | None:
+        """Return the entry of `folders` that a folder of the inbox belongs to, the deepest.
+
+        What is urgent belongs where it would without: `watch.urgent` says when, not how; unless
+        an entry names the folder of urgent pictures itself.
+
+        Args:
+            place: the folder, relative to the inbox.
+        """
+        places = [place]
+        if self.watch.urgent and place.parts[:1] == (self.watch.urgent,):
+            places.append(PurePath(*place.parts[1:]))
+        above = (str(one) for start in places for one in (start, *start.parents))
+        return next((one for one in above if one in self.folders), None)
+
     def layer_problems(self, weights: Weights) -> list[str]:
         """Return what is wrong with recipes that name layers which the network lacks."""
         problems: dict[str, None] = {}
@@ -377,9 +385,19 @@ class Config(Settings):
             missing = missing_layers(self.style_recipe(name), weights)
             for field, text in missing.items():
                 is_own = style.recipe.model_fields_set & {field, "name"}
-                key = f"styles.{name}.recipe.{field}" if is_own else f"recipe.{field}"
+                key = f"{style_key(name)}.recipe.{field}" if is_own else f"recipe.{field}"
                 problems[f"{key}: {text}"] = None
+        for name, folder in self.folders.items():
+            missing = missing_layers(make_recipe(self.recipe, folder.recipe), weights)
+            for field, text in missing.items():
+                if folder.recipe.model_fields_set & {field, "name"}:
+                    problems[f"folders.{shown(name)}.recipe.{field}: {text}"] = None
         return list(problems)
+
+
+def style_key(name: str) -> str:
+    """Return where the settings of a style, or of a folder of styles, stand in pipeline.yaml."""
+    return "styles" if name == ONLY_FOLDER else f"styles.{shown(name)}"
 
 
 def load(path: Path, with_images: bool = True) -> Config:
@@ -405,7 +423,7 @@ def load(path: Path, with_images: bool = True) -> Config:
         raise ConfigError(
             [f"{shown(path)}:1: holds no settings; delete it, then `{command}` writes one"]
         )
-    problems = [(line, _cut(f"{key}: stands twice")) for line, key in _repeated_keys(node)]
+    problems = [(line, _cut(f"{key}: stands twice")) for line, key in documents.repeated_keys(node)]
     try:
         context = {
             "base": path.parent.absolute(),
@@ -415,7 +433,7 @@ def load(path: Path, with_images: bool = True) -> Config:
         }
         config = Config.model_validate(data, context=context)
     except ValidationError as error:
-        problems += [(_line(node, loc), text) for loc, text in _mistakes(error)]
+        problems += [(documents.line_of(node, loc), text) for loc, text in _mistakes(error)]
     if problems:
         told = [f"{shown(path)}:{line}: {text}" for line, text in sorted(problems)[:MOST_PROBLEMS]]
         raise ConfigError(told)
@@ -491,44 +509,6 @@ def _expected(error: ErrorDetails) -> str:
         return f"should be {error.get('ctx', {})['expected']}"
     message = error["msg"]
     return message[:1].lower() + message[1:]
-
-
-def _line(node: yaml.Node | None, loc: list[str]) -> int:
-    """Return the line (from 1) of the deepest part of ``loc`` that the file holds."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = _find(node, part)
-        elif isinstance(node, yaml.SequenceNode):
-            found = next(((n, n) for i, n in enumerate(node.value) if str(i) == part), None)
-        else:
-            found = None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
-
-
-def _find(node: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node] | None:
-    """Return a key of a mapping, also of one that is merged into it, and its value."""
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    own = next(((k, v) for k, v in reversed(node.value) if k.value == key), None)
-    values = [v for k, v in node.value if k.tag == documents.MERGE]
-    merged = [m for v in values for m in (v.value if isinstance(v, yaml.SequenceNode) else [v])]
-    return own or next(filter(None, (_find(one, key) for one in merged)), None)
-
-
-def _repeated_keys(node: yaml.Node | None, prefix: str = "") -> list[tuple[int, str]]:
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    problems, seen = [], set()
-    for key, value in node.value:
-        if key.value in seen:
-            problems.append((key.start_mark.line + 1, prefix + key.value))
-        seen.add(key.value)
-        problems += _repeated_keys(value, f"{prefix}{key.value}.")
-    return problems
 
 
 def _known_keys(loc: list[str]) -> list[str]:

@@ -94,10 +94,15 @@ class Settings(BaseModel):
         ignored = {
             name
             for name, field in type(self).model_fields.items()
-            if field.json_schema_extra == NOT_PIXELS
-            or (field.json_schema_extra == ADDED and getattr(self, name) == field.default)
+            if (mark := _mark(field)) == NOT_PIXELS["pixels"]
+            or (mark == ADDED["pixels"] and getattr(self, name) == field.default)
         }
         return self.model_dump(mode="json", exclude=ignored)
+
+
+def _mark(field: FieldInfo) -> Any:
+    extra = field.json_schema_extra
+    return extra.get("pixels") if isinstance(extra, dict) else None
 
 
 NOT_PIXELS: dict[str, Any] = {"pixels": False}

@@ -4,7 +4,8 @@ import os
 import re
 import string
 from collections.abc import Mapping
-from pathlib import Path
+from datetime import date
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -84,7 +85,39 @@ def _check_file(path: Path, info: ValidationInfo) -> Path:
     if not (info.context or {}).get("with_images", True):
         return path
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
+        if os.path.isdir(path):  # noqa: PTH112
+            raise ValueError(
+                f"{shown(path)}: a folder, no image; {{folder: PATH}} makes a style of each image "
+                "in it"
+            )
         raise ValueError(f"{shown(path)}: no such file")
+    return path
+
+
+def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return a folder, and the patterns of the names below it, of a folder's or pattern's path.
+
+    A folder that is there is no pattern, whatever signs are in its name.
+    """
+    parts = path.parts
+    for number, part in enumerate(parts):
+        place = Path(*parts[: number + 1])
+        if set("*?[") & set(part) and not os.path.isdir(place):  # noqa: PTH112 - is_dir may raise
+            return place.parent, parts[number:]
+    return path, ()
+
+
+def _check_style_folder(path: Path, info: ValidationInfo) -> Path:
+    if not (info.context or {}).get("with_images", True):
+        return path
+    folder, _ = split_pattern(path)
+    if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file may raise
+        raise ValueError(
+            f"{shown(folder)}: a file, no folder; a style of one image is written NAME: PATH, "
+            "or {image: PATH}"
+        )
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise ValueError(f"{shown(folder)}: no such folder; make it, or name another")
     return path
 
 
@@ -114,6 +147,9 @@ def _check_template(template: str) -> str:
 
 FolderPath = Annotated[Path, AfterValidator(absolute_path), AfterValidator(_check_folder)]
 ImagePath = Annotated[Path, AfterValidator(absolute_path), AfterValidator(_check_file)]
+StyleFolderPath = Annotated[
+    Path, AfterValidator(absolute_path), AfterValidator(_check_style_folder)
+]
 
 Sources = Mapping[str, tuple[tuple[Path, float], ...]]
 """A style's images with their shares, which sum to 1, by region; without regions, by ``""``."""
@@ -188,9 +224,14 @@ def as_region(value: Any) -> Any:
 
 
 class StyleSettings(RegionSettings):
-    """One style: its image or images, and what its recipe changes."""
+    """One style: its image or images, and what its recipe changes; or a folder of styles.
 
-    model_config = ConfigDict(json_schema_extra=_exactly_one("image", "images", "regions"))
+    What the images of a folder are is looked for when a plan is made (`inbox.style_folders`).
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=_exactly_one("image", "images", "regions", "folder")
+    )
 
     regions: (
         Annotated[
@@ -213,13 +254,18 @@ class StyleSettings(RegionSettings):
         description="A style a region; photo.mask.NAME.png beside photo.jpg says where NAME is.",
         examples=[{"sky": "styles/mosaic.jpg", "ground": "styles/woodcut.jpg"}],
     )
+    folder: StyleFolderPath | None = Field(
+        None,
+        description="A folder, or a pattern of paths: each image is a style, named by its stem.",
+        examples=["styles", "styles/*.jpg"],
+    )
     recipe: RecipeField = Field(
         default_factory=RecipeChanges, description="Changes to the recipe for this style alone."
     )
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        _check_exactly_one(self, ("image", "images", "regions"))
+        _check_exactly_one(self, ("image", "images", "regions", "folder"))
         return self
 
     def sources(self) -> Sources:
@@ -232,6 +278,83 @@ class StyleSettings(RegionSettings):
         """Return the files of the style's images, each once."""
         shares = self.sources().values()
         return tuple(dict.fromkeys(path for images in shares for path, _ in images))
+
+
+def check_inbox_folder(name: str) -> str:
+    """Return a subfolder of the inbox as it is compared: relative, without a / at its end.
+
+    Raises:
+        ValueError: it leaves the inbox, or is the inbox itself.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            f"{name!r} leaves the inbox; write the path of one of its subfolders, relative to it"
+        )
+    if not path.parts:
+        raise ValueError(
+            f"{name!r} is the inbox itself; write what is for all of it under styles and recipe"
+        )
+    return str(path)
+
+
+def _check_known_style(name: str, info: ValidationInfo) -> str:
+    known = (info.context or {}).get("styles")
+    if known is not None and name not in known:
+        raise ValueError(f"no style {name!r}{did_you_mean(name, known)}")
+    return name
+
+
+def _check_some(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError(
+            "names no style, so nothing would be painted there; name some, leave it out for all "
+            "styles, or put the folder into also_ignore"
+        )
+    return tuple(dict.fromkeys(names))
+
+
+class InboxFolderSettings(Settings):
+    """How the pictures of one subfolder of the inbox are painted."""
+
+    styles: (
+        Annotated[
+            tuple[Annotated[str, AfterValidator(_check_known_style)], ...],
+            BeforeValidator(
+                lambda value: (value,) if isinstance(value, str) else value,
+                json_schema_input_type=str | Annotated[list[str], Field(min_length=1)],
+            ),
+            AfterValidator(_check_some),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="The names of its styles, of a folder of styles all; by default every style.",
+        examples=[["mosaic", "woodcut"]],
+    )
+    recipe: RecipeField = Field(
+        default_factory=RecipeChanges,
+        description="Changes to the recipe for these pictures, above those of the styles.",
+    )
+
+
+def as_inbox_folders(value: Any) -> Any:
+    """Return the subfolders with text for keys that YAML takes for numbers or dates.
+
+    Raises:
+        ValueError: two are the same folder.
+    """
+    if not isinstance(value, dict):
+        return value
+    plain = {
+        str(key) if isinstance(key, int | date) else key: {} if one is None else one
+        for key, one in value.items()
+    }
+    seen: dict[str, Any] = {}
+    for key in plain:
+        if isinstance(key, str) and (other := seen.setdefault(str(PurePosixPath(key)), key)) != key:
+            raise ValueError(f"{other!r} and {key!r} are the same folder; make one of them")
+    return plain
 
 
 def _check_depth(bits: int, info: ValidationInfo) -> int:

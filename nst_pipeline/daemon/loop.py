@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from nst_pipeline.errors import (
     DeviceLostError,
     DiskFullError,
     InboxGoneError,
+    NoStylesError,
     PipelineError,
     StateGoneError,
     UnreadableError,
@@ -27,6 +29,7 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.inbox.file_watcher import FileWatcher
 from nst_pipeline.inbox.mounts import mount_point
+from nst_pipeline.inbox.style_folders import searched_folders
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import Lock
 from nst_pipeline.jobs.planning import Plan, find_styles, make_scanner
@@ -139,7 +142,7 @@ class _DaemonObserver(Reporter):
     def looked(self, plan: Plan) -> None:
         self._schedule.note_look(plan.seconds)
         super().looked(plan)
-        if plan.arriving:
+        if plan.arriving or plan.palette.arriving:
             self._schedule.note_due(self.config.watch.settle_seconds)
         if plan.more:
             self._schedule.note_due(0)
@@ -185,7 +188,11 @@ class _Daemon:
         self._signals.stop_seconds = config.watch.stop_seconds
         self._scanner = make_scanner(config)
         self._runner = Runner(config, self._make_executor, self._observer)
-        self._file_watcher = FileWatcher(config.inbox, config.watch.polling, self._wake_up.set)
+        folders = {**searched_folders(config), config.inbox: True}
+        self._file_watchers = [
+            FileWatcher(folder, config.watch.polling, self._wake_up.set, is_deep)
+            for folder, is_deep in folders.items()
+        ]
         self._mount: Path | None = None
 
     def run(self) -> None:
@@ -209,13 +216,17 @@ class _Daemon:
     def close(self) -> None:
         """Free everything."""
         self._notifier.tell(STOPPING=1)
-        self._file_watcher.close()
+        self._close_watchers()
         self._runner.close()
         self._observer.close(is_ours=self._lock.is_held())
 
     def _grace_seconds(self) -> float:
         self._observer.alive()
         return self._signals.left_seconds()
+
+    def _close_watchers(self) -> None:
+        for watcher in self._file_watchers:
+            watcher.close()
 
     def _listen(self) -> None:
         """Hear of what people ask as soon as they do, where the file system knows sockets."""
@@ -241,6 +252,10 @@ class _Daemon:
             self._look()
             self._trouble_seconds = 0.0
             self._observer.mended("trouble")
+        except NoStylesError as error:
+            self._observer.ready()
+            self._observer.state("waiting", "; ".join(error.problems), level=logging.WARNING)
+            self._wait(OBSTACLE_SECONDS)
         except (InboxGoneError, DiskFullError) as error:
             if self._obstacle() is None:  # over already, or less room than a result takes
                 self._wait_out(error)
@@ -258,7 +273,8 @@ class _Daemon:
 
     def _look(self) -> None:
         """Do what there is to do, then wait for the next reason to look."""
-        self._file_watcher.arm()
+        for watcher in self._file_watchers:
+            watcher.arm()
         self._schedule.begin_look()
         self._runner.run_standing(self._scanner)
         self._observer.ready()
@@ -266,7 +282,7 @@ class _Daemon:
             return
         self._observer.state("idle")
         watch = self._config.watch
-        has_events = self._file_watcher.has_events
+        has_events = all(watcher.has_events for watcher in self._file_watchers)
         seconds = watch.rescan_seconds if has_events else watch.poll_seconds
         self._wait(min(seconds, self._schedule.due_seconds()))
         self._rest(self._schedule.rest_seconds())
@@ -314,6 +330,9 @@ class _Daemon:
             return "paused", f"`{config.command('resume')}` goes on"
         if not self._has_inbox():
             return "waiting", f"for the inbox {shown(config.inbox)}: not there, or not mounted"
+        for folder in searched_folders(config):
+            if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir may raise
+                return "waiting", f"for the styles' folder {shown(folder)}: not there"
         wanted = config.limits.min_free_bytes
         for folder in (config.outbox, config.state):
             if free_bytes(folder) < wanted:
@@ -342,12 +361,12 @@ class _Daemon:
             config = self._load()
             if config.state != self._config.state or config.metrics != self._config.metrics:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
-            with Ledger(ledger_path(config.state)) as ledger:
-                find_styles(config, ledger)
+            with Ledger(ledger_path(config.state)) as ledger, contextlib.suppress(NoStylesError):
+                find_styles(config, ledger)  # where there is none yet, one may come
         except PipelineError as error:
             self._observer.error(f"the settings stay as they were: {error}", "settings")
         else:
-            self._file_watcher.close()
+            self._close_watchers()
             self._runner.close()
             self._use(config)
             log.info("the settings were read again")

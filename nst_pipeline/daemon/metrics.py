@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from nst_pipeline.config.hooks import Event
-from nst_pipeline.config.pipeline import MetricsSettings
+from nst_pipeline.config.sections import MetricsSettings
 from nst_pipeline.daemon.server import serve
 from nst_pipeline.errors import UnavailableError
 from nst_pipeline.files import cause, shown

@@ -12,8 +12,10 @@ from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
 from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.inbox.patience import Waiting
+from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.jobs.palette import Palette
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.deliverer import Outcome
@@ -48,6 +50,7 @@ class Reporter(Observer):
         self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
+        self._left_out: list[str] = []
         self.is_ready = False
 
     # What the daemon does
@@ -106,7 +109,8 @@ class Reporter(Observer):
     def looked(self, plan: Plan) -> None:
         """Report a finished scan."""
         self.alive()
-        self._arriving = len(plan.arriving)
+        self._arriving = len(plan.arriving) + len(plan.palette.arriving)
+        self._styles(plan.palette)
         self._backlog = plan.more * len(plan.styles)
         counts = plan.passed_over.counts()
         self._file.set(now=counts != self._passed_over, passed_over=counts)
@@ -114,6 +118,15 @@ class Reporter(Observer):
         self._count()
         if plan.todo or plan.arriving or not self._state:
             self._file.write()
+
+    def _styles(self, palette: Palette) -> None:
+        """Report which styles there are, and why others are not."""
+        before = set(self._left_out)
+        for note in some_of([note for note in palette.notes if note not in before]):
+            log.warning("%s", note)
+        is_new = palette.notes != self._left_out
+        self._left_out = palette.notes
+        self._file.set(now=is_new, styles=len(palette.styles), left_out=palette.notes)
 
     def queued(self, jobs: int) -> None:
         """Report the length of the queue, with what no plan has come to yet."""

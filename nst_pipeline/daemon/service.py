@@ -13,6 +13,7 @@ from nst_pipeline.daemon.access import Account, barrier
 from nst_pipeline.errors import CannotCreateError
 from nst_pipeline.files import cause, owner, publish, shown
 from nst_pipeline.folders import make_folder
+from nst_pipeline.inbox.style_folders import searched_folders
 from nst_pipeline.runner.commands import find
 
 UNIT_NAME = "nst-pipeline.service"
@@ -197,7 +198,7 @@ def _files(config: Config, config_path: Path) -> list[Path]:
     images = [path for style in config.styles.values() for path in style.paths()]
     weights = [Path(config.weights)] if Path(config.weights).is_absolute() else []
     secrets = [hook.secret_file for hook in config.hooks.values() if hook.secret_file]
-    return [config_path, *images, *weights, *secrets]
+    return [config_path, *images, *searched_folders(config), *weights, *secrets]
 
 
 def _hook_programs(config: Config) -> list[Path]:

@@ -48,6 +48,8 @@ class Status:
             for, and when it is tried again.
         passed_over: numbers of files that are not painted: ``by_name`` for being none or ignored,
             ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
+        styles: how many a picture of the inbox at large is painted in; None: not known.
+        left_out: what is passed over in folders of styles, and why, a line each.
         current: the job at work, with its iteration and its loss.
         done: jobs done, ever.
         failed: files given up that are still there.
@@ -77,6 +79,8 @@ class Status:
     arriving: int = 0
     waiting: list[dict[str, Any]] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
+    styles: int | None = None
+    left_out: list[str] = field(default_factory=list)
     current: dict[str, Any] | None = None
     done: int = 0
     failed: int = 0
@@ -164,6 +168,8 @@ def read_status(config: Config) -> Status:
         arriving=live.get("arriving", 0),
         waiting=_waiting(known.pop("waiting"), live.get("waiting", [])),
         passed_over=live.get("passed_over", {}),
+        styles=live.get("styles"),
+        left_out=live.get("left_out", []),
         current=live.get("current"),
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
@@ -260,6 +266,12 @@ def lines(status: Status) -> Iterator[str]:
     yield f"queue      {counted(status.queue, 'job')}, {arriving} still arriving"
     if status.passed_over:
         yield f"passed     {PassedOver(**status.passed_over, notes=[])}"
+    if status.styles is not None:
+        yield f"styles     {status.styles}"
+    for note in status.left_out[:FAILURES]:
+        yield f"           {shown(note)}"
+    if (more := len(status.left_out) - FAILURES) > 0:
+        yield f"           and {more} more like these; --json lists all"
     for one in status.waiting[:5]:
         wait = max(0.0, one["next_try"] - time.time())
         yield f"waits      {shown(one['reason'])}; tried again in {wait:.0f} s"

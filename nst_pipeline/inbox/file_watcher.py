@@ -46,15 +46,21 @@ class FileWatcher:
     """Calls back when something changes in the inbox, as far as its file system reports it."""
 
     def __init__(
-        self, folder: Path, polling: Literal["auto", "on", "off"], on_change: Callable[[], None]
+        self,
+        folder: Path,
+        polling: Literal["auto", "on", "off"],
+        on_change: Callable[[], None],
+        is_deep: bool = True,
     ) -> None:
         """Watch nothing yet.
 
         Args:
-            folder: with all its subfolders.
+            folder: that is watched.
             polling: ``on``: never watch; ``auto``: not where the file system reports nothing.
             on_change: called for each event, from another thread.
+            is_deep: whether all its subfolders are watched, too.
         """
+        self._is_deep = is_deep
         self._folder, self._polling, self._on_change = folder, polling, on_change
         self._observer: BaseObserver | None = None
         self._root: tuple[int, int] | None = None
@@ -123,7 +129,10 @@ class FileWatcher:
         observer = Observer()
         try:
             observer.schedule(
-                _Handler(self._on_change), str(self._folder), recursive=True, event_filter=EVENTS
+                _Handler(self._on_change),
+                str(self._folder),
+                recursive=self._is_deep,
+                event_filter=EVENTS,
             )
             observer.start()
         except (OSError, RecursionError):

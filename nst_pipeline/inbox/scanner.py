@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from nst_pipeline.inbox.companions import (
 )
 from nst_pipeline.inbox.kinds import SYSTEM_FOLDERS, is_no_picture, is_outbox
 from nst_pipeline.inbox.mounts import inbox_gone, is_network
+from nst_pipeline.inbox.style_folders import is_style_image, matching
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def find(
     paths: list[Path],
     ignore: tuple[str, ...] = (),
     excluded: Excluded = MappingProxyType({}),
+    style_paths: Sequence[Path] = (),
 ) -> list[SourceFile]:
     """Return the files to paint in the order of ``paths`` and of their names, each once.
 
@@ -120,6 +122,7 @@ def find(
             come with their pictures.
         ignore: shell patterns of the names of files to pass over in folders.
         excluded: files and folders to pass over, such as the outbox.
+        style_paths: folders and patterns of styles, whose images are passed over in folders.
 
     Raises:
         UsageError: one of ``paths`` does not exist.
@@ -128,7 +131,7 @@ def find(
     files: dict[str, ListedFile] = {}
     passed = PassedOver()
     for path in paths:
-        for file in list_files(path, ignore, excluded, passed):
+        for file in list_files(path, ignore, excluded, passed, style_paths=style_paths):
             files.setdefault(file.path, file)
     _tell(passed.notes)
     return [
@@ -143,12 +146,14 @@ def list_files(
     excluded: Excluded,
     passed: PassedOver,
     is_inbox: bool = False,
+    style_paths: Sequence[Path] = (),
 ) -> Iterator[ListedFile]:
     """List the files of a folder and its subfolders, or the file ``root`` and its companions.
 
     Left out of a folder are hidden files, those that ``ignore`` and ``excluded`` name, those whose
     names say that they are no pictures, the system's folders, symbolic links to folders or out of
-    it, subfolders that cannot be read, and unless it is the inbox, outboxes of earlier runs.
+    it, subfolders that cannot be read, images of folders of styles, and unless it is the inbox,
+    outboxes of earlier runs.
 
     Args:
         root: the folder or file.
@@ -156,6 +161,7 @@ def list_files(
         excluded: absolute paths.
         passed: told of what is left out.
         is_inbox: whether ``root`` has to be a folder; one that is not there may come back.
+        style_paths: folders and patterns of styles.
 
     Raises:
         InboxGoneError: a folder that cannot be read, or an inbox that is not there.
@@ -169,7 +175,7 @@ def list_files(
     try:
         yield from _Search(
             root.absolute(), os.path.realpath(root), _matching(ignore), _real(excluded), passed,
-            is_inbox,
+            is_inbox, style_paths,
         ).files()  # fmt: skip
     except OSError as error:
         raise inbox_gone(root, error) from error
@@ -200,6 +206,7 @@ class _Search:
         excluded: the real paths to pass over, with what is to be said of them.
         passed: told of what is passed over.
         is_inbox: whether outboxes of earlier runs in it are searched like any folder.
+        style_paths: folders and patterns of styles.
     """
 
     folder: Path
@@ -208,6 +215,7 @@ class _Search:
     excluded: Mapping[str, str]
     passed: PassedOver
     is_inbox: bool
+    style_paths: Sequence[Path]
 
     def files(self) -> Iterator[ListedFile]:
         """List the files to paint, each folder's in the place of its name.
@@ -246,6 +254,8 @@ class _Search:
                        "have it painted")  # fmt: skip
             return
         real = f"{self.root}/{relative}" if relative.parts else self.root
+        if self.style_paths:
+            found = self._without_styles(found, path, real)
         for entry in found:
             name = entry.name
             if name.startswith("."):
@@ -263,6 +273,20 @@ class _Search:
                 self._note(f"{shown(path / name)}: {LEADS_OUT}")
             else:
                 yield from self._listed(folder, path, relative, entry)
+
+    def _without_styles(self, found: list[Entry], path: Path, real: str) -> list[Entry]:
+        styles = matching(self.style_paths, real)
+        if styles is None:
+            return found
+        rest = [
+            entry
+            for entry in found
+            if entry.is_folder or not (is_style_image(entry.name) and styles.match(entry.name))
+        ]
+        if len(rest) < len(found):
+            self._note(f"{shown(path)}: images of styles are passed over; name one as a picture to "
+                       "have it painted")  # fmt: skip
+        return rest
 
     def _listed(
         self, folder: int, path: Path, relative: PurePath, entry: Entry
@@ -298,10 +322,14 @@ def _real(excluded: Excluded) -> dict[str, str]:
 
 def _tell(notes: list[str]) -> None:
     """Log some notes, not too many."""
-    for note in notes[:NOTES]:
+    for note in some_of(notes):
         log.warning("%s", note)
-    if len(notes) > NOTES:
-        log.warning("and %d more like these", len(notes) - NOTES)
+
+
+def some_of(notes: list[str]) -> list[str]:
+    """Return notes for people, not too many, and how many more there are."""
+    more = len(notes) - NOTES
+    return [*notes[:NOTES], f"and {more} more like these"] if more > 0 else notes
 
 
 def _stays_in(link: str, root: str) -> bool:
@@ -390,6 +418,7 @@ class Scanner:
         settle_seconds: float,
         urgent: str = "",
         is_inbox: bool = False,
+        style_paths: Sequence[Path] = (),
     ) -> None:
         """Look at nothing yet.
 
@@ -401,9 +430,11 @@ class Scanner:
             urgent: subfolder of a root whose files come first.
             is_inbox: whether the roots are the inbox and not what somebody named; as `list_files`
                 takes it.
+            style_paths: as `list_files` takes them.
         """
         self.roots, self._ignore, self._excluded = roots, ignore, excluded
         self._settle_seconds, self._urgent, self._is_inbox = settle_seconds, urgent, is_inbox
+        self._style_paths = style_paths
         self._since: dict[str, tuple[str, float]] = {}
         self._noted: set[str] = set()
         self._finished: dict[str, str] = {}
@@ -479,7 +510,9 @@ class Scanner:
 
     def _files(self, passed: PassedOver) -> Iterator[ListedFile]:
         for root in self.roots:
-            yield from list_files(root, self._ignore, self._excluded, passed, self._is_inbox)
+            yield from list_files(
+                root, self._ignore, self._excluded, passed, self._is_inbox, self._style_paths
+            )
 
     def _tell_once(self, notes: list[str]) -> None:
         """Log what the scan before did not find."""

@@ -262,6 +262,7 @@ def pair(
     weights: Weights,
     precision: str,
     neighbours: Iterable[tuple[PurePath, str]] = (),
+    styles_of: Callable[[SourceFile], list[PlannedStyle]] | None = None,
 ) -> Iterator[Candidate]:
     """Give every content x style, all styles of a content before the next content.
 
@@ -276,20 +277,29 @@ def pair(
         weights: the network's weights.
         precision: as configured.
         neighbours: folder and stem of the files that have their results already.
+        styles_of: returns those of ``styles``, be it with other recipes, that are for a content; by
+            default, all are.
 
     Raises:
         ConfigError: two jobs would still write the same file, or an input would be overwritten.
     """
     places = _places([content.found for content in contents], neighbours)
-    templates = [JobTemplate(style, weights, precision, encoding) for style in styles]
+    lists: dict[int, list[JobTemplate]] = {}
+
+    def templates_of(content: Content) -> list[JobTemplate]:
+        some = styles_of(content.found) if styles_of else styles
+        if id(some) not in lists:
+            lists[id(some)] = [JobTemplate(one, weights, precision, encoding) for one in some]
+        return lists[id(some)]
+
     inputs = {str(content.path) for content in contents}
     inputs |= {str(path) for one in contents for path, _ in one.companions.values()}
     inputs |= {str(path) for style in styles for path in style.paths}
     seen: set[int] = set()  # of the names only the hashes, for want of room
-    for item in _candidates(contents, places, templates, outbox):
+    for item in _candidates(contents, places, templates_of, outbox):
         name = hash(item.output)
         if name in seen or item.output in inputs:
-            _refuse_clashes(_candidates(contents, places, templates, outbox), inputs)
+            _refuse_clashes(_candidates(contents, places, templates_of, outbox), inputs)
         seen.add(name)
         yield item
 
@@ -297,15 +307,17 @@ def pair(
 def _candidates(
     contents: list[Content],
     places: list[tuple[PurePath, str]],
-    templates: list[JobTemplate],
+    templates_of: Callable[[Content], list[JobTemplate]],
     outbox: Path,
 ) -> Iterator[Candidate]:
-    keyed = [(template, template.keys(), template.names()) for template in templates]
+    keyed: dict[int, list[tuple[JobTemplate, Callable[[str], str], Callable[[str], str]]]] = {}
     folders: dict[PurePath, str] = {}
     for content, (folder, stem) in zip(contents, places, strict=True):
         place = folders.get(folder) or folders.setdefault(folder, f"{outbox / folder}/")
-        sha256 = content.digest
-        for template, key, name in keyed:
+        sha256, templates = content.digest, templates_of(content)
+        if id(templates) not in keyed:
+            keyed[id(templates)] = [(one, one.keys(), one.names()) for one in templates]
+        for template, key, name in keyed[id(templates)]:
             yield Candidate(content, template, place + name(stem), key(sha256))
 
 

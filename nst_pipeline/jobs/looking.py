@@ -6,17 +6,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nst_pipeline import __version__, images
-from nst_pipeline.config.pipeline import Config, Limits
-from nst_pipeline.config.weights import Weights
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.sections import Limits
 from nst_pipeline.digests import bytes_digest, digest, file_digest
-from nst_pipeline.errors import BeingWrittenError, ConfigError, ImageError, UnreadableError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import check_need, decode, identify
 from nst_pipeline.inbox.companions import Companion, by_kind
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import SourceFile
+from nst_pipeline.inbox.style_folders import StyleFile
 from nst_pipeline.jobs.file_table import Known
-from nst_pipeline.jobs.job import Content, PlannedStyle
+from nst_pipeline.jobs.job import Content
 from nst_pipeline.jobs.ledger import Ledger
 
 DECODERS = ("pillow", "pillow-heif", "imagecodecs", "rawpy")
@@ -82,46 +82,39 @@ def as_content(
     return Content(found, sha256, companions)
 
 
-def as_styles(config: Config, ledger: Ledger, network: Weights, terms: str) -> list[PlannedStyle]:
-    """Return the styles of settings, with their images' digests and their recipes.
+def style_digest(
+    path: Path,
+    config: Config,
+    ledger: Ledger,
+    terms: str,
+    file: StyleFile | None = None,
+    known: Known | None = None,
+    on_look: Callable[[], None] = lambda: None,
+) -> str:
+    """Return a style image's SHA-256, looked at the first time.
+
+    Args:
+        path: the image.
+        config: the settings.
+        ledger: remembers what was looked at.
+        terms: as `terms_of` returns them.
+        file: as it was listed in a folder of styles; None: it was not.
+        known: what the ledger remembers of this and other files, if that was asked for.
+        on_look: called before the image is looked at.
 
     Raises:
-        ConfigError: an image that is none, or a recipe with a layer that the network lacks.
-        UnreadableError: an image that cannot be read now.
+        ImageError: it is none.
     """
-    styles, problems = [], config.layer_problems(network)
-    for name, settings in config.styles.items():
-        digests: dict[Path, str] = {}
-        for path in settings.paths():
-            try:
-                digests[path] = _style_digest(path, config, ledger, terms)
-            except (UnreadableError, BeingWrittenError) as error:
-                raise UnreadableError(f"styles.{name}: {error}") from error
-            except ImageError as error:
-                problems.append(f"styles.{name}: {error}")
-        if problems:
-            continue
-        sources = {
-            region: tuple((path, digests[path], share) for path, share in images)
-            for region, images in settings.sources().items()
-        }
-        styles.append(PlannedStyle(name, sources, config.style_recipe(name)))
-    if problems:
-        raise ConfigError(problems)
-    return styles
-
-
-def _style_digest(path: Path, config: Config, ledger: Ledger, terms: str) -> str:
-    """Return a style image's SHA-256, looked at the first time."""
 
     def look(data: bytes, name: str, max_pixels: int) -> None:
         check_need(data, name, max_pixels, config.limits.memory_bytes)
         decode(data, name, max_pixels)
 
     def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, look))
+        on_look()
+        return bytes_digest(_look(path, config, look, file and file.identity))
 
-    return ledger.files.digest(path, compute, terms=terms)
+    return ledger.files.digest(path, compute, file and file.seen, known, terms)
 
 
 def _companion_digest(

@@ -18,10 +18,12 @@ from nst_pipeline.files import shown
 from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox.patience import Patience, judge
 from nst_pipeline.inbox.scanner import PassedOver, Scan, Scanner, SourceFile, uncollected
+from nst_pipeline.inbox.style_folders import StyleFolders, style_paths
 from nst_pipeline.jobs.file_table import Known
 from nst_pipeline.jobs.job import Candidate, Content, Job, PlannedStyle, pair
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
-from nst_pipeline.jobs.looking import as_content, as_styles, terms_of
+from nst_pipeline.jobs.looking import as_content, terms_of
+from nst_pipeline.jobs.palette import Palette, make_palette
 from nst_pipeline.jobs.state import AT_WORK, FINISHED, Entry, EntrySummary, JobState
 
 T = TypeVar("T")
@@ -129,7 +131,7 @@ class Plan:
 
     Attributes:
         weights: the network's weights.
-        styles: with their recipes.
+        palette: the styles that are there, with their recipes.
         terms: digest of all but a file itself that decides whether it is a picture.
         digest: of all that decides the outputs but the contents.
         todo: jobs to do, all styles of a content before the next.
@@ -147,7 +149,7 @@ class Plan:
     """
 
     weights: Weights
-    styles: list[PlannedStyle]
+    palette: Palette
     terms: str
     digest: str
     todo: list[Job] = field(default_factory=list)
@@ -162,6 +164,11 @@ class Plan:
     read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(KEPT_BYTES))
     seconds: float = 0.0
 
+    @property
+    def styles(self) -> list[PlannedStyle]:
+        """The styles of the inbox at large, with their recipes."""
+        return self.palette.styles
+
 
 def make_scanner(
     config: Config, paths: list[Path] | None = None, settle_seconds: float | None = None
@@ -174,6 +181,7 @@ def make_scanner(
         config.watch.settle_seconds if settle_seconds is None else settle_seconds,
         "" if paths else config.watch.urgent,
         is_inbox=not paths,
+        style_paths=style_paths(config),
     )
 
 
@@ -205,6 +213,7 @@ def make_plan(
     force: bool = False,
     scan: Scan | None = None,
     patience: Patience | None = None,
+    style_folders: StyleFolders | None = None,
 ) -> Plan:
     """Find the contents and decide what must be painted.
 
@@ -220,21 +229,25 @@ def make_plan(
         scan: what the scanner found; by default it looks now, after it was told what is finished.
         patience: knows which files are to wait; what cannot be read is put off. By default, none
             waits, and it is as broken as any other.
+        style_folders: looks for styles; by default, every image there is taken as stable.
 
     Raises:
         InboxGoneError: a folder to search is not there.
+        NoStylesError: the folders of styles hold no image, and there is no other style.
         ConfigError: a style that is no image, a recipe with a layer that the network lacks, or
             outputs that would clash.
         UnavailableError: no weights as asked.
-        UnreadableError: a style that cannot be read now.
+        UnreadableError: a style, or a folder of styles, that cannot be read now.
         UsageError: a path to paint does not exist.
     """
     begun = time.monotonic()
-    network, terms, styles = find_styles(config, ledger)
-    plan = Plan(network, styles, terms, _digest_of_plan(config, styles, network, terms))
+    network, terms, palette = find_styles(config, ledger, style_folders)
+    plan = Plan(network, palette, terms, _digest_of_plan(config, palette, network, terms))
     if policy.remembers:
         _recall(ledger, scanner, plan.digest)
     scan = _without_results(scan or scanner.scan(), config, ledger, scanner.roots)
+    if not all(palette.by_folder.values()):  # the pictures of those whose styles are gone wait
+        scan = replace(scan, stable=[found for found in scan.stable if palette.of(found)])
     plan.arriving.extend(scan.unstable)
     if patience:
         patience.forget_all_but({found.path for found in (*scan.stable, *scan.unstable)})
@@ -244,12 +257,13 @@ def make_plan(
         if patience:
             patience.end_look()
     candidates = pair(
-        contents, styles, config.outbox, config.output, network, config.precision, scan.finished
-    )
+        contents, palette.styles, config.outbox, config.output, network, config.precision,
+        scan.finished, palette.of,
+    )  # fmt: skip
     for some in _chunks(contents):
         known = ledger.jobs.summaries([content.path for content in some])
         for content in some:
-            items = list(itertools.islice(candidates, len(styles)))
+            items = list(itertools.islice(candidates, len(palette.of(content.found))))
             entries = known[os.fsencode(content.path)]
             _sort(items, entries, ledger, plan, config.outbox, policy, force)
     if policy.retries:
@@ -262,17 +276,27 @@ def make_plan(
     return replace(plan, more=more, passed_over=scan.passed_over, seconds=time.monotonic() - begun)
 
 
-def find_styles(config: Config, ledger: Ledger) -> tuple[Weights, str, list[PlannedStyle]]:
+def find_styles(
+    config: Config, ledger: Ledger, style_folders: StyleFolders | None = None
+) -> tuple[Weights, str, Palette]:
     """Return the weights, the terms and the styles of settings: all of a plan but the contents.
+
+    Args:
+        config: the settings.
+        ledger: remembers what was looked at.
+        style_folders: as `make_plan` takes them.
 
     Raises:
         ConfigError: a style that is no image, or a recipe with a layer that the network lacks.
+        NoStylesError: there is none.
         UnavailableError: no weights as asked.
-        UnreadableError: a style that cannot be read now.
+        UnreadableError: a style, or a folder of styles, that cannot be read now.
     """
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
     terms = terms_of(config.limits)
-    return network, terms, as_styles(config, ledger, network, terms)
+    folders = style_folders or StyleFolders(config, 0)
+    palette = make_palette(config, folders.find(), ledger, network, terms, folders.on_look)
+    return network, terms, palette
 
 
 def _recall(ledger: Ledger, scanner: Scanner, plan_digest: str) -> None:
@@ -431,13 +455,14 @@ def _is_held(entry: EntrySummary, policy: Policy, now: float) -> bool:
     return entry.state == JobState.CANCELLED
 
 
-def _digest_of_plan(
-    config: Config, styles: list[PlannedStyle], network: Weights, terms: str
-) -> str:
+def _digest_of_plan(config: Config, palette: Palette, network: Weights, terms: str) -> str:
+    lists = [palette.styles, *palette.by_folder.values()]
     return digest(
         [
             terms,
-            [[style.name, style.sha256, style.pixels] for style in styles],
+            [[[style.name, style.sha256, style.pixels] for style in styles] for styles in lists],
+            list(palette.by_folder),
+            config.watch.urgent if palette.by_folder else "",
             network.sha256,
             config.precision,
             config.output.model_dump(mode="json"),

@@ -81,6 +81,10 @@ class Recorder:
         self.path = outbox / "manifests" / f"{self._run.id}.json"
         self.is_open = False
 
+    def add_styles(self, styles: dict[str, Any]) -> None:
+        """Record that there are other styles from now on: the settings, by name, as plain data."""
+        self._config = self._config | {"styles": self._config["styles"] | styles}
+
     @property
     def count(self) -> int:
         """The number of jobs."""

@@ -124,8 +124,16 @@ def _style(style: PlannedStyle) -> StyleRecord:
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """Return the whole configuration as plain data, each style with its complete recipe."""
+    """Return the whole configuration as plain data, each style with its complete recipe.
+
+    Those of the inbox's folders have them, too: of each of their styles.
+    """
     plain = config.model_dump(mode="json", exclude={"recipe"})
-    for name, style in plain["styles"].items():
-        style["recipe"] = config.style_recipe(name).model_dump(mode="json")
+    for name, recipe in config.recipes().items():
+        plain["styles"][name]["recipe"] = recipe.model_dump(mode="json")
+    for folder in plain["folders"]:
+        recipes = config.recipes(folder).items()
+        plain["folders"][folder] = {
+            "styles": {name: {"recipe": recipe.model_dump(mode="json")} for name, recipe in recipes}
+        }
     return plain

@@ -190,6 +190,8 @@ class Disposal:
 
     def _put_away(self, found: SourceFile) -> None:
         """Move or delete a source whose jobs are done."""
+        if self._plan.palette.arriving:
+            return  # the next plan may have another style for it
         if self._folders.is_link(found.path):
             self._finish([found])
         elif self._config.on_success == "delete":

@@ -21,6 +21,7 @@ from nst_pipeline.folders import Folders
 from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
+from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure, Machine
 from nst_pipeline.jobs.planning import (
@@ -75,6 +76,7 @@ class Runner:
             config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
         )
         self._deliverer = Deliverer(config, observer.delivered)
+        self._style_folders = StyleFolders(config, on_look=observer.looks)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -108,7 +110,7 @@ class Runner:
             force: paint also what is done already.
 
         Raises:
-            InboxGoneError, ConfigError, UsageError: see `make_plan`.
+            InboxGoneError, ConfigError, UnreadableError, UsageError: see `make_plan`.
             UnavailableError: no weights or device as asked.
             CannotCreateError: the outbox or the state folder cannot be written to.
             OutputError: the outbox or the ledger cannot be written to.
@@ -177,8 +179,9 @@ class Runner:
             self._deliverer.begin(ledger)
             self._deliverer.wake()
             run = _Run(
-                self, ledger, self._config, self._observer, scanner, policy, self._patience, notes
-            )
+                self, ledger, self._config, self._observer, scanner, policy, self._patience,
+                self._style_folders, notes,
+            )  # fmt: skip
             try:
                 yield run
             except BaseException as error:
@@ -215,9 +218,11 @@ class _Run:
         scanner: Scanner,
         policy: Policy,
         patience: Patience,
+        style_folders: StyleFolders,
         notes: Notes,
     ) -> None:
         self._runner, self._ledger, self._config = runner, ledger, config
+        self._style_folders = style_folders
         self._observer, self._scanner, self._policy = observer, scanner, policy
         self._folders, self._patience = folders_of(config, ledger), patience
         self._notes = notes
@@ -225,6 +230,7 @@ class _Run:
             config, ledger, self._folders, observer, policy, scanner, patience, notes
         )
         self._recorder: Recorder | None = None
+        self._recorded = ""
 
     def do_all(self, force: bool, are_sources_ours: bool) -> Recorder:
         """Do everything there is to do now; return the record of it."""
@@ -292,20 +298,22 @@ class _Run:
         self._ledger.set_fact("clean", "yes")
 
     def _await_stable(self) -> Scan:
-        """Wait, for some time, until no file changes any more."""
+        """Wait, for some time, until no file changes any more, nor any image of a style."""
         deadline = time.monotonic() + PATIENCE * self._config.watch.settle_seconds
-        while (wait := (scan := self._scanner.scan()).wait_seconds) is not None:
-            if time.monotonic() + wait > deadline:
-                break
-            self._observer.wait(wait + 0.01)
-        return scan
+        while True:
+            styles, scan = self._style_folders.find(), self._scanner.scan()
+            waits = [one.wait_seconds for one in (styles, scan) if one.wait_seconds is not None]
+            if not waits or time.monotonic() + max(waits) > deadline:
+                return scan
+            self._observer.wait(max(waits) + 0.01)
 
     def _plan(self, force: bool = False, scan: Scan | None = None) -> Plan:
         """Make a plan, and queue its jobs."""
         patience = self._patience if self._policy.retries else None
         plan = make_plan(
-            self._config, self._ledger, self._scanner, self._policy, force, scan, patience
-        )
+            self._config, self._ledger, self._scanner, self._policy, force, scan, patience,
+            self._style_folders,
+        )  # fmt: skip
         self._ledger.jobs.drop(plan.stale)
         self._ledger.jobs.add(plan.todo, force)
         self._observer.looked(plan)
@@ -319,8 +327,10 @@ class _Run:
         )  # fmt: skip
 
     def _recorder_of(self, plan: Plan) -> Recorder:
+        if self._recorder and plan.digest != self._recorded:  # there may be other styles by now
+            self._recorder.add_styles(records.resolved(plan.palette.config)["styles"])
         if self._recorder is None:
-            settings = records.resolved(self._config)
+            settings = records.resolved(plan.palette.config)
             self._recorder = Recorder(
                 self._config.outbox,
                 plan.weights,
@@ -330,6 +340,7 @@ class _Run:
                 self._runner.machine(),
             )
             self._notes.manifest = self._recorder.path
+        self._recorded = plan.digest
         return self._recorder
 
     def _begin(self, plan: Plan) -> None:
@@ -346,7 +357,7 @@ class _Run:
         self._observer.planned(plan)
 
     def _record_broken(self, broken: Broken, plan: Plan) -> None:
-        for style in plan.styles:
+        for style in plan.palette.of(broken.found):
             self._record(records.broken(broken, style))
 
     def _record(self, record: JobRecord, job: int | None = None) -> None:

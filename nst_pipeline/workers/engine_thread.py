@@ -11,8 +11,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from nst_pipeline.config.pipeline import Config, Limits
+from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, recipe_digest
+from nst_pipeline.config.sections import Limits
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (

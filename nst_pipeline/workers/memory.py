@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from nst_pipeline.config.pipeline import Limits
+from nst_pipeline.config.sections import Limits
 from nst_pipeline.config.sizes import scale
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import BeingWrittenError, ImageError

@@ -82,10 +82,11 @@ def test_a_file_may_be_named_like_a_pattern(styles: Path, program: Program) -> N
     assert pairs == ["photo.jpg in [ab]"]
 
 
-@pytest.mark.parametrize("name", ["styles/*.webp", "styles/*.txt", "gone/*", "styles", "x" * 300])
+@pytest.mark.parametrize("name", ["styles/*.webp", "styles/*.txt", "gone/*", "empty", "x" * 300])
 def test_what_is_no_style_and_matches_no_image_is_refused_by_its_name(
     styles: Path, program: Program, name: str
 ) -> None:
+    (styles.parent / "empty").mkdir()
     assert f"--style {name}: " in refused(program, "-s", name)
 
 
@@ -160,3 +161,63 @@ def test_what_is_no_size_is_refused_with_what_it_may_be(
     assert done.returncode == 64 and done.stderr.startswith("--size")
     if "x" not in size:
         assert done.stderr.endswith("or should be 'original', or WIDTHxHEIGHT\n")
+
+
+# Folders of styles
+
+
+def test_a_folder_is_all_its_images(styles: Path, program: Program) -> None:
+    (styles / "deep").mkdir()
+    picture(seed=30).save(styles / "deep/c.jpg")
+    for folder in ("styles", "styles/", f"{styles}"):
+        pairs, said = planned(program, "photo.jpg", "-s", folder)
+        assert pairs == [f"photo.jpg in {style}" for style in ("a", "b", "ink", "oil")]
+        assert not said
+    pairs, _ = planned(program, "photo.jpg", "-s", "oil", "-s", "styles/a.jpg", "-s", "styles")
+    assert pairs == [f"photo.jpg in {style}" for style in ("oil", "a", "b", "ink")]
+
+
+@pytest.mark.parametrize("chosen", ["styles", "styles/*"])
+def test_an_image_of_a_folder_that_is_none_stops_no_other(
+    styles: Path, program: Program, chosen: str
+) -> None:
+    (styles / "bad.jpg").write_text("hello")
+    picture(seed=30).save(styles / "a.png")
+    done = program("run", "photo.jpg", "-s", chosen, "--dry-run")
+    assert done.returncode == 0
+    assert f"style   {styles}/bad.jpg: not an image in a known format" in done.stdout
+    assert f"{styles}/a.jpg and {styles}/a.png: two styles of one name, a, of which" in done.stdout
+    assert "would paint 3" in done.stdout
+
+
+def test_a_style_of_a_folder_of_the_settings_is_chosen_by_its_name_or_the_folders(
+    styles: Path, program: Program
+) -> None:
+    text = (styles.parent / "pipeline.yaml").read_text().split("styles:")[0]
+    (styles.parent / "pipeline.yaml").write_text(
+        f"{text}styles: {{o: other/a.jpg, more: {{folder: styles/*.jpg, recipe: sketch}}}}\n"
+    )
+    assert planned(program, "photo.jpg", "-s", "b")[0] == ["photo.jpg in b"]
+    assert planned(program, "photo.jpg", "-s", "more")[0] == ["photo.jpg in a", "photo.jpg in b"]
+    assert "neither a style nor an image file or folder; known: o, more, a, b" in refused(
+        program, "-s", "zzzz"
+    )
+
+
+def test_chosen_styles_and_sizes_go_above_those_of_the_inboxs_folders(
+    styles: Path, program: Program
+) -> None:
+    home = styles.parent
+    with (home / "pipeline.yaml").open("a") as file:
+        file.write("folders: {sub: {styles: oil, recipe: {size: 40}}}\noutput: {name: ")
+        file.write("'{content}-{style}-{size}'}\n")
+    (home / "inbox/sub").mkdir()
+    (home / "inbox/boat.jpg").rename(home / "inbox/sub/boat.jpg")
+
+    def names(*arguments: str) -> list[str]:
+        said = program("run", "--dry-run", *arguments).stdout.splitlines()
+        return sorted(Path(line.split(": ")[1]).stem for line in said if line.startswith("paint"))
+
+    assert names() == ["boat-oil-40", "hill-ink-48", "hill-oil-48"]
+    assert names("-s", "ink") == ["boat-ink-40", "hill-ink-48"]
+    assert names("--size", "64") == ["boat-oil-64", "hill-ink-64", "hill-oil-64"]

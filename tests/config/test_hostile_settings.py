@@ -17,6 +17,7 @@ from nst_pipeline.config.settings import RegionSettings
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 from nst_pipeline.inbox.scanner import find
+from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.manifest import records
 
@@ -108,9 +109,10 @@ def outcome(path: Path) -> str:
             assert re.match(rf"{re.escape(str(path))}:\d+: .", problem), problem
             assert shown(problem) == problem
         return "refused"
+    config = StyleFolders(config, 0).find().config
     json.dumps(records.resolved(config), allow_nan=False)
-    assert sum(share for style in config.styles.values()
-               for _, share in next(iter(style.sources().values()))) > 0  # fmt: skip
+    for style in config.styles.values():
+        assert sum(share for _, share in next(iter(style.sources().values()))) > 0
     make_scanner(config)
     find([path.parent], config.ignored)
     for folder in config.excluded:

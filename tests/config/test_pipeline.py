@@ -212,8 +212,8 @@ def test_mistakes_in_styles_of_several_images_are_reported_with_their_lines(fold
         "        imags: [ink.png]\n",
     )
     expected = [
-        "2: styles.none: needs exactly one of image, images, regions; has none",
-        "3: styles.two: needs exactly one of image, images, regions; has image and images",
+        "2: styles.none: needs exactly one of image, images, regions, folder; has none",
+        "3: styles.two: needs exactly one of image, images, regions, folder; has image and images",
         f"9: styles.gone.images.nothing.png: {folder}/nothing.png: no such file",
         "9: styles.gone.images.nothing.png: is -2; input should be greater than 0",
         "12: styles.zero.images.ink.png: is 0; input should be greater than 0",

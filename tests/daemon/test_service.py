@@ -222,7 +222,7 @@ def test_a_path_that_no_unit_can_hold_is_refused(tmp_path: Path, name: str | byt
     [("/tmp", "PrivateTmp=no"), ("/var/tmp", "PrivateTmp=no"), ("/home", "ProtectHome=read-only"),
      ("/root", "ProtectHome=read-only")],
 )  # fmt: skip
-@pytest.mark.parametrize("what", ["inbox", "styles", "python", "link"])
+@pytest.mark.parametrize("what", ["inbox", "styles", "folder", "python", "link"])
 def test_the_unit_hides_nothing_that_the_service_needs(
     below: str, setting: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +249,8 @@ def test_the_unit_hides_nothing_that_the_service_needs(
         (folder / "inbox").mkdir()
         if what == "styles":
             changes["styles"] = {"s": f"{folder}/style.png"}
+        elif what == "folder":
+            changes["styles"] = f"{folder}/*.png"
         else:
             link = Path("/dev/shm") / folder.name  # noqa: S108 - hidden by nothing
             link.symlink_to(folder / "inbox")
@@ -260,7 +262,7 @@ def test_the_unit_hides_nothing_that_the_service_needs(
             assert f" -{folder}" in re.findall("ReadWritePaths=(.*)", text)[0]
             assert str(folder / "inbox") in re.findall("RequiresMountsFor=(.*)", text)[0]
     finally:
-        if what in ("styles", "link"):
+        if what in ("styles", "folder", "link"):
             shutil.rmtree(folder)
         if what == "link":
             link.unlink()
@@ -289,6 +291,9 @@ def test_a_service_whose_user_cannot_reach_what_it_needs_is_not_installed(
     with pytest.raises(CannotCreateError, match=r"style.png: .* cannot pass .*mode 0600, of root"):
         service.install(config, home / "pipeline.yaml", user=False)
     (home / "style.png").chmod(0o644)
+    (home / "paintings").mkdir(mode=0o711)
+    (found,) = service.barriers(configure(home, styles="paintings"), home / "pipeline.yaml")
+    assert f"cannot pass {home}/paintings (mode 0711, of root)" in found
     home.chmod(0o700)
     (found,) = service.barriers(config, home / "pipeline.yaml")
     assert f"cannot pass {home} (mode 0700, of root)" in found
