@@ -98,7 +98,8 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         """Only hold them from now on: the process ends, and they shall not be what ends it."""
         self._is_over = True
-        os.kill(os.getpid(), signal.SIGUSR1)
+        # To it alone: a thread begun before `hold_notes`, as by a library, would let it end us.
+        signal.pthread_kill(self._taker.ident or 0, signal.SIGUSR1)
         self._taker.join()
 
     @contextlib.contextmanager

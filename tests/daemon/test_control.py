@@ -592,3 +592,10 @@ def test_every_command_that_a_message_names_can_be_run_as_it_stands(tmp_path: Pa
             one, shell=True, cwd=tmp_path, env=where, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, (one, done.stderr)
+
+
+def test_a_daemon_ends_in_good_order_whatever_threads_its_libraries_began(home: Path) -> None:
+    # The program of the tests imports numpy, whose threads then come before the daemon's own.
+    with Watch(home, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2") as watch:
+        watch.until_idle()
+        assert watch.stop() == 0
