@@ -12,9 +12,10 @@ from typing import Any
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.control import is_paused
-from nst_pipeline.errors import PipelineError
+from nst_pipeline.errors import PipelineError, UnreadableError
 from nst_pipeline.files import as_text, counted, free_bytes, is_gone, shown
 from nst_pipeline.inbox.scanner import PassedOver
+from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs.delivery_table import NO_DELIVERIES
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import holder
@@ -205,6 +206,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         failed = [one for one in ledger.files.failed() if not is_gone(one.place)]
         jobs = Counter(job.source for job in ledger.jobs.in_state(JobState.FAILED))
         sources = {one.source for one in failed}.union(ledger.jobs.sources(*JobState))
+    styles = _style_count(config)
     failures = [
         {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
          "time": one.time}
@@ -215,7 +217,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "done": sum(counts.get(state, 0) for state in (*FINISHED, JobState.REPLACED)),
         "failed": len(failures),
         # What is no picture has no jobs, and fails once a style.
-        "failed_jobs": sum(jobs[one.source] or len(config.styles) for one in failed),
+        "failed_jobs": sum(jobs[one.source] or styles for one in failed),
         "cancelled": counts.get(JobState.CANCELLED, 0),
         "jobs_last_hour": recent,
         "failures": failures,
@@ -236,7 +238,15 @@ def _backlog(config: Config, live: dict[str, Any], known: set[Path]) -> int:
         scan = make_scanner(config, None, 0).scan()
     except (PipelineError, OSError):
         return 0  # the daemon waits for it, and says so
-    return sum(found.path not in known for found in scan.stable) * len(config.styles)
+    return sum(found.path not in known for found in scan.stable) * _style_count(config)
+
+
+def _style_count(config: Config) -> int:
+    """Return how many styles there are, those of folders as far as these are there."""
+    try:
+        return len(StyleFolders(config, 0).find().config.styles)
+    except UnreadableError:
+        return len(config.styles)
 
 
 def _waiting(*sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
