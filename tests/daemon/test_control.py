@@ -462,6 +462,7 @@ def test_a_daemon_stops_when_its_terminal_goes_unless_told_to_ignore_that(
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(home)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as at a terminal
         arguments = [*nohup, *command("watch")]
         os.execvp(arguments[0], arguments)
     try:

@@ -134,6 +134,7 @@ def test_the_status_is_followed_in_one_place_of_a_terminal(home: Path) -> None:
     process = subprocess.Popen(
         command("status", "--follow"),
         cwd=home,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as at a terminal
         stdout=secondary,
         env={**os.environ, "TERM": "xterm"},
     )
@@ -142,5 +143,5 @@ def test_the_status_is_followed_in_one_place_of_a_terminal(home: Path) -> None:
     while shown.count(b"not running") < 4:  # twice in each of two
         shown += os.read(primary, 4096)
     process.send_signal(signal.SIGINT)
-    assert process.wait() == 0 and b"\x1b[1A" in shown
+    assert process.wait(60) == 0 and b"\x1b[1A" in shown
     os.close(primary)
