@@ -20,11 +20,13 @@ def one_of(*words: str) -> Complete:
 def style_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the settings' styles that begin so; none if the settings cannot be read."""
     from nst_pipeline.config.pipeline import load
-    from nst_pipeline.errors import ConfigError
+    from nst_pipeline.errors import ConfigError, UnreadableError
+    from nst_pipeline.inbox.style_folders import StyleFolders
 
     try:
-        styles = load(context.params.get("config_path") or Path(CONFIG_NAME)).styles
-    except ConfigError:
+        config = load(context.params.get("config_path") or Path(CONFIG_NAME), with_images=False)
+        styles = StyleFolders(config, 0).find().config.styles
+    except (ConfigError, UnreadableError):
         return []
     return [name for name in styles if name.startswith(incomplete)]
 

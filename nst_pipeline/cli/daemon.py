@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import shlex
 import sys
 import time
@@ -35,6 +36,8 @@ Names = Annotated[
 ]
 LOG_FORMATS = ("auto", "human", "json", "journald")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+STOP_SECONDS = 60.0
+"""How long `stop` waits beyond what the job at work has: a step may be long."""
 
 
 def register(app: typer.Typer) -> None:
@@ -93,6 +96,7 @@ def status(
     """Tell what the daemon does, and what waits, is done, or has failed."""
     from nst_pipeline.daemon.status import lines, read_status
 
+    logging.getLogger("nst_pipeline").addHandler(logging.NullHandler())  # who looks does not warn
     config = _load(config_path)
 
     def text() -> str:
@@ -136,6 +140,9 @@ def retry(
     all_failed: Annotated[
         bool, typer.Option("--all-failed", help="Everything that has failed.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Have NAMES that are done painted again, too.")
+    ] = False,
     config_path: ConfigOption = None,
 ) -> None:
     """Put failed or cancelled files back into the inbox and the queue."""
@@ -144,7 +151,9 @@ def retry(
 
     if bool(names) == all_failed:
         raise UsageError("retry: name files, or give --all-failed")
-    done, problems = control.retry(_load(config_path), names or [])
+    if force and not names:
+        raise UsageError("retry --force: name the files that are to be painted again")
+    done, problems = control.retry(_load(config_path), names or [], force)
     for path in done:
         say(f"queued again  {shown(path)}")
     if problems:
@@ -197,6 +206,7 @@ def resume(config_path: ConfigOption = None) -> None:
 def stop(config_path: ConfigOption = None) -> None:
     """Stop the daemon in good order, and wait until it has; what it has not done stays queued."""
     from nst_pipeline.daemon import control
+    from nst_pipeline.errors import LockedError
     from nst_pipeline.jobs.lock import holder
 
     config = _load(config_path)
@@ -206,7 +216,10 @@ def stop(config_path: ConfigOption = None) -> None:
         return
     seconds = config.watch.stop_seconds
     say(f"process {who.pid} stops; the job at work may go on for {seconds:.0f} s")
+    deadline = time.monotonic() + seconds + STOP_SECONDS
     while holder(config.state) == who:
+        if time.monotonic() > deadline:
+            raise LockedError(f"process {who.pid}: still works; SIGKILL ends it, and loses nothing")
         time.sleep(0.1)
     say("stopped")
 

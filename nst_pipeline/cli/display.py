@@ -13,7 +13,7 @@ from rich.text import Text
 from nst_pipeline.cli.echo import duration
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, step_costs
-from nst_pipeline.files import counted, shown
+from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
@@ -158,7 +158,7 @@ class Display(Bars, Observer):
         self._config, self._check = config, check
         self._current = self._progress.add_task("", total=None, visible=False, loss="", left="")
         self._steps = StepsDone()
-        self._name = ""
+        self._name, self._todo = "", set[tuple[str, str]]()
         self.jobs = self.done = self.failed = self.cancelled = self.ended = 0
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -185,6 +185,7 @@ class Display(Bars, Observer):
 
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
+        self._todo = {(as_text(job.content.path), job.style.name) for job in plan.todo}
         self.jobs = len(plan.todo)
         self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
         self._pace = Pace(known_pace(self._config, plan.weights))
@@ -213,7 +214,7 @@ class Display(Bars, Observer):
         """Write the job's line; a file that fails for all styles alike gets one."""
         self.done += record.error is None
         self.failed += record.error is not None
-        self.ended += record.key is not None  # else it was none of the jobs to do
+        self.ended += (record.content.path, record.style.name) in self._todo
         self._count()
         for note in record.notes:
             if note not in self._noted:

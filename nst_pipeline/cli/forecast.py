@@ -67,8 +67,7 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
     Raises:
         PipelineError: as `make_plan`.
     """
-    path = ledger_path(config.state)
-    with Ledger(path if path.is_file() else None) as ledger:
+    with Ledger.to_try(ledger_path(config.state)) as ledger:
         plan = make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
         copied = set() if force else copies(plan.todo, ledger)
         pace = seconds_per_pixel(ledger, config, plan.weights)

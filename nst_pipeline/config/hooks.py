@@ -17,7 +17,7 @@ from pydantic import (
 
 from nst_pipeline.config.recipe import Settings
 from nst_pipeline.config.settings import absolute_path
-from nst_pipeline.files import shown
+from nst_pipeline.files import counted, shown
 
 Event = Literal["done", "failed"]
 """What came of a job."""
@@ -142,6 +142,13 @@ class HookSettings(Settings):
     @field_serializer("url")
     def _without_path(self, url: str | None) -> str | None:
         return None if url is None else origin(url)
+
+    @field_serializer("command")
+    def _without_arguments(self, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Leave out what may be secret: manifests are for everybody."""
+        if command is None or len(command) == 1:
+            return command
+        return command[0], f"({counted(len(command) - 1, 'argument')})"
 
     def kinds(self) -> Iterator[Kind]:
         """Give what there is to tell."""

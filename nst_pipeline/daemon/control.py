@@ -26,11 +26,14 @@ PAUSED_NAME = "paused"
 STOP_NAME = "stop"
 
 
-def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineError]]:
+def retry(
+    config: Config, names: list[str], force: bool = False
+) -> tuple[list[Path], list[PipelineError]]:
     """Put failed and cancelled files back into the inbox and the queue.
 
     Args:
         config: the settings.
+        force: have named files that are done painted again, too.
         names: of files, as paths, relative to the inbox, or alone; none: all that failed.
 
     Returns:
@@ -48,8 +51,10 @@ def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineEr
         failed = ledger.jobs.sources(JobState.FAILED)
         if names:
             others = ledger.jobs.sources(JobState.CANCELLED, JobState.QUEUED)
-            known = [*places, *failed, *others]
-            chosen = _choose(names, config, [known], places, ledger.jobs.sources(*FINISHED))
+            known, done_before = [*places, *failed, *others], ledger.jobs.sources(*FINISHED)
+            chosen = _choose(
+                names, config, [known, done_before] if force else [known], places, done_before
+            )
         else:
             chosen = [*places, *failed]
         # Companions first, so that their picture is never seen without them.
@@ -57,7 +62,7 @@ def retry(config: Config, names: list[str]) -> tuple[list[Path], list[PipelineEr
         left: set[tuple[Path, str]] = set()
         for source in chosen:
             try:
-                if _retry(folders, source, places.get(source, source), ledger, left):
+                if _retry(folders, source, places.get(source, source), ledger, left, force):
                     done.append(source)
                 elif names:
                     problems.append(UsageError(f"{shown(source)}: is gone; put it there again"))
@@ -76,6 +81,7 @@ def _retry(
     place: Path,
     ledger: Ledger,
     left: set[tuple[Path, str]],
+    force: bool,
 ) -> bool:
     """Put a file back into the inbox and the queue; return whether it is there.
 
@@ -85,6 +91,7 @@ def _retry(
         place: where it is.
         ledger: holds its jobs.
         left: folders and stems of the pictures that a companion cannot come back to.
+        force: have what is done painted again, too.
 
     Raises:
         UsageError: its place in the inbox is taken, or a companion's is.
@@ -97,7 +104,7 @@ def _retry(
     if place != source and _is_taken(folders, source, place):
         raise _taken(source)
     # The jobs first: should we be killed, the file is still listed as failed.
-    ledger.jobs.retry(source)
+    ledger.jobs.retry(source, force)
     if place != source:
         _move_back(folders, place, source)
     ledger.files.forgive(source)
@@ -224,6 +231,10 @@ def _ledger(config: Config) -> Ledger:
     path = ledger_path(config.state)
     if not path.is_file():
         raise UsageError(f"{shown(path)}: there is no ledger yet: nothing was ever queued")
+    if Ledger.is_older(path) and holder(config.state):
+        raise UsageError(
+            f"{shown(path)}: of an older version, as is who works with it; stop that first"
+        )
     return Ledger(path)
 
 
@@ -260,7 +271,7 @@ def _choose(
             several = ", ".join(shown(path) for path in found)
             problems.append(f"{shown(name)}: several files: {several}; give more of the path")
         elif is_done := _meant(name, config, done, {}):
-            again = config.command("run", is_done[0], "--force")
+            again = config.command("retry", is_done[0], "--force")
             problems.append(f"{shown(is_done[0])}: is done; `{again}` paints it again")
         else:
             some = ", ".join(shown(path.name) for path in known[0][:5]) or "none"

@@ -349,10 +349,13 @@ def _folders(found: list[SourceFile]) -> list[PurePath]:
             continue
         # As it was named, a folder may lead up and out (../x/photo.jpg).
         wholes = [os.path.normpath(found[index].path.parent).split("/")[1:] for index in several]
+        taken = {(folders[i], found[i].path.name) for i in range(len(found)) if i not in several}
         different, longest = len(set(map(tuple, wholes))), max(map(len, wholes))
         length = next(
             n for n in range(1, longest + 2)
-            if len({tuple(parts[-n:]) for parts in wholes}) == different
+            if n > longest
+            or len({tuple(parts[-n:]) for parts in wholes}) == different
+            and taken.isdisjoint((PurePath(*p[-n:]), found[several[0]].path.name) for p in wholes)
         )  # fmt: skip
         for index, parts in zip(several, wholes, strict=True):
             folders[index] = PurePath(*parts[-length:])

@@ -207,7 +207,8 @@ class JobTable:
             self._go([other for (other,) in rows], JobState.REPLACED)
             self._go(
                 [job], JobState.DONE,
-                "temporary = NULL, reason = '', trace = '', poison = 0, finished = ?", time.time(),
+                "temporary = NULL, reason = '', trace = '', poison = 0, forced = 0, finished = ?",
+                time.time(),
             )  # fmt: skip
 
     def dispose(self, source: Path) -> None:
@@ -288,12 +289,18 @@ class JobTable:
         }
         return styles, sorted(late.difference(styles))
 
-    def retry(self, source: Path) -> None:
-        """Queue a file's failed and cancelled jobs as if they were new, and wait for none."""
+    def retry(self, source: Path, force: bool = False) -> None:
+        """Queue a file's failed and cancelled jobs as if they were new, and wait for none.
+
+        Args:
+            source: the file.
+            force: have those that are done painted again, too.
+        """
+        done = FINISHED if force else ()
         with transaction(self._database):
             self._go(
-                self._ids(source, JobState.FAILED, JobState.CANCELLED), JobState.QUEUED,
-                "attempts = 0, poison = 0, queued = ?", time.time(),
+                self._ids(source, JobState.FAILED, JobState.CANCELLED, *done), JobState.QUEUED,
+                "attempts = 0, poison = 0, forced = ?, queued = ?", force, time.time(),
             )  # fmt: skip
             self._database.execute(
                 "UPDATE jobs SET next_try = 0 WHERE source = ? AND state = 'queued'",

@@ -1,5 +1,6 @@
 """The ledger: the durable memory of all runs. SQLite, one file, four groups of tables."""
 
+import contextlib
 import errno
 import os
 import secrets
@@ -38,13 +39,19 @@ class Ledger:
         deliveries: what hooks are still to be told.
     """
 
-    def __init__(self, path: Path | None, is_relaxed: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        is_relaxed: bool = False,
+        start: sqlite3.Connection | None = None,
+    ) -> None:
         """Open the ledger at ``path``, making it and its folder when missing; None: in memory.
 
         Args:
             path: the file.
             is_relaxed: a loss of power may take what was noted last, as if it had come a moment
                 before; but never what anything outside of the ledger is done upon.
+            start: what one in memory begins with.
 
         Raises:
             CannotCreateError: it cannot be opened, or a program of another version wrote it.
@@ -54,6 +61,8 @@ class Ledger:
             if path:
                 make_folder(path.parent)
             database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
+            if start:
+                start.backup(database)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute(f"PRAGMA synchronous = {'NORMAL' if is_relaxed else 'FULL'}")
             version = schema.create(database)
@@ -83,7 +92,18 @@ class Ledger:
         self.deliveries = DeliveryTable(database)
 
     @classmethod
-    def to_read(cls, path: Path) -> "Ledger | None":
+    def to_try(cls, path: Path) -> Self:
+        """Open a ledger to change it beside whoever works with it; there is none: one in memory.
+
+        Raises:
+            CannotCreateError: see `Ledger`.
+        """
+        if not path.is_file():
+            return cls(None)
+        return cls._copy(path) if cls.is_older(path) else cls(path)
+
+    @classmethod
+    def to_read(cls, path: Path) -> Self | None:
         """Open a ledger to read it beside whoever writes it; None: there is none we understand.
 
         Raises:
@@ -92,18 +112,34 @@ class Ledger:
         if not path.is_file():
             return None
         try:
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+            if cls.is_older(path):
+                return cls._copy(path)
+            database = _to_read(path)
             version = schema.version(database)
         except sqlite3.Error as error:
             reason = _barrier(path, os.R_OK) or error
             raise CannotCreateError(f"{shown(path)}: cannot be read: {reason}") from error
-        if version not in schema.MIGRATED:
+        if version != schema.VERSION:
             database.close()
             return None
         ledger = cls.__new__(cls)
         ledger._use(database, path)
         return ledger
+
+    @staticmethod
+    def is_older(path: Path) -> bool:
+        """Tell whether a ledger is of a version that opening it would bring up to date."""
+        try:
+            with contextlib.closing(_to_read(path)) as database:
+                return schema.version(database) in schema.MIGRATED[:-1]
+        except sqlite3.Error:
+            return False  # whoever opens it tells what is wrong
+
+    @classmethod
+    def _copy(cls, path: Path) -> Self:
+        """Return an older ledger as of now, in memory, where it is brought up to date."""
+        with contextlib.closing(_to_read(path)) as old:
+            return cls(None, start=old)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -147,6 +183,11 @@ class Ledger:
         if self.fact(name) != value:
             with self.durably():
                 self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
 
 
 def _barrier(path: Path, wanted: int = os.W_OK) -> str:

@@ -105,6 +105,8 @@ def make_palette(
             if file and isinstance(error, BeingWrittenError):
                 arriving.append(file.path)
             elif file:
+                # One that cannot be read now holds the sources back, as one that arrives does.
+                arriving += [file.path] if isinstance(error, UnreadableError) else []
                 notes.append(f"{error}; mend or remove the file")
             elif isinstance(error, UnreadableError | BeingWrittenError):
                 raise UnreadableError(f"styles.{name}: {error}") from error

@@ -44,6 +44,7 @@ CREATE TABLE jobs (
     queued REAL NOT NULL,
     started REAL,
     finished REAL,
+    forced INTEGER NOT NULL DEFAULT 0,  -- to be painted again, though it was
     UNIQUE (source, style, key)
 );
 CREATE INDEX jobs_by_key ON jobs (key);
@@ -94,6 +95,9 @@ CREATE TABLE records (
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 {DELIVERIES}"""
 
+FROM_3 = f"""
+ALTER TABLE jobs ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
+{DELIVERIES}"""
 # What files of version 2 were called was text, and of two names one could be that of both.
 FROM_2 = f"""
 ALTER TABLE files RENAME TO old_files;
@@ -108,8 +112,7 @@ CREATE TABLE files (
 INSERT INTO files (path, facts, sha256, problem, settled)
     SELECT CAST(path AS BLOB), facts, sha256, problem, settled FROM old_files;
 DROP TABLE old_files;
-{DELIVERIES}"""
-FROM_3 = DELIVERIES
+{FROM_3}"""
 
 
 def create(database: sqlite3.Connection) -> int:

@@ -56,7 +56,7 @@ def before(state: JobState) -> tuple[JobState, ...]:
 
 COLUMNS = (
     "id, source, style, key, content, output, state, attempts, next_try, poison, final, "
-    "temporary, sha256, reason, trace"
+    "temporary, sha256, reason, trace, forced"
 )
 
 
@@ -79,6 +79,7 @@ class Entry:
     sha256: str | None
     reason: str
     trace: str
+    forced: bool
 
 
 class EntrySummary(NamedTuple):
@@ -104,5 +105,5 @@ def entry(row: tuple[object, ...]) -> Entry:
     for column in (1, 5, 10, 11):
         value = values[column]
         values[column] = Path(os.fsdecode(value)) if isinstance(value, bytes) else None
-    values[6], values[9] = JobState(str(values[6])), bool(values[9])
+    values[6], values[9], values[15] = JobState(str(values[6])), bool(values[9]), bool(values[15])
     return Entry(*values)  # type: ignore[arg-type]

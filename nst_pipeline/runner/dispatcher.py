@@ -254,7 +254,7 @@ class Dispatcher:
         is_ahead = bool(self._in_flight)
         started = []
         for job, entry in queued:
-            if not force and self._repeat(job, entry):
+            if not (force or entry.forced) and self._repeat(job, entry):
                 continue
             # Before it is started, so that whatever ends us puts it back.
             self._in_flight[job.output] = InFlight(job, entry, is_ahead)

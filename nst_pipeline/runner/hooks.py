@@ -21,6 +21,8 @@ from nst_pipeline.manifest.model import FileRecord, JobRecord
 from nst_pipeline.runner.commands import find
 
 PREFIX = b"NST_PIPELINE_"
+JOBS = (b"EVENT", b"CONTENT", b"OUTPUT", b"STYLE", b"MANIFEST", b"RUN", b"DELIVERY")
+"""What a command is told of its job, and not of another that began us; each after `PREFIX`."""
 WITHHELD = (
     b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID",
     b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES",
@@ -96,11 +98,7 @@ def environment(config: Config, event: Event, delivery: Delivery) -> dict[bytes,
     """
     withheld = {hook.secret_env.encode() for hook in config.hooks.values() if hook.secret_env}
     withheld.update(WITHHELD)
-    values = {
-        name: value
-        for name, value in os.environb.items()
-        if name not in withheld and not name.startswith(PREFIX)
-    }
+    values = {name: value for name, value in os.environb.items() if name not in withheld}
     record = JobRecord.model_validate_json(delivery.record)
     told = {
         b"EVENT": event.encode(),
@@ -113,6 +111,8 @@ def environment(config: Config, event: Event, delivery: Delivery) -> dict[bytes,
     if delivery.manifest:
         told[b"MANIFEST"] = os.fsencode(delivery.manifest)
         told[b"RUN"] = os.fsencode(delivery.manifest.stem)
+    for name in JOBS:  # of a job that began us
+        values.pop(PREFIX + name, None)
     return values | {PREFIX + name: value for name, value in told.items()}
 
 

@@ -26,6 +26,7 @@ from support import (
     draw,
     make_home,
     outputs,
+    painted,
     program,
     states,
     wait_until,
@@ -519,7 +520,11 @@ def test_who_retries_what_is_done_hears_how_it_is_painted_again(home: Path) -> N
     program(home, "run")
     done = program(home, "retry", "a b.png")
     assert done.returncode == 64
-    assert f"`nst-pipeline run '{home}/inbox/a b.png' --force` paints it again" in done.stderr
+    assert f"`nst-pipeline retry '{home}/inbox/a b.png' --force` paints it again" in done.stderr
+    assert program(home, "retry", "a b.png", "--force").returncode == 0
+    assert program(home, "run").stdout.count("done     inbox/a b.png") == 1
+    assert painted(home) == ["a", "a"] and outputs(home) == ["a b-s.png"]
+    assert "nothing to do" in program(home, "run").stdout
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,15 @@ def test_two_contents_of_one_name_from_different_places_keep_their_folders() -> 
         (["/a", "/b/a", "/c"], ["a", "b/a", "c"]),
         (["/", "/a"], [".", "a"]),
         (["/me/x/../p1", "/me/p2"], ["p1", "p2"]),
+        (["/me/a", "/me/b"], ["me/a", "me/b"]),  # where another has the place a
     ],
 )
 def test_of_those_folders_only_the_end_that_tells_them_apart(
     roots: list[str], folders: list[str]
 ) -> None:
     contents = [content("x.jpg", root=Path(root)) for root in roots]
-    assert outputs(contents, [style("ink")]) == [
+    other = [content("a/x.jpg")] if folders[0] == "me/a" else []
+    assert outputs([*contents, *other], [style("ink")])[: len(roots)] == [
         str(PurePath(folder, "x-ink.png")) for folder in folders
     ]
 

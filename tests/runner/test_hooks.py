@@ -156,13 +156,13 @@ def test_a_hook_does_not_see_what_the_service_manager_and_the_webhook_are_for(ho
     configure(home, on_done=settings)
     with Watch(
         home, NOTIFY_SOCKET=str(home / "none"), WATCHDOG_USEC="99999999999", HOOK_SECRET="s3cret",
-        NST_PIPELINE_OUTPUT="stale", NST_PIPELINE_OLD="stale", KEPT="kept",
+        NST_PIPELINE_OUTPUT="stale", NST_PIPELINE_CONFIG="pipeline.yaml",
     ) as watch:  # fmt: skip
         wait_until(lambda: told(home))
         assert watch.stop() == 0
     (values,) = environments(home)
-    names = {b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"HOOK_SECRET", b"NST_PIPELINE_OLD"}
-    assert not names & set(values) and values[b"KEPT"] == b"kept"
+    names = {b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"HOOK_SECRET"}
+    assert not names & set(values) and values[b"NST_PIPELINE_CONFIG"] == b"pipeline.yaml"
     assert values[b"NST_PIPELINE_OUTPUT"] != b"stale"
 
 
@@ -192,7 +192,7 @@ def test_a_hook_that_fails_harms_no_result_and_is_given_up(home: Path) -> None:
 def test_a_run_says_how_many_wait_and_the_next_one_delivers(home: Path) -> None:
     configure(home, on_done=hook(home, "exit 1", retry_seconds=0))
     done = program(home, "run")
-    assert done.returncode == 0 and "1 done, 0 failed" in done.stdout
+    assert done.returncode == 0 and "1 job done, 0 failed" in done.stdout
     assert "hooks    1 deliveries wait for the next run" in done.stdout
     assert "exit status 1; attempt 1 of 10" in done.stderr
     assert waiting(home) == 1 and "hooks      1 deliveries wait" in program(home, "status").stdout
