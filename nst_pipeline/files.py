@@ -56,8 +56,9 @@ def shown(path: object) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things for people, such as *1 job* or *12 jobs*."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return a number of things for people, such as *1 job*, *12 jobs* or *2 deliveries*."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else several}"
 
 
 def signature(status: os.stat_result) -> str:

@@ -76,7 +76,7 @@ def test_the_wheel_works_in_a_fresh_environment(
     assert Path(where.stdout.strip()).is_relative_to(site)
     done = run("run", "photo.jpg", "-s", "style.jpg", "--weights", "compact", "--size", "32",
                "--iterations", "1", "--outbox", "out")  # fmt: skip
-    assert "1 done" in done and (tmp_path / "out" / "photo-style.png").is_file()
+    assert "1 job done" in done and (tmp_path / "out" / "photo-style.png").is_file()
     assert (environment / "share" / "man" / "man1" / "nst-pipeline.1").is_file()
     run("init", "new")
     assert len(list((tmp_path / "new" / "styles").iterdir())) == 3

@@ -240,13 +240,15 @@ class Display(Bars, Observer):
 
     def delivers(self, waiting: int) -> None:
         """Say what is waited for."""
-        self.line(f"hooks    waiting for {waiting} deliveries; Ctrl-C leaves them to the next run")
+        left = counted(waiting, "delivery")
+        self.line(f"hooks    waiting for {left}; Ctrl-C leaves that to the next run")
 
     def undelivered(self, waiting: int) -> None:
         """Say what hooks are still to be told."""
         if waiting:
-            why = "`nst-pipeline status` says why"
-            self.line(f"hooks    {waiting} deliveries wait for the next run; {why}", "yellow")
+            left = counted(waiting, "delivery")
+            why = f"`{self._config.command('status')}` says why"
+            self.line(f"hooks    {left} left to the next run; {why}", "yellow")
 
     def check(self) -> None:
         """End the work if somebody asked for it."""

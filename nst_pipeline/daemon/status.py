@@ -324,11 +324,12 @@ def lines(status: Status) -> Iterator[str]:
 def _deliveries(status: Status) -> Iterator[str]:
     """Give what there is to say of hooks."""
     waiting, last = status.deliveries["waiting"], status.deliveries["last_failure"]
+    left = counted(waiting, "delivery")
     if last:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["time"]))
-        yield f"hooks      {waiting} deliveries wait; last failure {when} {shown(last['reason'])}"
+        yield f"hooks      {left} waiting; last failure {when} {shown(last['reason'])}"
     elif waiting:
-        yield f"hooks      {waiting} deliveries wait"
+        yield f"hooks      {left} waiting"
 
 
 def _megabytes(number: int | None) -> str:

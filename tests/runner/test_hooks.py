@@ -186,16 +186,16 @@ def test_a_hook_that_fails_harms_no_result_and_is_given_up(home: Path) -> None:
     given_up = f"given up for {home}/inbox/b.png in s after 3 attempts"
     assert given_up in log and last_failure(home).endswith("in s after 3 attempts")
     said = program(home, "status").stdout
-    assert "0 deliveries wait; last failure" in said and "no luck" in said
+    assert "0 deliveries waiting; last failure" in said and "no luck" in said
 
 
 def test_a_run_says_how_many_wait_and_the_next_one_delivers(home: Path) -> None:
     configure(home, on_done=hook(home, "exit 1", retry_seconds=0))
     done = program(home, "run")
     assert done.returncode == 0 and "1 job done, 0 failed" in done.stdout
-    assert "hooks    1 deliveries wait for the next run" in done.stdout
+    assert "hooks    1 delivery left to the next run" in done.stdout
     assert "exit status 1; attempt 1 of 10" in done.stderr
-    assert waiting(home) == 1 and "hooks      1 deliveries wait" in program(home, "status").stdout
+    assert waiting(home) == 1 and "hooks      1 delivery waiting" in program(home, "status").stdout
     configure(home, on_done=hook(home))
     done = program(home, "run")
     assert "deliveries" not in done.stdout and len(told(home)) == 1

@@ -121,7 +121,7 @@ def test_a_cancelled_jobs_checkpoint_stays_for_its_time_and_is_counted(home: Pat
         wait_until(lambda: states(home) == {"a.png": "cancelled"})
         watch.until_idle()
         assert watch.status()["kept"]["checkpoints"] == {"files": 1, "bytes": 1_000_000}
-        assert "kept       1 checkpoints (1 MB), 0 targets (0 MB)" in program(home, "status").stdout
+        assert "kept       1 checkpoint (1 MB), 0 targets (0 MB)" in program(home, "status").stdout
         assert json.loads(program(home, "status", "--json").stdout)["kept"]["manifests"]["files"]
         put(home / "state/checkpoints/0123-4567", 1_000_000, 8)
         draw(home / "inbox/b.png", 2)
