@@ -297,6 +297,10 @@ class Config(Settings):
         """Folders that others may write to; only their own paths are trusted."""
         return (self.inbox, self.outbox, self.processed, self.failed)
 
+    def root_of(self, path: Path) -> Path | None:
+        """Return which of `roots` a file lies below, where no link may lead away; None: none."""
+        return next((root for root in self.roots if path.is_relative_to(root)), None)
+
     @model_validator(mode="before")
     @classmethod
     def _pass_over_own_keys(cls, values: Any) -> Any:

@@ -112,7 +112,8 @@ def style_digest(
 
     def compute(path: Path) -> str:
         on_look()
-        return bytes_digest(_look(path, config, look, file and file.identity))
+        root = config.root_of(path)
+        return bytes_digest(_look(path, config, look, file and file.identity, root))
 
     return ledger.files.digest(path, compute, file and file.seen, known, terms)
 

@@ -131,7 +131,7 @@ class Renderer:
         self.notes: list[str] = []
         self._targets = TargetCache(None, config.limits.cache_bytes)
         self._styles: dict[str, engine.Style | dict[str, engine.Style]] = {}
-        read = functools.cache(lambda path: visible(path, self._decode(path)))
+        read = functools.cache(lambda path: visible(path, self._decode(path, config.root_of(path))))
         self.styles = {n: self._read_style(n, s, read) for n, s in config.styles.items()}
 
     def paint(

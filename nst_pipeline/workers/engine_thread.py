@@ -193,7 +193,8 @@ class EngineThread:
         return images[path, sha256]
 
     def _read_style_image(self, path: Path, sha256: str) -> Decoded:
-        picture = visible(path, read_planned(path, sha256, self._config.limits))
+        root = self._config.root_of(path)
+        picture = visible(path, read_planned(path, sha256, self._config.limits, root))
         self._notes[path] = picture.note
         return picture
 

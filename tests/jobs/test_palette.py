@@ -289,3 +289,14 @@ def test_outputs_are_named_by_the_recipe_of_the_folder(config: Config, ledger: L
     )  # fmt: skip
     names = [job.output.name for job in plan_of(config, ledger).todo]
     assert names == ["a-32.png", "p-64.png"]
+
+
+def test_no_link_makes_a_style_of_what_lies_elsewhere(config: Config, ledger: Ledger) -> None:
+    home = home_of(config)
+    draw(config.inbox / "own.style.png", 12)
+    (config.inbox / "led.style.png").symlink_to(home / "style2.png")
+    # Whoever may write to the inbox may so name no file that we alone can read.
+    found = configure(home, styles="inbox/*.style.png", watch={"settle_seconds": 0})
+    plan = plan_of(found, ledger)
+    assert todo(plan) == ["a.png in own.style"]
+    assert any("led.style.png" in note for note in plan.palette.notes)
