@@ -215,8 +215,8 @@ def test_chosen_styles_and_sizes_go_above_those_of_the_inboxs_folders(
     (home / "inbox/boat.jpg").rename(home / "inbox/sub/boat.jpg")
 
     def names(*arguments: str) -> list[str]:
-        said = program("run", "--dry-run", *arguments).stdout.splitlines()
-        return sorted(Path(line.split(": ")[1]).stem for line in said if line.startswith("paint"))
+        rows = json.loads(program("run", "--dry-run", "--json", *arguments).stdout)
+        return sorted(Path(row["outcome"]).stem for row in rows if row["action"] == "paint")
 
     assert names() == ["boat-oil-40", "hill-ink-48", "hill-oil-48"]
     assert names("-s", "ink") == ["boat-ink-40", "hill-ink-48"]
