@@ -20,9 +20,8 @@ from nst_pipeline.files import counted, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nst_pipeline.cli.display import Display
     from nst_pipeline.config.pipeline import Config
-    from nst_pipeline.manifest.recorder import Recorder
+    from nst_pipeline.manifest.model import TotalsRecord
 
 # Imports of more than a few milliseconds stand inside the commands, so that --help is instant.
 
@@ -179,23 +178,24 @@ def _run(
                 "command goes on"
             )
             raise
+    manifest = recorder.manifest()
     if as_json:
-        typer.echo(to_json(recorder.manifest()))
+        typer.echo(to_json(manifest))
     else:
-        display.line(_outcome(recorder, display, paths or [config.inbox]))
-    if recorder.manifest().totals.failed:
+        searched = paths or [config.inbox]
+        display.line(_outcome(manifest.totals, recorder.path, display.cancelled, searched))
+    if manifest.totals.failed:
         raise typer.Exit(1)
 
 
-def _outcome(recorder: "Recorder", display: "Display", searched: list[Path]) -> str:
-    """Return what came of a run, for people."""
-    totals = recorder.manifest().totals
-    cancelled = [f"{display.cancelled} cancelled"] if display.cancelled else []
+def _outcome(totals: "TotalsRecord", manifest: Path, held: int, searched: list[Path]) -> str:
+    """Return what came of a run, for people, ``held`` jobs of which are cancelled."""
+    cancelled = [f"{held} cancelled"] if held else []
     if totals.done or totals.failed:
         counts = [f"{counted(totals.done, 'job')} done", f"{totals.failed} failed"]
         counts += [f"{totals.skipped} skipped", *cancelled]
         seconds = duration(totals.seconds)
-        return f"{', '.join(counts)} in {seconds}; manifest: {shown(recorder.path)}"
+        return f"{', '.join(counts)} in {seconds}; manifest: {shown(manifest)}"
     if totals.skipped or cancelled:
         counts = [f"{counted(totals.skipped, 'job')} done before", *cancelled]
         return f"nothing to do: {', '.join(counts)}; --force paints what is done again"

@@ -1,5 +1,6 @@
 """What a run would do, without doing it: `run --dry-run`, and a part of `check`."""
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.jobs.pace import pixels_of, seconds_per_pixel
+from nst_pipeline.jobs.pace import seconds_per_pixel
 from nst_pipeline.jobs.palette import Palette
 from nst_pipeline.jobs.planning import Plan, copies, make_plan, make_scanner
 
@@ -39,11 +40,11 @@ class Forecast:
     lacking: list[tuple[Job, str]]
     seconds_per_pixel: float | None
 
-    @property
+    @functools.cached_property
     def painted(self) -> list[Job]:
         """The jobs that would be painted."""
-        unable = {job.output for job, _ in self.lacking}
-        return [job for job in self.plan.todo if job.output not in self.copied | unable]
+        others = self.copied.union(job.output for job, _ in self.lacking)
+        return [job for job in self.plan.todo if job.output not in others]
 
     @property
     def failing(self) -> int:
@@ -91,7 +92,7 @@ def time_needed(config: Config, found: Forecast) -> str:
     pace, basis = found.seconds_per_pixel, "as fast as the last ones here"
     if pace is None:
         pace, basis = _try_out(config, found.plan.weights), "by a short trial"
-    pixels = sum(pixels_of(job.style) for job in found.painted)
+    pixels = sum(job.style.cost for job in found.painted)
     return f"about {duration(pixels * pace)}, {basis}"
 
 

@@ -57,6 +57,7 @@ from nst_pipeline.config.weights import CHOICES, Weights
 from nst_pipeline.errors import ConfigError
 from nst_pipeline.files import shown
 
+DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
 DEVICE = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
 KIND = re.compile(r"\[(key|side|bounds|folder)\]|(constrained-int|(literal|tuple)\[.*\])")
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
@@ -64,9 +65,6 @@ ONLY_FOLDER = "[folder]"
 """What a folder of styles is called that stands in place of the styles' names."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
-
-
-DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
 
 
 def check_style_name(name: str) -> str:
@@ -247,6 +245,10 @@ class Config(Settings):
     keep: KeepSettings = Field(default_factory=KeepSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    on_done: HookField | None = Field(None, description="What is told of each job that is done.")
+    on_failed: HookField | None = Field(
+        None, description="What is told of each job that has failed."
+    )
     _file: Path | None = PrivateAttr(None)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -263,11 +265,6 @@ class Config(Settings):
     def has_file(self) -> bool:
         """Whether the settings stand in a file, where commands but `run` find them, too."""
         return self._file is not None
-
-    on_done: HookField | None = Field(None, description="What is told of each job that is done.")
-    on_failed: HookField | None = Field(
-        None, description="What is told of each job that has failed."
-    )
 
     @property
     def hooks(self) -> dict[Event, HookSettings]:

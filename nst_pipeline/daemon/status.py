@@ -165,7 +165,7 @@ def read_status(config: Config) -> Status:
         state=live.get("state", "running" if who else "not running"),
         detail=live.get("detail", ""),
         paused=is_paused(config.state),
-        queue=known.pop("queue") + _backlog(config, live, known.pop("sources")),
+        queue=known.pop("queue") + _backlog(config, live),
         arriving=live.get("arriving", 0),
         waiting=_waiting(known.pop("waiting"), live.get("waiting", [])),
         passed_over=live.get("passed_over", {}),
@@ -187,13 +187,7 @@ def _from_ledger(config: Config) -> dict[str, Any]:
     """Return the fields of `Status` that the ledger knows."""
     ledger = Ledger.to_read(ledger_path(config.state))
     if ledger is None:
-        return {
-            "queue": 0,
-            "failures": [],
-            "waiting": [],
-            "sources": set(),
-            "deliveries": NO_DELIVERIES,
-        }
+        return {"queue": 0, "failures": [], "waiting": [], "deliveries": NO_DELIVERIES}
     with ledger:
         counts = ledger.jobs.counts()
         recent = ledger.jobs.finished_since(time.time() - HOUR_SECONDS)
@@ -205,7 +199,6 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         ]
         failed = [one for one in ledger.files.failed() if not is_gone(one.place)]
         jobs = Counter(job.source for job in ledger.jobs.in_state(JobState.FAILED))
-        sources = {one.source for one in failed}.union(ledger.jobs.sources(*JobState))
     styles = _style_count(config)
     failures = [
         {"source": as_text(one.source), "place": as_text(one.place), "reason": one.reason,
@@ -222,12 +215,11 @@ def _from_ledger(config: Config) -> dict[str, Any]:
         "jobs_last_hour": recent,
         "failures": failures,
         "waiting": waiting,
-        "sources": sources,
         "deliveries": deliveries,
     }
 
 
-def _backlog(config: Config, live: dict[str, Any], known: set[Path]) -> int:
+def _backlog(config: Config, live: dict[str, Any]) -> int:
     """Return how many jobs there are of files that no plan has come to yet.
 
     While it paints, or is paused, a daemon does not look: then the inbox itself says.
@@ -238,7 +230,12 @@ def _backlog(config: Config, live: dict[str, Any], known: set[Path]) -> int:
         scan = make_scanner(config, None, 0).scan()
     except (PipelineError, OSError):
         return 0  # the daemon waits for it, and says so
-    return sum(found.path not in known for found in scan.stable) * _style_count(config)
+    new = {found.path for found in scan.stable}
+    if ledger := Ledger.to_read(ledger_path(config.state)):
+        with ledger:
+            new -= {one.source for one in ledger.files.failed() if not is_gone(one.place)}
+            new.difference_update(ledger.jobs.sources(*JobState))
+    return len(new) * _style_count(config)
 
 
 def _style_count(config: Config) -> int:

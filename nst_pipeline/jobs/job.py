@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from nst_pipeline.config.recipe import Recipe
+from nst_pipeline.config.recipe import Recipe, step_costs
 from nst_pipeline.config.settings import NAME_FIELDS, OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest, canonical, digest
@@ -101,6 +101,11 @@ class PlannedStyle:
                 for region, images in self.sources.items()
             }
         )
+
+    @functools.cached_property
+    def cost(self) -> int:
+        """What a job costs: pixels x steps, with what `step_costs` adds."""
+        return sum(step_costs(self.recipe))
 
     @functools.cached_property
     def pixels(self) -> dict[str, Any]:
@@ -344,21 +349,23 @@ def _folders(found: list[SourceFile]) -> list[PurePath]:
     for index, item in enumerate(found):
         alike.setdefault((item.folder, item.path.name), []).append(index)
     folders = [item.folder for item in found]
-    for several in alike.values():
+    taken = Counter({place: len(several) for place, several in alike.items()})
+    for (folder, name), several in alike.items():
         if len(several) == 1:
             continue
+        taken[folder, name] -= len(several)
         # As it was named, a folder may lead up and out (../x/photo.jpg).
         wholes = [os.path.normpath(found[index].path.parent).split("/")[1:] for index in several]
-        taken = {(folders[i], found[i].path.name) for i in range(len(found)) if i not in several}
         different, longest = len(set(map(tuple, wholes))), max(map(len, wholes))
         length = next(
             n for n in range(1, longest + 2)
             if n > longest
             or len({tuple(parts[-n:]) for parts in wholes}) == different
-            and taken.isdisjoint((PurePath(*p[-n:]), found[several[0]].path.name) for p in wholes)
+            and not any(taken[PurePath(*parts[-n:]), name] for parts in wholes)
         )  # fmt: skip
         for index, parts in zip(several, wholes, strict=True):
             folders[index] = PurePath(*parts[-length:])
+            taken[folders[index], name] += 1
     return folders
 
 

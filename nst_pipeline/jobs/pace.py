@@ -3,15 +3,8 @@
 import json
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.config.recipe import step_costs
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.jobs.job import PlannedStyle
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-
-
-def pixels_of(style: PlannedStyle) -> int:
-    """Return what a job in a style costs: pixels x steps, with what `step_costs` adds."""
-    return sum(step_costs(style.recipe))
 
 
 def note_pace(

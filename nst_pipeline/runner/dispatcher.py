@@ -32,7 +32,7 @@ from nst_pipeline.inbox.scanner import Scanner, is_unchanged
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome, failure
-from nst_pipeline.jobs.pace import note_pace, pixels_of
+from nst_pipeline.jobs.pace import note_pace
 from nst_pipeline.jobs.planning import Plan, Policy
 from nst_pipeline.jobs.state import AT_WORK, Entry, JobState
 from nst_pipeline.manifest import records
@@ -377,7 +377,7 @@ class Dispatcher:
             return
         self._patience.forget(job.content.path)
         self._seconds += result.seconds
-        self._pixels += pixels_of(job.style)
+        self._pixels += job.style.cost
         self._observer.timed("paint", result.seconds)
         self._observer.timed("publish", time.monotonic() - begun)
         checkpoints.forget(self._config.state, job.key)
