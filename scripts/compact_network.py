@@ -40,16 +40,22 @@ class Trunk(nn.Module):
                 conv.weight.copy_(weight)
                 conv.bias.copy_(weights[f"conv{name}.bias"])
             self.convs[name] = conv
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the rectified output of every layer for images (B, 3, H, W) in [0, 1]."""
-        x = normalise(x).contiguous(memory_format=torch.channels_last)
+        x = self.normalise(x).contiguous(memory_format=torch.channels_last)
         features = {}
         for name in NAMES:
             x = F.relu(self.convs[name](padded(pooled(x, name))))
             features[name] = x
         return features
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Return images in [0, 1] with ImageNet's mean taken off and its deviation divided out."""
+        return (x - self.mean) / self.std
 
     def weights(self) -> dict[str, Tensor]:
         """Return the parameters by the names that the constructor takes."""
@@ -58,12 +64,6 @@ class Trunk(nn.Module):
             for name in NAMES
             for kind in ("weight", "bias")
         }
-
-
-def normalise(x: Tensor) -> Tensor:
-    """Return images in [0, 1] with ImageNet's mean taken off and its deviation divided out."""
-    mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return (x - mean) / std
 
 
 def pooled(x: Tensor, name: str) -> Tensor:
@@ -101,7 +101,7 @@ def start_from(
         gives the teacher's activations from the student's, the last column being a constant.
     """
     weights, heads = {}, {}
-    theirs, ours = (normalise(pictures) for _ in range(2))
+    theirs, ours = (teacher.normalise(pictures) for _ in range(2))
     for name, width in zip(NAMES, widths, strict=True):
         theirs, ours = padded(pooled(theirs, name)), padded(pooled(ours, name))
         places = (theirs.shape[2] - 2) * (theirs.shape[3] - 2)

@@ -28,6 +28,9 @@ from PIL import Image
 from rich.progress import Progress, TextColumn
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from nst_pipeline.engine.graphs import captured
 
 LOSS_LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_3", "4_1", "4_2", "4_3", "5_1")
 STYLE_LAYERS = ("1_1", "2_1", "3_1", "4_1", "5_1")
@@ -37,6 +40,8 @@ PASTICHES = 0.5
 """Their share of a batch."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 PAINTING_SIDE = 420
+LOOK_EVERY = 10
+"""Steps between two looks at the loss, for each of which a GPU is waited for."""
 FITTED = 160
 """Pictures that the first weights are fitted to."""
 
@@ -70,6 +75,11 @@ class Settings:
     lifetime: int = 160
     pace: int = 8
     held_out: int = 40
+
+    @property
+    def pastiches(self) -> int:
+        """How many pictures of a batch are pastiches."""
+        return round(PASTICHES * self.batch)
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,20 @@ class Draw:
         return picture
 
 
+class CleanPictures(Dataset[Tensor]):
+    """By the number of a batch: the pictures in it that no optimiser has touched."""
+
+    def __init__(self, pictures: Pictures, settings: Settings) -> None:
+        """Draw nothing yet."""
+        self.pictures, self.settings = pictures, settings
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Return images (B, 3, S, S) in [0, 1]."""
+        settings = self.settings
+        draw = Draw(self.pictures, settings.size, settings.seed, 1, step)
+        return torch.cat([draw.clean() for _ in range(settings.batch - settings.pastiches)])
+
+
 class Pastiches:
     """Pictures that are being painted with the student as it is, and those painted last.
 
@@ -164,16 +188,23 @@ class Pastiches:
 
     KEPT_ADVANCES = 32
 
-    def __init__(self, settings: Settings, pictures: Pictures) -> None:
+    def __init__(self, settings: Settings, pictures: Pictures, student: Trunk) -> None:
         """Start every slot, at different ages."""
-        self.settings, self.pictures = settings, pictures
+        self.settings, self.pictures, self.student = settings, pictures, student
+        device = student.mean.device
+        self.paint = captured(self._step, device)
         size, slots = settings.size, settings.slots
         shape = (slots, 3, size, size)
-        self.content, self.style, self.x = (torch.zeros(shape) for _ in range(3))
-        self.mean, self.square = torch.zeros(shape), torch.zeros(shape)
-        self.weights = torch.zeros(slots, 3)
-        self.age = torch.zeros(slots)
-        self.kept = torch.zeros(0, 3, size, size)
+        self.content, self.style, self.x, self.mean, self.square = (
+            torch.zeros(shape, device=device) for _ in range(5)
+        )
+        self.weights = torch.zeros(slots, 3, device=device)
+        self.age = torch.zeros(slots, device=device)
+        self.kept = torch.zeros(0, 3, size, size, device=device)
+        with torch.no_grad():
+            features = student(self.x)
+            self.targets = {name: gram(features[name]) for name in STYLE_LAYERS}
+            self.content_target = features[CONTENT_LAYER].float()
         self.advances = 0
         for slot in range(slots):
             self._start(slot)
@@ -185,7 +216,7 @@ class Pastiches:
         start = draw.random.random()
         self.x[slot] = self.content[slot]
         if start < 0.1:
-            self.x[slot] = torch.from_numpy(draw.random.random(self.x[slot].shape)).float()
+            self.x[slot] = torch.from_numpy(draw.random.random(self.x[slot].shape))
         elif start < 0.3:
             self.x[slot] = self.style[slot].flip(1)
         self.mean[slot], self.square[slot], self.age[slot] = 0, 0, 0
@@ -193,28 +224,29 @@ class Pastiches:
         variation = draw.random.choice([0.0, 0.02, 0.1]) * style_weight
         self.weights[slot] = torch.tensor([style_weight, variation, draw.uniform(0.01, 0.05)])
 
-    def advance(self, student: Trunk) -> None:
+    def advance(self) -> None:
         """Paint on at every slot, and keep what came of it."""
-        for slot in range(len(self.age)):
-            if self.age[slot] >= self.settings.lifetime:
+        for slot, age in enumerate(self.age.tolist()):
+            if age >= self.settings.lifetime:
                 self._start(slot)
-        student.requires_grad_(False)
+        self.student.requires_grad_(False)
         with torch.no_grad():
-            features = student(self.style)
-            targets = {n: gram(features[n]) for n in STYLE_LAYERS}
-            content = student(self.content)[CONTENT_LAYER].float()
+            features = self.student(self.style)
+            for name, target in self.targets.items():
+                target.copy_(gram(features[name]))
+            self.content_target.copy_(self.student(self.content)[CONTENT_LAYER])
         for _ in range(self.settings.pace):
-            self._step(student, targets, content)
-        student.requires_grad_(True)
+            self.paint()
+        self.student.requires_grad_(True)
         limit = self.KEPT_ADVANCES * len(self.age)
         self.kept = torch.cat([self.kept, self.x])[-limit:]
         self.advances += 1
 
-    def _step(self, student: Trunk, targets: dict[str, Tensor], content: Tensor) -> None:
+    def _step(self) -> None:
         x = self.x.clone().requires_grad_()
-        features = student(x)
-        loss = relative_error(features[CONTENT_LAYER].float(), content)
-        style = sum(relative_error(gram(features[n]), targets[n]) for n in STYLE_LAYERS)
+        features = self.student(x)
+        loss = relative_error(features[CONTENT_LAYER].float(), self.content_target)
+        style = sum(relative_error(gram(features[n]), g) for n, g in self.targets.items())
         variation = x.diff(dim=2).square().mean((1, 2, 3)) + x.diff(dim=3).square().mean((1, 2, 3))
         loss = loss + self.weights[:, 0] * style / 5 + self.weights[:, 1] * variation
         (gradient,) = torch.autograd.grad(loss.sum(), x)
@@ -225,7 +257,7 @@ class Pastiches:
         mean = self.mean / (1 - 0.9**self.age).view(shape)
         square = self.square / (1 - 0.99**self.age).view(shape)
         step = self.weights[:, 2].view(shape) * mean / (square.sqrt() + 1e-8)
-        self.x = (self.x - step).clamp_(0, 1)
+        self.x.sub_(step).clamp_(0, 1)
 
     def state(self) -> dict[str, Any]:
         """Return all that a checkpoint needs."""
@@ -257,10 +289,10 @@ class Training:
     def __init__(self, teacher: Trunk, pictures: Pictures, settings: Settings, device: str) -> None:
         """Fit the student's first weights to the teacher's channels."""
         torch.manual_seed(settings.seed)
-        self.teacher, self.pictures, self.settings = teacher, pictures, settings
         self.device = torch.device(device)
+        self.teacher, self.pictures, self.settings = teacher.to(self.device), pictures, settings
         draw = Draw(pictures, settings.size, settings.seed, 0)
-        some = torch.cat([draw.clean() for _ in range(FITTED)])
+        some = torch.cat([draw.clean() for _ in range(FITTED)]).to(self.device)
         generator = torch.Generator().manual_seed(settings.seed)
         self.student, heads = start_from(teacher, settings.widths, some, generator)
         self.heads = nn.ModuleDict()
@@ -272,16 +304,28 @@ class Training:
             self.heads[name] = head
         with torch.no_grad():
             self.energy = {n: variance(f) for n, f in teacher(some).items()}
-        for module in (self.teacher, self.student, self.heads):
+        for module in (self.student, self.heads):
             module.to(self.device)
-        self.pastiches = Pastiches(settings, pictures)
-        groups = [
-            {"params": [p], "scale": max(1e-3, float(p.detach().square().mean().sqrt()))}
-            for module in (self.student, self.heads)
-            for p in module.parameters()
-        ]
-        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
+        self.pastiches = Pastiches(settings, pictures, self.student)
+        parameters = [*self.student.parameters(), *self.heads.parameters()]
+        sizes = [p.detach().square().mean().sqrt().clamp_min(1e-3) for p in parameters]
+        self.scales = torch.stack(sizes)
+        self.rates = torch.zeros_like(self.scales)
+        self.optimiser = torch.optim.Adam(
+            [{"params": [p]} for p in parameters],
+            betas=(0.9, 0.98),
+            fused=True,
+            capturable=self.device.type == "cuda",
+        )
+        self._follow_rates()
+        self.images = torch.zeros(settings.batch, 3, settings.size, settings.size).to(self.device)
+        self.loss = torch.zeros((), device=self.device)
+        self.learn = captured(self._learn, self.device)
         self.step = 0
+
+    def _follow_rates(self) -> None:
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate
 
     def rate(self) -> float:
         """Return the present learning rate: a short rise, a plateau, a straight line to zero.
@@ -292,30 +336,32 @@ class Training:
         fall = (self.settings.steps - self.step) / max(1.0, DECAY * self.settings.steps)
         return self.settings.learning_rate * min(1.0, rise, fall)
 
-    def advance(self) -> dict[str, float]:
-        """Learn from one batch, and return its figures."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate() * group["scale"]
+    def advance(self, clean: Tensor) -> None:
+        """Learn from this step's clean pictures and some pastiches."""
+        torch.mul(self.scales, self.rate(), out=self.rates)
         if self.step % self.settings.pace == 0:
             with torch.autocast(self.device.type, torch.bfloat16):
-                self.pastiches.advance(self.student)
-        errors, grams = self.errors(self.batch().to(self.device))
+                self.pastiches.advance()
+        self.images.copy_(self.batch(clean))
+        self.learn()
+        self.step += 1
+
+    def _learn(self) -> None:
+        errors, grams = self.errors(self.images)
         loss = sum(errors.values()) + self.settings.gram * sum(grams.values())
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimiser.step()
-        self.step += 1
-        return figures(errors, grams)
+        self.loss.copy_(loss.detach())
 
-    def batch(self) -> Tensor:
-        """Return the pictures of this step."""
-        settings = self.settings
-        draw = Draw(self.pictures, settings.size, settings.seed, 1, self.step)
-        kept = self.pastiches.kept
-        which = draw.random.integers(len(kept), size=round(PASTICHES * settings.batch))
-        clean = [draw.clean() for _ in range(settings.batch - len(which))]
-        return torch.cat([*clean, kept[which]])
+    def batch(self, clean: Tensor) -> Tensor:
+        """Return the pictures of this step: the clean ones, and pastiches."""
+        settings, kept = self.settings, self.pastiches.kept
+        random = np.random.default_rng((settings.seed, 3, self.step))
+        which = torch.from_numpy(random.integers(len(kept), size=settings.pastiches))
+        clean = clean.to(self.device, non_blocking=True)
+        return torch.cat([clean, kept[which.to(self.device)]])
 
     def errors(self, pictures: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return each layer's error of the activations, and of the Gram matrices, both relative."""
@@ -372,6 +418,7 @@ class Training:
         self.student.load_state_dict(state["student"])
         self.heads.load_state_dict(state["heads"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self._follow_rates()
         self.pastiches.restore(state["pastiches"])
 
 
@@ -419,17 +466,29 @@ def write_weights(training: Training, path: Path) -> None:
     part.replace(path)
 
 
-def train(training: Training, output: Path, save_every: int) -> None:
+def clean_batches(training: Training, workers: int) -> DataLoader[Tensor]:
+    """Return the clean pictures of the steps that are left, drawn ahead by so many processes."""
+    return DataLoader(
+        CleanPictures(training.pictures, training.settings),
+        batch_size=None,
+        sampler=range(training.step, training.settings.steps),
+        num_workers=workers,
+        pin_memory=training.device.type == "cuda",
+    )
+
+
+def train(training: Training, output: Path, save_every: int, workers: int) -> None:
     """Run to the last step, with a checkpoint and a log of the errors beside `output`."""
     checkpoint, log = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
     started = time.monotonic()
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[last]}"))
     with Progress(*columns) as progress, log.open("a", encoding="utf-8") as lines:
         task = progress.add_task("steps", total=training.settings.steps, last="")
-        while training.step < training.settings.steps:
-            now = training.advance()
-            last = f"loss {now['loss']:.3f}"
-            progress.update(task, completed=training.step, last=last)
+        for clean in clean_batches(training, workers):
+            training.advance(clean)
+            progress.update(task, completed=training.step)
+            if training.step % LOOK_EVERY == 0:
+                progress.update(task, last=f"loss {float(training.loss):.3f}")
             if training.step % save_every == 0 or training.step == training.settings.steps:
                 for name, judged in training.judge():
                     seconds = round(time.monotonic() - started, 1)
@@ -460,6 +519,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that draw pictures ahead.")] = 0,
     device: str = "cpu",
 ) -> None:
     """Distil the compact network from VGG-16 and write its weights."""
@@ -483,7 +543,7 @@ def main(
     checkpoint = output.with_suffix(".checkpoint")
     if resume and checkpoint.exists():
         training.resume(checkpoint)
-    train(training, output, save_every)
+    train(training, output, save_every, workers)
     typer.echo(f"{output}: {output.stat().st_size:,} bytes after {training.step} steps")
 
 

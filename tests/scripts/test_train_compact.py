@@ -74,6 +74,12 @@ def begin(teacher_file, pictures):
     return begin
 
 
+def advance(training, steps):
+    """Learn from so many batches."""
+    for _, clean in zip(range(steps), tc.clean_batches(training, 0), strict=False):
+        training.advance(clean)
+
+
 def run_by_hand(weights, x):
     """The same topology written out."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (tc.MEAN, tc.STD))
@@ -128,15 +134,23 @@ def test_a_folder_of_too_few_photographs_is_refused(tmp_path):
 
 def test_a_batch_is_photographs_and_pastiches_of_the_student(begin):
     training = begin()
-    training.pastiches.advance(training.student)
-    batch = training.batch()
+    training.pastiches.advance()
+    clean = tc.CleanPictures(training.pictures, training.settings)
+    batch = training.batch(clean[0])
     assert batch.shape == (4, 3, 32, 32)
     assert batch.min() >= 0 and batch.max() <= 1
     kept = training.pastiches.kept
     assert all(any(torch.equal(x, k) for k in kept) for x in batch[2:])
-    assert torch.equal(batch, training.batch()), "a function of the seed and the step"
-    training.step += 1
-    assert not torch.equal(batch[:2], training.batch()[:2])
+    assert torch.equal(batch, training.batch(clean[0])), "a function of the seed and the step"
+    assert not torch.equal(clean[0], clean[1])
+
+
+def test_pictures_drawn_ahead_by_other_processes_are_the_same(begin):
+    training = begin()
+    ahead = list(tc.clean_batches(training, 2))
+    assert len(ahead) == SETTINGS.steps
+    for one, other in zip(ahead, tc.clean_batches(training, 0), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_pastiches_come_nearer_to_their_styles_and_start_anew_after_their_lifetime(begin):
@@ -146,12 +160,12 @@ def test_pastiches_come_nearer_to_their_styles_and_start_anew_after_their_lifeti
     before = tc.gram(student(pastiches.x)["1_1"])
     targets = tc.gram(student(pastiches.style)["1_1"])
     styles = pastiches.style.clone()
-    pastiches.advance(student)
+    pastiches.advance()
     after = tc.gram(student(pastiches.x)["1_1"])
     assert tc.relative_error(after, targets).sum() < tc.relative_error(before, targets).sum()
-    pastiches.advance(student)
+    pastiches.advance()
     assert torch.equal(pastiches.style, styles)
-    pastiches.advance(student)
+    pastiches.advance()
     assert not torch.equal(pastiches.style, styles)
     assert (pastiches.age == 20).all()
     assert all(p.requires_grad for p in student.parameters())
@@ -163,22 +177,18 @@ def test_learning_brings_the_student_nearer_on_pictures_that_it_never_sees(begin
         for parameter in training.student.parameters():
             parameter *= 0.7
     before = dict(training.judge())["held out"]["loss"]
-    for _ in range(60):
-        training.advance()
+    advance(training, 60)
     assert dict(training.judge())["held out"]["loss"] < 0.95 * before
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(begin, tmp_path):
     whole, first = begin(), begin()
-    for _ in range(SETTINGS.steps):
-        whole.advance()
-    for _ in range(3):
-        first.advance()
+    advance(whole, SETTINGS.steps)
+    advance(first, 3)
     first.save(tmp_path / "checkpoint")
     second = begin()
     second.resume(tmp_path / "checkpoint")
-    for _ in range(3):
-        second.advance()
+    advance(second, 3)
     a, b = whole.student.weights(), second.student.weights()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
