@@ -57,6 +57,10 @@ class Trunk(nn.Module):
         """Return images in [0, 1] with ImageNet's mean taken off and its deviation divided out."""
         return (x - self.mean) / self.std
 
+    def widths(self) -> tuple[int, ...]:
+        """Return the channels of conv1_1 .. conv5_1."""
+        return tuple(self.convs[name].out_channels for name in NAMES)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the parameters by the names that the constructor takes."""
         return {
@@ -87,20 +91,16 @@ def load_teacher(path: Path) -> Trunk:
 @torch.no_grad()
 def start_from(
     teacher: Trunk, widths: Iterable[int], pictures: Tensor, generator: torch.Generator
-) -> tuple[Trunk, dict[str, Tensor]]:
-    """Return a student that already imitates the teacher, and how to read its channels.
+) -> Trunk:
+    """Return a student that already imitates the teacher.
 
     Args:
         teacher: the trunk to imitate.
         widths: the student's channels of conv1_1 .. conv5_1, at most the teacher's.
         pictures: images (B, 3, H, W) in [0, 1].
         generator: draws the places that are looked at.
-
-    Returns:
-        The student, and for each layer a matrix (teacher's channels, student's channels + 1) that
-        gives the teacher's activations from the student's, the last column being a constant.
     """
-    weights, heads = {}, {}
+    weights = {}
     theirs, ours = (teacher.normalise(pictures) for _ in range(2))
     for name, width in zip(NAMES, widths, strict=True):
         theirs, ours = padded(pooled(theirs, name)), padded(pooled(ours, name))
@@ -116,9 +116,36 @@ def start_from(
         weights[f"conv{name}.bias"] = solution[-1]
         ours = F.relu(F.conv2d(ours, weights[f"conv{name}.weight"], solution[-1]))
         theirs = F.relu(theirs)
-        seen = ours.flatten(2)[:, :, at].transpose(1, 2).flatten(0, 1)
-        heads[name] = least_squares(seen, F.relu(response)).T
-    return Trunk(weights), heads
+    return Trunk(weights)
+
+
+@torch.no_grad()
+def fit_heads(
+    teacher: Trunk, student: Trunk, pictures: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return how the teacher's activations are read from the student's.
+
+    Args:
+        teacher: the trunk whose activations are meant.
+        student: the trunk that they are read from.
+        pictures: images (B, 3, H, W) in [0, 1].
+        generator: draws the places that are looked at.
+
+    Returns:
+        For each layer a matrix (teacher's channels, student's channels + 1) that gives the
+        teacher's activations from the student's, the last column being a constant.
+    """
+    theirs, ours = teacher(pictures), student(pictures)
+    heads = {}
+    for name in NAMES:
+        places = theirs[name][0, 0].numel()
+        at = torch.randperm(places, generator=generator)[: math.ceil(SAMPLES / len(pictures))]
+        seen, truth = (
+            features[name].flatten(2)[:, :, at].transpose(1, 2).flatten(0, 1)
+            for features in (ours, theirs)
+        )
+        heads[name] = least_squares(seen, truth).T
+    return heads
 
 
 def leading_channels(activations: Tensor, count: int) -> Tensor:

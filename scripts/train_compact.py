@@ -23,13 +23,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from compact_network import MEAN, STD, WIDTHS, Trunk, load_teacher, start_from
+from compact_network import MEAN, STD, WIDTHS, Trunk, fit_heads, load_teacher, start_from
 from PIL import Image
 from rich.progress import Progress, TextColumn
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from nst_pipeline.digests import file_digest
 from nst_pipeline.engine.graphs import captured
 
 LOSS_LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_3", "4_1", "4_2", "4_3", "5_1")
@@ -62,6 +63,7 @@ class Settings:
         lifetime: iterations that each is painted for.
         pace: batches between two advances of the pastiches, and iterations of an advance.
         held_out: how many photographs, the last by name, only judge.
+        start: SHA-256 of the weights that it went on from; empty: it began at the teacher's.
     """
 
     steps: int = 12_000
@@ -75,6 +77,7 @@ class Settings:
     lifetime: int = 160
     pace: int = 8
     held_out: int = 40
+    start: str = ""
 
     @property
     def pastiches(self) -> int:
@@ -286,15 +289,24 @@ def relative_error(ours: Tensor, theirs: Tensor) -> Tensor:
 class Training:
     """One training run: the student, its heads, its optimiser and the step it has reached."""
 
-    def __init__(self, teacher: Trunk, pictures: Pictures, settings: Settings, device: str) -> None:
-        """Fit the student's first weights to the teacher's channels."""
+    def __init__(
+        self,
+        teacher: Trunk,
+        pictures: Pictures,
+        settings: Settings,
+        device: str,
+        student: Trunk | None = None,
+    ) -> None:
+        """Go on from a student, or fit its first weights to the teacher's channels."""
         torch.manual_seed(settings.seed)
         self.device = torch.device(device)
         self.teacher, self.pictures, self.settings = teacher.to(self.device), pictures, settings
         draw = Draw(pictures, settings.size, settings.seed, 0)
         some = torch.cat([draw.clean() for _ in range(FITTED)]).to(self.device)
         generator = torch.Generator().manual_seed(settings.seed)
-        self.student, heads = start_from(teacher, settings.widths, some, generator)
+        student = student or start_from(teacher, settings.widths, some, generator)
+        self.student = student.to(self.device)
+        heads = fit_heads(teacher, self.student, some, generator)
         self.heads = nn.ModuleDict()
         for name in LOSS_LAYERS:
             head = nn.Conv2d(heads[name].shape[1] - 1, heads[name].shape[0], 1)
@@ -304,8 +316,7 @@ class Training:
             self.heads[name] = head
         with torch.no_grad():
             self.energy = {n: variance(f) for n, f in teacher(some).items()}
-        for module in (self.student, self.heads):
-            module.to(self.device)
+        self.heads.to(self.device)
         self.pastiches = Pastiches(settings, pictures, self.student)
         parameters = [*self.student.parameters(), *self.heads.parameters()]
         sizes = [p.detach().square().mean().sqrt().clamp_min(1e-3) for p in parameters]
@@ -516,6 +527,9 @@ def main(
     lifetime: int = Settings.lifetime,
     pace: int = Settings.pace,
     held_out: int = Settings.held_out,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights of an earlier run to go on from, of any settings.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
@@ -525,10 +539,12 @@ def main(
     """Distil the compact network from VGG-16 and write its weights."""
     if threads:
         torch.set_num_threads(threads)
+    student = load_teacher(start).requires_grad_(True) if start else None
+    chosen = tuple(int(w) for w in widths.split(",")) if widths else WIDTHS
     settings = Settings(
         steps=steps,
         seed=seed,
-        widths=tuple(int(w) for w in widths.split(",")) if widths else WIDTHS,
+        widths=student.widths() if student else chosen,
         batch=batch,
         size=size,
         learning_rate=learning_rate,
@@ -537,9 +553,10 @@ def main(
         lifetime=lifetime,
         pace=pace,
         held_out=held_out,
+        start=file_digest(start) if start else "",
     )
     pictures = load_pictures(photographs, painting or [], held_out)
-    training = Training(load_teacher(teacher), pictures, settings, device)
+    training = Training(load_teacher(teacher), pictures, settings, device, student)
     checkpoint = output.with_suffix(".checkpoint")
     if resume and checkpoint.exists():
         training.resume(checkpoint)

@@ -19,6 +19,7 @@ import typer  # noqa: E402
 from compact_network import (  # noqa: E402
     NAMES,
     Trunk,
+    fit_heads,
     leading_channels,
     load_teacher,
     start_from,
@@ -113,7 +114,9 @@ def test_channels_that_explain_the_others_are_kept():
 
 def test_a_student_as_wide_as_its_teacher_starts_as_its_equal():
     teacher, x = Trunk(random_weights(TEACHER)), torch.rand(160, 3, 32, 32)
-    student, heads = start_from(teacher, TEACHER, x, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    student = start_from(teacher, TEACHER, x, generator)
+    heads = fit_heads(teacher, student, x, generator)
     ours, theirs = student(x)["3_3"], teacher(x)["3_3"]
     assert (ours - theirs).square().mean() < 1e-3 * theirs.var()
     assert heads["5_1"].shape == (20, 21)
@@ -191,6 +194,19 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(begin, tmp_path):
     advance(second, 3)
     a, b = whole.student.weights(), second.student.weights()
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_goes_on_from_the_weights_of_an_earlier_one(begin, teacher_file, pictures, tmp_path):
+    first = begin()
+    advance(first, SETTINGS.steps)
+    tc.write_weights(first, tmp_path / "first.safetensors")
+    student = load_teacher(tmp_path / "first.safetensors").requires_grad_(True)
+    assert student.widths() == NARROW
+    second = tc.Training(load_teacher(teacher_file), pictures, SETTINGS, "cpu", student)
+    a, b = (dict(t.judge())["held out"]["loss"] for t in (first, second))
+    assert b < 1.05 * a
+    advance(second, 2)
+    assert second.step == 2
 
 
 def test_a_checkpoint_of_other_settings_is_refused(begin, tmp_path):
