@@ -6,8 +6,10 @@ import hmac
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from support import (
 
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.digests import file_digest
+from nst_pipeline.jobs.ledger import ledger_path
 from nst_pipeline.runner.hooks import describe
 
 
@@ -50,6 +53,16 @@ def environments(home: Path) -> list[dict[bytes, bytes]]:
     """Return the environment of each time the hook `TELL` was started."""
     texts = (path.read_bytes() for path in (home / "told").glob("*.env"))
     return [dict(one.split(b"=", 1) for one in text.split(b"\0") if one) for text in texts]  # type: ignore[misc]
+
+
+LONG = 86400
+"""More seconds than any test takes."""
+
+
+def make_due(home: Path) -> None:
+    """Have each delivery that waits for its next attempt wait no longer."""
+    with closing(sqlite3.connect(ledger_path(home / "state"))) as database, database:
+        database.execute("UPDATE deliveries SET next_try = 0")
 
 
 def waiting(home: Path) -> int:
@@ -190,12 +203,13 @@ def test_a_hook_that_fails_harms_no_result_and_is_given_up(home: Path) -> None:
 
 
 def test_a_run_says_how_many_wait_and_the_next_one_delivers(home: Path) -> None:
-    configure(home, on_done=hook(home, "exit 1", retry_seconds=0))
+    configure(home, on_done=hook(home, "exit 1", retry_seconds=LONG))
     done = program(home, "run")
     assert done.returncode == 0 and "1 job done, 0 failed" in done.stdout
     assert "hooks    1 delivery left to the next run" in done.stdout
     assert "exit status 1; attempt 1 of 10" in done.stderr
     assert waiting(home) == 1 and "hooks      1 delivery waiting" in program(home, "status").stdout
+    make_due(home)
     configure(home, on_done=hook(home))
     done = program(home, "run")
     assert "deliveries" not in done.stdout and len(told(home)) == 1
@@ -205,7 +219,7 @@ def test_a_run_says_how_many_wait_and_the_next_one_delivers(home: Path) -> None:
 def test_a_hook_that_hangs_holds_up_no_painting_and_no_other_hook(home: Path) -> None:
     with receiving() as server:
         script = f"echo x >> tries; {TELL}; while [ ! -e go ]; do sleep 0.05; done"
-        configure(home, on_done=hook(home, script, url=server.url))
+        configure(home, on_done=hook(home, script, url=server.url, timeout_seconds=LONG))
         with Watch(home) as watch:
             wait_until(lambda: told(home))
             for name in ("b.png", "c.png"):
@@ -229,14 +243,15 @@ def test_a_hook_that_takes_too_long_is_ended_and_tried_again(home: Path) -> None
 
 
 def test_hooks_that_are_taken_out_of_the_settings_are_forgotten_and_it_is_said(home: Path) -> None:
-    settings = hook(home, "exit 1", url="http://127.0.0.1:9/")
+    settings = hook(home, "exit 1", url="http://127.0.0.1:9/", retry_seconds=LONG)
     configure(home, on_done=settings)
     program(home, "run")
     assert waiting(home) == 2
+    make_due(home)
     configure(home, on_done=hook(home))
     done = program(home, "run")
     assert "on_done: 1 deliveries are dropped: the settings have no such url" in done.stderr
-    configure(home, on_done=hook(home, "exit 1"))
+    configure(home, on_done=hook(home, "exit 1", retry_seconds=LONG))
     assert program(home, "run", "--force").returncode == 0 and waiting(home) == 1
     configure(home)
     done = program(home, "run")
@@ -345,8 +360,9 @@ def test_a_stop_lets_the_hook_at_work_end_if_it_can(home: Path) -> None:
 
 
 def test_deliveries_go_on_while_the_daemon_is_paused(home: Path) -> None:
-    configure(home, on_done=hook(home, "exit 1", retry_seconds=0))
+    configure(home, on_done=hook(home, "exit 1", retry_seconds=LONG))
     program(home, "run")
+    make_due(home)
     program(home, "pause")
     configure(home, on_done=hook(home))
     with Watch(home) as watch:
