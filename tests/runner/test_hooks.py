@@ -6,10 +6,8 @@ import hmac
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,12 @@ import pytest
 import support
 from receiver import receiving
 from support import (
+    LONG,
     TELL,
     Watch,
     configure,
     draw,
+    make_due,
     make_home,
     make_hook,
     manifests,
@@ -33,7 +33,6 @@ from support import (
 
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.digests import file_digest
-from nst_pipeline.jobs.ledger import ledger_path
 from nst_pipeline.runner.hooks import describe
 
 
@@ -53,16 +52,6 @@ def environments(home: Path) -> list[dict[bytes, bytes]]:
     """Return the environment of each time the hook `TELL` was started."""
     texts = (path.read_bytes() for path in (home / "told").glob("*.env"))
     return [dict(one.split(b"=", 1) for one in text.split(b"\0") if one) for text in texts]  # type: ignore[misc]
-
-
-LONG = 86400
-"""More seconds than any test takes."""
-
-
-def make_due(home: Path) -> None:
-    """Have each delivery that waits for its next attempt wait no longer."""
-    with closing(sqlite3.connect(ledger_path(home / "state"))) as database, database:
-        database.execute("UPDATE deliveries SET next_try = 0")
 
 
 def waiting(home: Path) -> int:
