@@ -59,6 +59,7 @@ def test_a_client_has_only_so_long_however_busy_it_seems(monkeypatch: pytest.Mon
         wait_until(clients)
         wait_until(lambda: is_hung_up(client))
         wait_until(lambda: not clients())
+        monkeypatch.undo()
         assert ask(port) == b"hello"
 
 

@@ -108,11 +108,14 @@ def test_what_cannot_be_started_is_told(tmp_path: Path) -> None:
 def test_a_command_that_takes_too_long_is_ended_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: str
 ) -> None:
-    pids = tmp_path / "pids"
-    leaping = SimpleNamespace(
-        monotonic=lambda: time.monotonic() + (1000 if pids.exists() else 0), sleep=time.sleep
-    )
-    monkeypatch.setattr(commands, "time", leaping)
+    pids, asked = tmp_path / "pids", []
+
+    def leaping() -> float:
+        """Tell the time; once the command is well begun, and its end set, that has come."""
+        asked.append(time.monotonic() + (1000 if asked and pids.exists() else 0))
+        return asked[-1]
+
+    monkeypatch.setattr(commands, "time", SimpleNamespace(monotonic=leaping, sleep=time.sleep))
     monkeypatch.setattr(commands, "KILL_SECONDS", 0.3)
     script = (
         f"{ignored} cd {tmp_path}; sleep 1000 & echo $$ $! > p.part; mv p.part pids; wait; wait"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import support
+from conftest import Program
 from receiver import receiving
 from support import (
     LONG,
@@ -402,13 +403,13 @@ def test_a_webhook_is_tried_again_with_the_same_key_and_its_secret_stands_nowher
 # What `check` tells
 
 
-def test_check_tells_of_a_hook_that_could_not_be_told_anything(home: Path) -> None:
+def test_check_tells_of_a_hook_that_could_not_be_told_anything(home: Path, here: Program) -> None:
     (home / "secret").write_text("x")
     (home / "secret").chmod(0o644)
     url = "https://example.org/s3cretpath"
     signed = hook(home, url=url, secret_file=str(home / "secret"))
     configure(home, on_done=signed, on_failed={"command": ["no-such-program"], "url": url})
-    done = program(home, "check")
+    done = here("check", cwd=home)
     assert done.returncode == 69 and "s3cret" not in done.stdout
     assert f"on_done    starts {home}/hook\n" in done.stdout
     open_to_all = f"; everybody may read the secret: chmod o-r {home}/secret\n"
