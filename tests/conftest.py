@@ -1,6 +1,8 @@
 """Fixtures: small real pictures, and the program as a real process."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ import support  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from nst_pipeline import cli  # noqa: E402
 from nst_pipeline.config.pipeline import Config, load  # noqa: E402
 from nst_pipeline.jobs.ledger import Ledger, ledger_path  # noqa: E402
 
@@ -141,3 +144,38 @@ def program(tmp_path: Path) -> Program:
         )
 
     return start
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Program:
+    """Return what `program` does, but in this process, which has imported all that it needs.
+
+    For what the program says and does; how it starts, is signalled and ends, a process shows.
+    """
+
+    def call(*arguments: object, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
+        words = ["nst-pipeline", *map(str, arguments)]
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", words)
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            try:
+                with pytest.raises(SystemExit) as stop:
+                    cli.main()
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        said = []
+        for stream in (out, err):
+            stream.seek(0)
+            said.append(stream.read())
+        return subprocess.CompletedProcess(words, int(stop.value.code or 0), *said)
+
+    return call

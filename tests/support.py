@@ -8,12 +8,15 @@ import json
 import os
 import random
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +38,9 @@ from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.protocol import MakeExecutor, Progress, Task
 
 LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
+LONG = 86400
+"""More seconds than any test takes, for what is not to come about by itself."""
 UNPRIVILEGED = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 )
@@ -48,8 +53,9 @@ class FakeExecutor:
     What it is to do with a content stands in ``orders/NAME`` beside the inbox: ``fail``, ``input``
     (is no picture), ``pass`` (may pass), ``cut`` (the result is cut short), ``die`` (SIGKILL),
     ``lost`` (the device is), ``raise`` (what nobody foresaw), or ``slow`` (steps until the order is
-    taken away). What it painted stands in ``painted.log``. The program takes ``crash``, too: the
-    process is killed when it looks at the file.
+    taken away); with ``once`` after it, only the first time. What it painted stands in
+    ``painted.log``. The program takes ``crash``, too: the process is killed when it looks at the
+    file.
 
     Attributes:
         fates: a failure or an error for the contents of a stem.
@@ -108,7 +114,9 @@ class FakeExecutor:
     def _paint(self, task: Task, job: Job, progress: Progress) -> EncodedResult | Failure:
         name = task.content.path.name
         order = self._home / "orders" / name
-        what = order.read_text() if order.exists() else ""
+        what, _, how_often = (order.read_text() if order.exists() else "").partition(" ")
+        if how_often == "once":
+            order.unlink()
         if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "lost":
@@ -301,6 +309,23 @@ def attempts(home: Path) -> dict[str, int]:
         return {}
     with ledger:
         return {entry.source.name: entry.attempts for entry in ledger.jobs.all()}
+
+
+def make_due(home: Path) -> None:
+    """Have each job and delivery that waits for its next attempt wait no longer."""
+    with closing(sqlite3.connect(ledger_path(home / "state"))) as database, database:
+        for table in ("jobs", "deliveries"):
+            database.execute(f"UPDATE {table} SET next_try = 0")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at, and that no client is given by chance."""
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10_000, low)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def painted(home: Path) -> list[str]:

@@ -46,17 +46,17 @@ def jobs(home: Path) -> list[dict[str, Any]]:
     return sorted(manifest["jobs"], key=lambda job: job["content"]["path"])
 
 
-def test_run_paints_what_is_mistyped_wherever_it_stands(tmp_path: Path, program: Program) -> None:
+def test_run_paints_what_is_mistyped_wherever_it_stands(tmp_path: Path, here: Program) -> None:
     home = make_home(tmp_path / "home", recipe=RECIPE)
     for name in ("style.png", "inbox/a.jpg", "inbox/a.mask.jpg", "inbox/a.init.jpg"):
         mistyped(home / name, len(name))
     draw(home / "inbox/b.png", 1)
-    done = program("check", cwd=home)
+    done = here("check", cwd=home)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = program("run", cwd=home)
+    done = here("run", cwd=home)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert {job["status"] for job in jobs(home)} == {"done"} and len(jobs(home)) == 2
-    done = program("preview", "inbox/a.jpg", "--size", "32", "--iterations", "1", cwd=home)
+    done = here("preview", "inbox/a.jpg", "--size", "32", "--iterations", "1", cwd=home)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -103,14 +103,14 @@ def test_whatever_a_decoder_raises_is_the_files_own_failure(
 
 
 def test_further_pages_and_frames_are_told_once_and_stand_in_the_manifest(
-    tmp_path: Path, program: Program
+    tmp_path: Path, here: Program
 ) -> None:
     home = make_home(tmp_path / "home", styles={"s": "style.png", "t": "style2.png"}, recipe=RECIPE)
     animation(home / "style.png", 5)
     pages(home / "inbox/scan.tif")
     animation(home / "inbox/scan.mask.gif", 7)
     draw(home / "inbox/plain.png")
-    done = program("run", cwd=home)
+    done = here("run", cwd=home)
     assert done.returncode == 0, done.stderr
     for note in (
         "scan.tif: has 2 pages; number 2, the largest, is used",
@@ -132,7 +132,7 @@ def test_further_pages_and_frames_are_told_once_and_stand_in_the_manifest(
     }
     sizes = {tuple(job["content"]["size"]) for job in jobs(home)}
     assert sizes == {(48, 64)}
-    done = program("preview", "inbox/scan.tif", "--size", "32", "--iterations", "1", cwd=home)
+    done = here("preview", "inbox/scan.tif", "--size", "32", "--iterations", "1", cwd=home)
     assert done.stdout.count("scan.tif: has 2 pages") == 1
     assert done.stdout.count("style.png: has several frames") == 1
 
@@ -156,7 +156,7 @@ def test_the_daemon_logs_further_frames_once(tmp_path: Path) -> None:
     assert len(told) == 1
 
 
-def test_exif_is_kept_as_said_and_yes_goes_on_to_mean_all(tmp_path: Path, program: Program) -> None:
+def test_exif_is_kept_as_said_and_yes_goes_on_to_mean_all(tmp_path: Path, here: Program) -> None:
     block = Image.Exif()
     block[0x0132] = "2020:01:02 03:04:05"
     block[0x8825] = {1: "N"}
@@ -166,7 +166,7 @@ def test_exif_is_kept_as_said_and_yes_goes_on_to_mean_all(tmp_path: Path, progra
         text = json.dumps(settings)[:-1] + f', "output": {{"keep_exif": {word}, "dpi": 300}}}}'
         (home / "pipeline.yaml").write_text(text)
         picture().save(home / "inbox/a.jpg", exif=block)
-        assert program("run", cwd=home).returncode == 0
+        assert here("run", cwd=home).returncode == 0
         with Image.open(home / "outbox/a-s.png") as image:
             image.load()
             exif = image.getexif()

@@ -21,73 +21,73 @@ def styles(project: Path) -> Path:
     return project / "styles"
 
 
-def planned(program: Program, *arguments: str) -> tuple[list[str], str]:
+def planned(here: Program, *arguments: str) -> tuple[list[str], str]:
     """Return what a run would paint, as CONTENT in STYLE, and what it says besides."""
-    done = program("run", "--dry-run", "--json", *arguments)
+    done = here("run", "--dry-run", "--json", *arguments)
     assert done.returncode == 0, done.stderr
     rows = [row for row in json.loads(done.stdout) if row["action"] == "paint"]
     return [f"{Path(row['content']).name} in {row['style']}" for row in rows], done.stderr
 
 
-def refused(program: Program, *arguments: str) -> str:
+def refused(here: Program, *arguments: str) -> str:
     """Return why the command line is wrong."""
     for command in ("run", "preview"):
-        done = program(command, "photo.jpg", *arguments)
+        done = here(command, "photo.jpg", *arguments)
         assert done.returncode == 64 and "Traceback" not in done.stderr
         assert not done.stdout
     return done.stderr
 
 
 def test_two_images_of_one_stem_are_refused_with_both_and_what_to_do(
-    styles: Path, program: Program
+    styles: Path, here: Program
 ) -> None:
-    said = refused(program, "-s", "styles/a.jpg", "-s", "other/a.jpg")
+    said = refused(here, "-s", "styles/a.jpg", "-s", "other/a.jpg")
     assert f"{styles}/a.jpg and {styles.parent}/other/a.jpg are two styles of one name, a" in said
     assert "names under `styles:` in pipeline.yaml, or rename one" in said
 
 
 @pytest.mark.parametrize("chosen", [["ink", "other/ink.jpg"], ["other/ink.jpg", "ink"]])
 def test_an_image_cannot_have_the_name_of_a_style_that_is_chosen_too(
-    styles: Path, program: Program, chosen: list[str]
+    styles: Path, here: Program, chosen: list[str]
 ) -> None:
     (styles.parent / "other/a.jpg").rename(styles.parent / "other/ink.jpg")
-    said = refused(program, "-s", chosen[0], "-s", chosen[1])
+    said = refused(here, "-s", chosen[0], "-s", chosen[1])
     assert "the settings' style ink" in said and f"{styles.parent}/other/ink.jpg" in said
-    pairs, _ = planned(program, "photo.jpg", "-s", "other/ink.jpg")
+    pairs, _ = planned(here, "photo.jpg", "-s", "other/ink.jpg")
     assert pairs == ["photo.jpg in ink"]
 
 
-def test_one_file_or_style_that_is_named_twice_is_one_style(styles: Path, program: Program) -> None:
+def test_one_file_or_style_that_is_named_twice_is_one_style(styles: Path, here: Program) -> None:
     (styles.parent / "link").symlink_to(styles)
     twice = ["-s", "styles/a.jpg", "-s", "./link/a.jpg", "-s", "ink", "-s", "ink"]
-    pairs, _ = planned(program, "photo.jpg", *twice, "-s", "styles/a*")
+    pairs, _ = planned(here, "photo.jpg", *twice, "-s", "styles/a*")
     assert pairs == ["photo.jpg in a", "photo.jpg in ink"]
 
 
 @pytest.mark.parametrize("folder", ["styles", "./styles", "absolute"])
 def test_a_quoted_pattern_takes_every_image_that_matches(
-    styles: Path, program: Program, folder: str
+    styles: Path, here: Program, folder: str
 ) -> None:
     pattern = f"{styles if folder == 'absolute' else folder}/*"
-    pairs, said = planned(program, "photo.jpg", "-s", pattern)
+    pairs, said = planned(here, "photo.jpg", "-s", pattern)
     assert pairs == [f"photo.jpg in {style}" for style in ("a", "b", "ink", "oil")]
     assert not said
-    pairs, _ = planned(program, "photo.jpg", "-s", f"{pattern}.jpg", "-s", "oil")
+    pairs, _ = planned(here, "photo.jpg", "-s", f"{pattern}.jpg", "-s", "oil")
     assert pairs == [f"photo.jpg in {style}" for style in ("a", "b", "oil")]
 
 
-def test_a_file_may_be_named_like_a_pattern(styles: Path, program: Program) -> None:
+def test_a_file_may_be_named_like_a_pattern(styles: Path, here: Program) -> None:
     (styles / "a.jpg").rename(styles / "[ab].jpg")
-    pairs, _ = planned(program, "photo.jpg", "-s", "styles/[ab].jpg")
+    pairs, _ = planned(here, "photo.jpg", "-s", "styles/[ab].jpg")
     assert pairs == ["photo.jpg in [ab]"]
 
 
 @pytest.mark.parametrize("name", ["styles/*.webp", "styles/*.txt", "gone/*", "empty", "x" * 300])
 def test_what_is_no_style_and_matches_no_image_is_refused_by_its_name(
-    styles: Path, program: Program, name: str
+    styles: Path, here: Program, name: str
 ) -> None:
     (styles.parent / "empty").mkdir()
-    assert f"--style {name}: " in refused(program, "-s", name)
+    assert f"--style {name}: " in refused(here, "-s", name)
 
 
 NOTE = (
@@ -97,23 +97,23 @@ NOTE = (
 
 
 def test_a_pattern_that_the_shell_expanded_is_noted_on_one_line(
-    styles: Path, program: Program
+    styles: Path, here: Program
 ) -> None:
-    pairs, said = planned(program, "photo.jpg", "-s", "styles/a.jpg", "styles/b.jpg")
+    pairs, said = planned(here, "photo.jpg", "-s", "styles/a.jpg", "styles/b.jpg")
     assert sorted(pairs) == ["b.jpg in a", "photo.jpg in a"] and said == NOTE
-    _, said = planned(program, "-s", "styles/a.jpg", "styles/b.jpg", "styles/ink.png")
+    _, said = planned(here, "-s", "styles/a.jpg", "styles/b.jpg", "styles/ink.png")
     assert said == NOTE.replace("is painted as a content", "and 1 more are painted as contents")
-    done = program("preview", "photo.jpg", "-s", "styles/a.jpg", "styles/b.jpg", "--size", 32,
+    done = here("preview", "photo.jpg", "-s", "styles/a.jpg", "styles/b.jpg", "--size", 32,
                    "--iterations", 1)  # fmt: skip
     assert done.returncode == 0 and done.stderr == NOTE
 
 
 def test_upper_case_comes_after_lower_case_or_is_the_same_as_shells_differ(
-    styles: Path, program: Program
+    styles: Path, here: Program
 ) -> None:
     (styles / "b.jpg").rename(styles / "B.jpg")
     for style, content in (("a", "B"), ("B", "a")):
-        _, said = planned(program, "-s", f"styles/{style}.jpg", f"styles/{content}.jpg")
+        _, said = planned(here, "-s", f"styles/{style}.jpg", f"styles/{content}.jpg")
         assert f"note: styles/{content}.jpg is painted" in said
 
 
@@ -130,24 +130,22 @@ def test_upper_case_comes_after_lower_case_or_is_the_same_as_shells_differ(
     ],
 )
 def test_nothing_is_noted_where_no_shell_would_have_made_it(
-    styles: Path, program: Program, arguments: list[str]
+    styles: Path, here: Program, arguments: list[str]
 ) -> None:
-    pairs, said = planned(program, *arguments)
+    pairs, said = planned(here, *arguments)
     assert pairs and "note:" not in said
 
 
-def test_an_image_whose_name_is_no_text_is_refused_as_a_style(
-    styles: Path, program: Program
-) -> None:
+def test_an_image_whose_name_is_no_text_is_refused_as_a_style(styles: Path, here: Program) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     picture(seed=30).save(os.fsencode(styles / name), "PNG")
-    assert "cannot be a style's name" in refused(program, "-s", f"styles/{name}")
+    assert "cannot be a style's name" in refused(here, "-s", f"styles/{name}")
 
 
-def test_a_size_may_be_a_width_and_a_height(project: Path, program: Program) -> None:
+def test_a_size_may_be_a_width_and_a_height(project: Path, here: Program) -> None:
     for size, wanted in (("40x36", (40, 36)), ("x33", (44, 33)), ("32", (32, 24))):
         outbox = project / f"out-{size}"
-        done = program("run", "--size", size, "-s", "ink", "--outbox", str(outbox))
+        done = here("run", "--size", size, "-s", "ink", "--outbox", str(outbox))
         assert done.returncode == 0, done.stderr
         with Image.open(outbox / "boat-ink.png") as result:
             assert result.size == wanted
@@ -155,9 +153,9 @@ def test_a_size_may_be_a_width_and_a_height(project: Path, program: Program) -> 
 
 @pytest.mark.parametrize("size", ["3x2", "x", "99999x40", "0x40", "4:3", "4k"])
 def test_what_is_no_size_is_refused_with_what_it_may_be(
-    project: Path, program: Program, size: str
+    project: Path, here: Program, size: str
 ) -> None:
-    done = program("run", "--size", size, "--dry-run")
+    done = here("run", "--size", size, "--dry-run")
     assert done.returncode == 64 and done.stderr.startswith("--size")
     if "x" not in size:
         assert done.stderr.endswith("or should be 'original', or WIDTHxHEIGHT\n")
@@ -166,24 +164,24 @@ def test_what_is_no_size_is_refused_with_what_it_may_be(
 # Folders of styles
 
 
-def test_a_folder_is_all_its_images(styles: Path, program: Program) -> None:
+def test_a_folder_is_all_its_images(styles: Path, here: Program) -> None:
     (styles / "deep").mkdir()
     picture(seed=30).save(styles / "deep/c.jpg")
     for folder in ("styles", "styles/", f"{styles}"):
-        pairs, said = planned(program, "photo.jpg", "-s", folder)
+        pairs, said = planned(here, "photo.jpg", "-s", folder)
         assert pairs == [f"photo.jpg in {style}" for style in ("a", "b", "ink", "oil")]
         assert not said
-    pairs, _ = planned(program, "photo.jpg", "-s", "oil", "-s", "styles/a.jpg", "-s", "styles")
+    pairs, _ = planned(here, "photo.jpg", "-s", "oil", "-s", "styles/a.jpg", "-s", "styles")
     assert pairs == [f"photo.jpg in {style}" for style in ("oil", "a", "b", "ink")]
 
 
 @pytest.mark.parametrize("chosen", ["styles", "styles/*"])
 def test_an_image_of_a_folder_that_is_none_stops_no_other(
-    styles: Path, program: Program, chosen: str
+    styles: Path, here: Program, chosen: str
 ) -> None:
     (styles / "bad.jpg").write_text("hello")
     picture(seed=30).save(styles / "a.png")
-    done = program("run", "photo.jpg", "-s", chosen, "--dry-run")
+    done = here("run", "photo.jpg", "-s", chosen, "--dry-run")
     assert done.returncode == 0
     assert f"style   {styles}/bad.jpg: not an image in a known format" in done.stdout
     assert f"{styles}/a.jpg and {styles}/a.png: two styles of one name, a, of which" in done.stdout
@@ -191,21 +189,21 @@ def test_an_image_of_a_folder_that_is_none_stops_no_other(
 
 
 def test_a_style_of_a_folder_of_the_settings_is_chosen_by_its_name_or_the_folders(
-    styles: Path, program: Program
+    styles: Path, here: Program
 ) -> None:
     text = (styles.parent / "pipeline.yaml").read_text().split("styles:")[0]
     (styles.parent / "pipeline.yaml").write_text(
         f"{text}styles: {{o: other/a.jpg, more: {{folder: styles/*.jpg, recipe: sketch}}}}\n"
     )
-    assert planned(program, "photo.jpg", "-s", "b")[0] == ["photo.jpg in b"]
-    assert planned(program, "photo.jpg", "-s", "more")[0] == ["photo.jpg in a", "photo.jpg in b"]
+    assert planned(here, "photo.jpg", "-s", "b")[0] == ["photo.jpg in b"]
+    assert planned(here, "photo.jpg", "-s", "more")[0] == ["photo.jpg in a", "photo.jpg in b"]
     assert "neither a style nor an image file or folder; known: o, more, a, b" in refused(
-        program, "-s", "zzzz"
+        here, "-s", "zzzz"
     )
 
 
 def test_chosen_styles_and_sizes_go_above_those_of_the_inboxs_folders(
-    styles: Path, program: Program
+    styles: Path, here: Program
 ) -> None:
     home = styles.parent
     with (home / "pipeline.yaml").open("a") as file:
@@ -215,7 +213,7 @@ def test_chosen_styles_and_sizes_go_above_those_of_the_inboxs_folders(
     (home / "inbox/boat.jpg").rename(home / "inbox/sub/boat.jpg")
 
     def names(*arguments: str) -> list[str]:
-        rows = json.loads(program("run", "--dry-run", "--json", *arguments).stdout)
+        rows = json.loads(here("run", "--dry-run", "--json", *arguments).stdout)
         return sorted(Path(row["outcome"]).stem for row in rows if row["action"] == "paint")
 
     assert names() == ["boat-oil-40", "hill-ink-48", "hill-oil-48"]

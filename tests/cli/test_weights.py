@@ -82,15 +82,15 @@ def test_weights_fetch_ends_with_exit_73_where_the_cache_cannot_be_made(
 
 @pytest.mark.parametrize("arguments", [["vgg16"], ["vgg16", "--convolutions-only"], []])
 def test_weights_fetch_ends_with_exit_69_when_the_file_is_not_the_one_expected(
-    arguments: list[str], program: Program
+    arguments: list[str], here: Program
 ) -> None:
     with serving(b"other weights") as mirror:
-        done = program("weights", "fetch", *arguments, "--url", mirror.url)
+        done = here("weights", "fetch", *arguments, "--url", mirror.url)
     assert done.returncode == 69
     assert "another file than expected" in done.stderr and "Traceback" not in done.stderr
     command = " ".join(["fetch", *arguments[:1]])
     assert f"`nst-pipeline weights {command} --url URL` loads it from a mirror" in done.stderr
-    assert program("weights").stdout.count("not there") == 2
+    assert here("weights").stdout.count("not there") == 2
 
 
 @pytest.mark.parametrize("network", PUBLISHED)
@@ -108,12 +108,12 @@ def test_run_tries_the_download_of_weights_and_tells_when_it_fails(
     ids=lambda arguments: " ".join(arguments),
 )
 def test_a_layer_that_the_weights_lack_is_a_configuration_error_before_anything_is_painted(
-    arguments: list[str], project: Path, program: Program, vgg16: Path
+    arguments: list[str], project: Path, here: Program, vgg16: Path
 ) -> None:
     path = project / "pipeline.yaml"
     text = path.read_text().replace("compact", vgg16.name)
     path.write_text(text.replace("iterations: 3", "style_layers: [relu1_1, relu3_4]"))
-    done = program(*arguments)
+    done = here(*arguments)
     assert done.returncode == 78
     said = f"recipe.style_layers: the weights {vgg16} have no relu3_4; their layers are conv1_1, "
     assert said in done.stdout + done.stderr and "relu5_3, pool5\n" in done.stdout + done.stderr
@@ -121,17 +121,17 @@ def test_a_layer_that_the_weights_lack_is_a_configuration_error_before_anything_
 
 
 def test_a_swept_layer_that_the_weights_lack_is_told_before_the_work(
-    project: Path, program: Program, vgg16: Path
+    project: Path, here: Program, vgg16: Path
 ) -> None:
     arguments = ["preview", "inbox/boat.jpg", "--weights", vgg16.name, "--size", 32]
-    done = program(*arguments, "--sweep", "content_layers=[relu2_2],[relu3_4]")
+    done = here(*arguments, "--sweep", "content_layers=[relu2_2],[relu3_4]")
     assert done.returncode == 78 and "have no relu3_4; their layers are" in done.stderr
     assert not done.stdout
     assert not list(project.glob("preview*"))
 
 
-def test_a_vgg_16_paints_and_is_recorded(project: Path, program: Program, vgg16: Path) -> None:
-    done = program("run", "--weights", vgg16.name, "inbox/boat.jpg")
+def test_a_vgg_16_paints_and_is_recorded(project: Path, here: Program, vgg16: Path) -> None:
+    done = here("run", "--weights", vgg16.name, "inbox/boat.jpg")
     assert done.returncode == 0 and f"weights  {vgg16}: the file" in done.stdout
     assert len(list(project.glob("outbox/boat-*.png"))) == 2
-    assert program("run", "--weights", vgg16.name, "inbox/boat.jpg").stdout.startswith("nothing")
+    assert here("run", "--weights", vgg16.name, "inbox/boat.jpg").stdout.startswith("nothing")

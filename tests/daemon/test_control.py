@@ -18,8 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from conftest import Program
 from PIL import Image
 from support import (
+    FakeExecutor,
     Watch,
     command,
     configure,
@@ -38,6 +40,7 @@ from nst_pipeline.daemon.status import read_status
 from nst_pipeline.errors import UsageError
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import LOCK_NAME
+from nst_pipeline.workers import local
 
 
 @pytest.fixture
@@ -389,7 +392,7 @@ def test_what_cancel_says_is_what_happens_whenever_it_comes(home: Path) -> None:
     assert len(said) == 40
 
 
-def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
+def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path, here: Program) -> None:
     draw(home / "inbox/a.png", 1)
     draw(home / "inbox/b.png", 2)
     with Ledger(ledger_path(home / "state")):
@@ -401,11 +404,11 @@ def test_a_run_says_what_is_cancelled_and_how_it_comes_back(home: Path) -> None:
         in said
     )
     assert "nothing to do: 0 jobs done before, 2 cancelled; --force" in said
-    listed = program(home, "run", "--dry-run").stdout
+    listed = here("run", "--dry-run", cwd=home).stdout
     assert listed.count("hold ") == 3 and "inbox/a.png in s: cancelled\n" in listed
     assert (
         f"a.png in s: cancelled; `nst-pipeline retry {home}/inbox/a.png`"
-        in program(home, "check").stdout
+        in here("check", cwd=home).stdout
     )
 
 
@@ -547,7 +550,10 @@ def test_wrong_settings_are_told_until_they_are_mended_and_the_old_ones_stay(
         wait_until(lambda: not watch.status()["last_error"])
 
 
-def test_every_command_that_a_message_names_can_be_run_as_it_stands(tmp_path: Path) -> None:
+def test_every_command_that_a_message_names_can_be_run_as_it_stands(
+    tmp_path: Path, here: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LocalExecutor", FakeExecutor(limit=1))
     home = make_home(tmp_path / "my 'own' pictures")
     shell = tmp_path / "bin/nst-pipeline"
     shell.parent.mkdir()
@@ -557,7 +563,7 @@ def test_every_command_that_a_message_names_can_be_run_as_it_stands(tmp_path: Pa
     said: list[str] = []
 
     def say(*arguments: object) -> None:
-        done = program(tmp_path, *arguments)
+        done = here(*arguments)
         said.append(done.stdout + done.stderr)
 
     say("run")  # there are no settings here

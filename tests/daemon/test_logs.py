@@ -9,7 +9,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from conftest import Program
 from support import (
+    FakeExecutor,
     Watch,
     configure,
     draw,
@@ -21,6 +23,7 @@ from support import (
 
 from nst_pipeline.daemon import logs
 from nst_pipeline.errors import ConfigError
+from nst_pipeline.workers import local
 
 
 @pytest.fixture
@@ -80,7 +83,10 @@ def check_harmless(text: str) -> None:
     assert text and not ACTING.search(text), ascii(text)
 
 
-def test_no_command_prints_a_name_that_is_more_than_a_name(forged: Path) -> None:
+def test_no_command_prints_a_name_that_is_more_than_a_name(
+    forged: Path, here: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LocalExecutor", FakeExecutor(limit=1))
     style = f"inbox/style{FORGED}.png"
     for arguments in (
         ["check"],
@@ -99,12 +105,12 @@ def test_no_command_prints_a_name_that_is_more_than_a_name(forged: Path) -> None
         ["init", f"new{FORGED}"],
         ["weights"],
     ):
-        done = program(forged, *arguments)
+        done = here(*arguments, cwd=forged)
         assert "Traceback" not in done.stderr
         check_harmless(done.stdout + done.stderr)
     configure_text = (forged / "pipeline.yaml").read_text()
     (forged / "pipeline.yaml").write_text(configure_text.replace("style.png", "gone.png"))
-    check_harmless(program(forged, "check").stderr)
+    check_harmless(here("check", cwd=forged).stderr)
 
 
 @pytest.mark.parametrize("kind", ["human", "journald"])
@@ -141,11 +147,11 @@ def test_no_log_line_and_no_status_is_forged_by_a_name(
             check_harmless(message)
 
 
-def test_programs_get_a_name_as_it_is(forged: Path) -> None:
+def test_programs_get_a_name_as_it_is(forged: Path, here: Program) -> None:
     program(forged, "run")
     paths = [job["content"]["path"] for job in manifests(forged)[0]["jobs"]]
     assert any(path.endswith(f"{FORGED}\\xff.png") for path in paths)
-    plan = json.loads(program(forged, "run", "--dry-run", "--json").stdout)
+    plan = json.loads(here("run", "--dry-run", "--json", cwd=forged).stdout)
     assert str(forged / "inbox" / f"{FORGED}fail.png") in [row["content"] for row in plan]
 
 

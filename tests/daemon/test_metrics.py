@@ -11,6 +11,7 @@ from support import (
     Watch,
     configure,
     draw,
+    free_port,
     make_home,
     program,
 )
@@ -22,9 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     configure(home, metrics={"textfile": str(home / "m/nst.prom"), "http": port})
     draw(home / "inbox/a.png", 1)
     with Watch(home) as watch:
@@ -39,9 +38,7 @@ def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
 
 
 def test_clients_that_never_finish_take_no_descriptor_from_the_work(home: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     configure(home, metrics={"http": port})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:

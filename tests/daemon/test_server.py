@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from support import wait_until
+from support import free_port, wait_until
 
 from nst_pipeline.daemon import server
 
@@ -19,9 +19,7 @@ def hello(_: object, start: Callable[..., object]) -> list[bytes]:
 
 @contextmanager
 def served() -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     stop = server.serve("127.0.0.1", port, hello)
     try:
         yield port
@@ -61,6 +59,7 @@ def test_a_client_has_only_so_long_however_busy_it_seems(monkeypatch: pytest.Mon
         wait_until(clients)
         wait_until(lambda: is_hung_up(client))
         wait_until(lambda: not clients())
+        monkeypatch.undo()
         assert ask(port) == b"hello"
 
 

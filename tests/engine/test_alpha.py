@@ -156,7 +156,7 @@ def test_a_cut_out_with_masks_regions_and_in_tiles_is_painted_alike() -> None:
     over = []
     for hidden in ("black", "lime"):
         for tile in ("off", "on"):
-            engine = transfer(small_recipe(size=96), tile=tile, tile_size=32)
+            engine = transfer(small_recipe(size=96, iterations=5), tile=tile, tile_size=32)
             over.append(engine.run(cut_out(hidden), [style], masks=masks)[0])
     black, black_in_tiles, lime, lime_in_tiles = (one.pixels.astype(int) for one in over)
     assert np.array_equal(black, lime) and np.array_equal(black_in_tiles, lime_in_tiles)

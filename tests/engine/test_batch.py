@@ -1,6 +1,7 @@
 """A batch through all scales: what it calls back, and how it goes on from a checkpoint."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from conftest import picture
 from painting import BLUE, RED, small_recipe, transfer
 from PIL import Image
 
-from nst_pipeline.engine import Callbacks, Checkpoint, StyleTransfer, read_checkpoint
+from nst_pipeline.engine import Callbacks, Checkpoint, Result, StyleTransfer, read_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -94,26 +95,33 @@ def test_every_scale_goes_on_from_the_one_before() -> None:
     assert np.abs(first - last).mean() < 0.5 * np.abs(last - pictures[0]).mean()
 
 
+def resumable(optimizer: str, tile: str) -> StyleTransfer:
+    made = small_recipe(size=64, scales=(32,), iterations=(7, 6), optimizer=optimizer)
+    return transfer(made, batch=2, tile=tile, tile_size=32)
+
+
+STYLES = [picture(seed=2), picture(seed=3)]
+
+
+@cache
+def uninterrupted(optimizer: str, tile: str) -> list[Result]:
+    return resumable(optimizer, tile).run(picture(seed=1), STYLES)
+
+
 @pytest.mark.parametrize("tile", ["off", "on"])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 @pytest.mark.parametrize("stop_at", [3, 7, 11], ids=["coarse", "between", "fine"])
 def test_work_resumed_from_a_checkpoint_ends_as_if_never_interrupted(
     stop_at: int, optimizer: str, tile: str
 ) -> None:
-    def fresh() -> StyleTransfer:
-        made = small_recipe(size=64, scales=(32,), iterations=(7, 6), optimizer=optimizer)
-        return transfer(made, batch=2, tile=tile, tile_size=32)
-
-    styles = [picture(seed=2), picture(seed=3)]
-    whole = fresh().run(picture(seed=1), styles)
     stopped = Notes(stop_at)
     stopped.checkpoint_seconds = 0
     with pytest.raises(KeyboardInterrupt):
-        list(fresh().paint(picture(seed=1), styles, stopped))
+        list(resumable(optimizer, tile).paint(picture(seed=1), STYLES, stopped))
     goes_on = Notes(kept=stopped.kept)
-    ((indices, resumed),) = fresh().paint(picture(seed=1), styles, goes_on)
+    ((indices, resumed),) = resumable(optimizer, tile).paint(picture(seed=1), STYLES, goes_on)
     assert indices == range(2) and isinstance(resumed, list)
-    for one, other in zip(whole, resumed, strict=True):
+    for one, other in zip(uninterrupted(optimizer, tile), resumed, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
         assert (one.iterations, one.end) == (other.iterations, other.end)
     assert goes_on.steps == 13 - stop_at

@@ -14,9 +14,9 @@ from nst_pipeline.images.animation import animate, extra_path, snapshot_steps
 
 
 def test_snapshots_lie_beside_the_result_and_the_manifest_names_them(
-    project: Path, program: Program
+    project: Path, here: Program
 ) -> None:
-    done = program("run", "--snapshots", "2", "--making", "gif", "--iterations", "5", "--json",
+    done = here("run", "--snapshots", "2", "--making", "gif", "--iterations", "5", "--json",
                    "-s", "ink", cwd=project)  # fmt: skip
     assert done.returncode == 0, done.stderr
     outbox = project / "outbox"
@@ -35,9 +35,9 @@ def test_snapshots_lie_beside_the_result_and_the_manifest_names_them(
     ]  # fmt: skip
 
 
-def test_snapshots_do_not_make_finished_work_new(project: Path, program: Program) -> None:
-    assert program("run", cwd=project).returncode == 0
-    again = program("run", "--making", "webp", cwd=project)
+def test_snapshots_do_not_make_finished_work_new(project: Path, here: Program) -> None:
+    assert here("run", cwd=project).returncode == 0
+    again = here("run", "--making", "webp", cwd=project)
     assert "nothing to do" in again.stdout
 
 
@@ -54,11 +54,11 @@ def test_an_animation_ends_with_the_result_at_its_size(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
 def test_snapshots_and_animation_of_a_grey_result_are_grey(
-    kind: str, project: Path, program: Program
+    kind: str, project: Path, here: Program
 ) -> None:
     with (project / "pipeline.yaml").open("a") as settings:
         settings.write(f"output: {{mode: grey, snapshots: 1, making: {kind}}}\n")
-    assert program("run", "-s", "ink", cwd=project).returncode == 0
+    assert here("run", "-s", "ink", cwd=project).returncode == 0
     outbox = project / "outbox"
     for path in (outbox / "boat-ink.png", *(outbox / "boat-ink.steps").iterdir()):
         with Image.open(path) as picture:

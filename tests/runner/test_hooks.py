@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 import support
+from conftest import Program
 from receiver import receiving
 from support import (
+    LONG,
     TELL,
     Watch,
     configure,
     draw,
+    make_due,
     make_home,
     make_hook,
     manifests,
@@ -190,12 +193,13 @@ def test_a_hook_that_fails_harms_no_result_and_is_given_up(home: Path) -> None:
 
 
 def test_a_run_says_how_many_wait_and_the_next_one_delivers(home: Path) -> None:
-    configure(home, on_done=hook(home, "exit 1", retry_seconds=0))
+    configure(home, on_done=hook(home, "exit 1", retry_seconds=LONG))
     done = program(home, "run")
     assert done.returncode == 0 and "1 job done, 0 failed" in done.stdout
     assert "hooks    1 delivery left to the next run" in done.stdout
     assert "exit status 1; attempt 1 of 10" in done.stderr
     assert waiting(home) == 1 and "hooks      1 delivery waiting" in program(home, "status").stdout
+    make_due(home)
     configure(home, on_done=hook(home))
     done = program(home, "run")
     assert "deliveries" not in done.stdout and len(told(home)) == 1
@@ -205,7 +209,7 @@ def test_a_run_says_how_many_wait_and_the_next_one_delivers(home: Path) -> None:
 def test_a_hook_that_hangs_holds_up_no_painting_and_no_other_hook(home: Path) -> None:
     with receiving() as server:
         script = f"echo x >> tries; {TELL}; while [ ! -e go ]; do sleep 0.05; done"
-        configure(home, on_done=hook(home, script, url=server.url))
+        configure(home, on_done=hook(home, script, url=server.url, timeout_seconds=LONG))
         with Watch(home) as watch:
             wait_until(lambda: told(home))
             for name in ("b.png", "c.png"):
@@ -229,14 +233,15 @@ def test_a_hook_that_takes_too_long_is_ended_and_tried_again(home: Path) -> None
 
 
 def test_hooks_that_are_taken_out_of_the_settings_are_forgotten_and_it_is_said(home: Path) -> None:
-    settings = hook(home, "exit 1", url="http://127.0.0.1:9/")
+    settings = hook(home, "exit 1", url="http://127.0.0.1:9/", retry_seconds=LONG)
     configure(home, on_done=settings)
     program(home, "run")
     assert waiting(home) == 2
+    make_due(home)
     configure(home, on_done=hook(home))
     done = program(home, "run")
     assert "on_done: 1 deliveries are dropped: the settings have no such url" in done.stderr
-    configure(home, on_done=hook(home, "exit 1"))
+    configure(home, on_done=hook(home, "exit 1", retry_seconds=LONG))
     assert program(home, "run", "--force").returncode == 0 and waiting(home) == 1
     configure(home)
     done = program(home, "run")
@@ -345,8 +350,9 @@ def test_a_stop_lets_the_hook_at_work_end_if_it_can(home: Path) -> None:
 
 
 def test_deliveries_go_on_while_the_daemon_is_paused(home: Path) -> None:
-    configure(home, on_done=hook(home, "exit 1", retry_seconds=0))
+    configure(home, on_done=hook(home, "exit 1", retry_seconds=LONG))
     program(home, "run")
+    make_due(home)
     program(home, "pause")
     configure(home, on_done=hook(home))
     with Watch(home) as watch:
@@ -397,13 +403,13 @@ def test_a_webhook_is_tried_again_with_the_same_key_and_its_secret_stands_nowher
 # What `check` tells
 
 
-def test_check_tells_of_a_hook_that_could_not_be_told_anything(home: Path) -> None:
+def test_check_tells_of_a_hook_that_could_not_be_told_anything(home: Path, here: Program) -> None:
     (home / "secret").write_text("x")
     (home / "secret").chmod(0o644)
     url = "https://example.org/s3cretpath"
     signed = hook(home, url=url, secret_file=str(home / "secret"))
     configure(home, on_done=signed, on_failed={"command": ["no-such-program"], "url": url})
-    done = program(home, "check")
+    done = here("check", cwd=home)
     assert done.returncode == 69 and "s3cret" not in done.stdout
     assert f"on_done    starts {home}/hook\n" in done.stdout
     open_to_all = f"; everybody may read the secret: chmod o-r {home}/secret\n"

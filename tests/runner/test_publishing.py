@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import support
+from conftest import Program
 from support import (
     FakeExecutor,
     SilentObserver,
@@ -412,13 +413,13 @@ def test_snapshots_and_animations_go_along(config: Config) -> None:
     ]
 
 
-def test_a_dry_run_tells_what_is_only_copied(config: Config) -> None:
+def test_a_dry_run_tells_what_is_only_copied(config: Config, here: Program) -> None:
     observed_run(config)
     draw(config.inbox / "b.png", 2)
     elsewhere(config, outbox="other")
-    done = program(home_of(config), "run", "--dry-run")
+    done = here("run", "--dry-run", cwd=home_of(config))
     assert "copy    " in done.stdout and "would paint 1, copy 1, skip 0" in done.stdout
-    assert "1 to paint, 1 to copy, 0 done" in program(home_of(config), "check").stdout
+    assert "1 to paint, 1 to copy, 0 done" in here("check", cwd=home_of(config)).stdout
 
 
 def test_watch_copies_what_is_in_the_inbox_to_a_new_outbox_and_repaints_nothing_taken(

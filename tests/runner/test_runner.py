@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import picture
+from conftest import Program, picture
 from jsonschema import Draft202012Validator
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -384,7 +384,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_what_is_no_picture_by_name_is_passed_over_told_and_fails_only_if_named(
-    home: Path,
+    home: Path, here: Program
 ) -> None:
     draw(home / "inbox/a.png", 1)
     (home / "inbox/@eaDir").mkdir()
@@ -395,12 +395,12 @@ def test_what_is_no_picture_by_name_is_passed_over_told_and_fails_only_if_named(
     done = program(home, "run")
     assert done.returncode == 0 and outputs(home) == ["a-s.png"]
     assert "passed   4 files by their names" in done.stdout
-    assert "passed     4 files by their names" in program(home, "check").stdout
+    assert "passed     4 files by their names" in here("check", cwd=home).stdout
     named = program(home, "run", "inbox/a.MOV")
     assert named.returncode == 1 and "a.MOV: not an image in a known format" in named.stdout
 
 
-def test_links_out_of_the_inbox_and_styles_in_it_are_told_once(home: Path) -> None:
+def test_links_out_of_the_inbox_and_styles_in_it_are_told_once(home: Path, here: Program) -> None:
     draw(home / "inbox/a.png", 1)
     draw(home / "outside.png", 2)
     (home / "inbox/b.png").symlink_to(home / "outside.png")
@@ -410,7 +410,7 @@ def test_links_out_of_the_inbox_and_styles_in_it_are_told_once(home: Path) -> No
     assert done.returncode == 0 and outputs(home) == ["a-s.png"]
     assert done.stderr.count("inbox/b.png: a link to a folder or out of") == 1
     assert done.stderr.count("inbox/style.png: an image of the style s") == 1
-    assert "passed     1 link to a folder or out" in program(home, "check").stdout
+    assert "passed     1 link to a folder or out" in here("check", cwd=home).stdout
 
 
 @pytest.mark.parametrize("spelling", [".", "../home", "link"])

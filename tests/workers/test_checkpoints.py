@@ -3,44 +3,51 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import Program, command, picture
-from support import wait_until
+from conftest import Program, picture
 
 from nst_pipeline.workers import checkpoints
 
-
-def _start(project: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(command("run", "-s", "ink"), cwd=project, stderr=subprocess.PIPE)
+ENDED = """
+import os, sys
+from nst_pipeline import cli
+from nst_pipeline.workers import checkpoints
+number, keep = int(sys.argv.pop()), checkpoints.keep
+def keep_and_end(*arguments):
+    keep(*arguments)
+    checkpoints.keep = keep
+    os.kill(os.getpid(), number)
+checkpoints.keep = keep_and_end
+cli.main()
+"""
+"""The program, sent the signal of its last argument once there is a checkpoint."""
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_was_ended_goes_on_and_ends_as_if_it_never_was(
-    project: Path, program: Program, how: signal.Signals
+    project: Path, here: Program, how: signal.Signals
 ) -> None:
     settings = (project / "pipeline.yaml").read_text()
     (project / "inbox/hill.png").unlink()
     picture(64, 48, seed=1).save(project / "inbox/boat.jpg")
     settings = settings.replace("{size: 48, iterations: 3}", "{size: 64, iterations: 100}")
     (project / "pipeline.yaml").write_text(settings + "checkpoint_seconds: 0.1\n")
-    assert program("run", "-s", "ink", cwd=project).returncode == 0
+    assert here("run", "-s", "ink", cwd=project).returncode == 0
     output = project / "outbox/boat-ink.png"
     whole = output.read_bytes()
     manifest = json.loads(next((project / "outbox/manifests").glob("*.json")).read_text())
     for folder in ("outbox", "state"):
         subprocess.run(["rm", "-r", project / folder], check=True)
-    process = _start(project)
     folder = project / "state/checkpoints"
-    try:
-        wait_until(lambda: folder.is_dir() and any(folder.glob("[0-9a-f]*-*")))
-        process.send_signal(how)
-    finally:
-        process.communicate(timeout=60)
+    words = [sys.executable, "-c", ENDED, "run", "-s", "ink", str(int(how))]
+    done = subprocess.run(words, cwd=project, capture_output=True, check=False)
+    assert done.returncode == (-how if how == signal.SIGKILL else 128 + how)
     assert not output.exists()
     assert list(folder.glob("[0-9a-f]*-*"))
-    assert program("run", "-s", "ink", cwd=project).returncode == 0
+    assert here("run", "-s", "ink", cwd=project).returncode == 0
     assert output.read_bytes() == whole
     assert not list(folder.glob("[0-9a-f]*-*"))
     assert manifest["jobs"][0]["iterations"] == 100
