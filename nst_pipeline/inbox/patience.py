@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple, Protocol
 
 from nst_pipeline.errors import BeingWrittenError, ImageError, PipelineError, UnreadableError
 from nst_pipeline.files import shown
-from nst_pipeline.inbox.scanner import SourceFile
 
 LOOKS_NAME, STYLE_LOOKS_NAME = "looks.json", "style-looks.json"
 """Of the files in the state folder that outlive a process that ended at a file."""
@@ -113,7 +112,7 @@ class Patience:
 
     def put_off(
         self,
-        found: SourceFile,
+        found: Listed,
         reason: str,
         kind: Kind = "system",
         seconds: float | None = None,
@@ -202,7 +201,7 @@ class Patience:
             reason = self._waits[found.path].reason
             raise LostError(f"{reason}, {tries} times (killed, crashed or out of memory)")
 
-    def take_up(self, found: SourceFile) -> bool:
+    def take_up(self, found: Listed) -> bool:
         """Return whether a file's time has come; if it has, the file waits no more."""
         wait = self._waits.get(found.path)
         if wait is None or wait.due is None:
@@ -235,9 +234,7 @@ class Patience:
         return sorted(waits, key=lambda wait: wait.seconds)
 
 
-def judge(
-    found: SourceFile, error: Exception, patience: Patience | None, max_attempts: int
-) -> Judged:
+def judge(found: Listed, error: Exception, patience: Patience | None, max_attempts: int) -> Judged:
     """Return what is to become of a file after an error; it is put off if that may pass.
 
     Args:

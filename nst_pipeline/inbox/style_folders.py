@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from nst_pipeline.config.pipeline import ONLY_FOLDER, Config, check_style_name
 from nst_pipeline.config.recipe import did_you_mean
@@ -18,9 +18,7 @@ from nst_pipeline.errors import UnreadableError
 from nst_pipeline.files import identity, shown, signature
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 from nst_pipeline.inbox.mounts import is_network
-
-if TYPE_CHECKING:
-    from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.inbox.patience import Patience
 
 LONGEST_HINT = 500
 """Of very many styles, not all are named as what somebody may have meant."""
@@ -74,7 +72,7 @@ class StyleFolders:
         self,
         config: Config,
         settle_seconds: float | None = None,
-        patience: "Patience | None" = None,
+        patience: Patience | None = None,
     ) -> None:
         """Look at nothing yet.
 

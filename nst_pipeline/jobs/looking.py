@@ -116,7 +116,8 @@ def style_digest(
         decode(data, name, max_pixels)
 
     def compute(path: Path) -> str:
-        seen = ListedImage(path, f"{file.seen if file else _signature(path)} {terms}")
+        facts = file.seen if file else _signature(path)
+        seen = ListedImage(path, f"{facts} {terms}")
         is_suspect = False
         if patience:
             patience.check(seen, config.watch.max_attempts)
