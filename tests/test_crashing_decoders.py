@@ -104,3 +104,40 @@ def test_what_ends_the_process_from_outside_is_tried_max_attempts_times(tmp_path
     assert "killer.bmp: the process ended while it was looked at, 3 times" in last.stdout
     forced = subprocess.run(command("run", "--force"), cwd=home, capture_output=True, text=True)
     assert forced.returncode == 0 and outputs(home) == ["a-s.png", "killer-s.png"]
+
+
+def test_what_is_only_tried_or_previewed_ends_once_and_leaves_nothing_else(tmp_path: Path) -> None:
+    home = make_killers(tmp_path / "home")
+    (home / "state").mkdir()
+    before = sorted(home.rglob("*"))
+    environment = os.environ | crashing(tmp_path / "site", "header", signal.SIGABRT)
+
+    def until_the_end(*arguments: str) -> subprocess.CompletedProcess[str]:
+        for _ in range(4):
+            done = subprocess.run(
+                [sys.executable, "-m", "nst_pipeline", *arguments],
+                cwd=home, env=environment, capture_output=True, text=True,
+            )  # fmt: skip
+            if done.returncode >= 0:
+                break
+        return done
+
+    done = until_the_end("run", "--dry-run")
+    assert done.returncode >= 0 and (done.stdout + done.stderr).count(TOLD) == 3
+    options = ("--size", "32", "--iterations", "1", "-o", "sheet.png")
+    done = until_the_end("preview", "inbox/a.png", "inbox/killer.bmp", *options)
+    assert done.returncode == 1 and f"killer.bmp: {TOLD}" in done.stdout
+    (home / "sheet.png").unlink()
+    for name in ("inbox/killer.bmp", "styles/killer.bmp", "inbox/c.mask.bmp"):
+        (home / name).unlink()
+    for path in (home / "state").glob("*-looks.json"):
+        path.unlink()
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "nst_pipeline", "preview", "inbox/a.png", *options], cwd=home
+        ).returncode
+        == 0
+    )
+    (home / "sheet.png").unlink()
+    left = [path for path in before if "killer" not in path.name and "mask" not in path.name]
+    assert sorted(home.rglob("*")) == left

@@ -71,7 +71,7 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
         PipelineError: as `make_plan`.
     """
     patience, of_styles = (
-        Patience(0, config.state / name, leaves_notes=False)
+        Patience(0, config.state / f"forecast-{name}", also_known=(config.state / name,))
         for name in (LOOKS_NAME, STYLE_LOOKS_NAME)
     )
     with Ledger.to_try(ledger_path(config.state)) as ledger:

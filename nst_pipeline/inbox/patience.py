@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from nst_pipeline.errors import BeingWrittenError, ImageError, PipelineError, UnreadableError
 from nst_pipeline.files import shown
 
 LOOKS_NAME, STYLE_LOOKS_NAME = "looks.json", "style-looks.json"
-"""Of the files in the state folder that outlive a process that ended at a file."""
+"""Of the files in the state folder that outlive a process that ended at a file. Whoever does no
+work, and may be there beside a run, has others.
+"""
+NOTHING = "[null, [], []]"
 LONGEST_SECONDS = 300.0
 """The longest wait, unless the first is longer: what stands in the way goes without a sign."""
 
@@ -91,7 +94,7 @@ class Patience:
         first_seconds: float,
         memory: Path | None = None,
         on_look: Callable[[], None] = lambda: None,
-        leaves_notes: bool = True,
+        also_known: tuple[Path, ...] = (),
     ) -> None:
         """Put off what is known to have ended a process, and nothing else yet.
 
@@ -99,16 +102,20 @@ class Patience:
             first_seconds: the first wait.
             memory: a file that outlives the process, and need not outlive the machine: it holds
                 which file is looked at, those that errors came of, and those that a process ended
-                at.
+                at. It is not there while there is none, nor where its folder is not there.
             on_look: called before each file that is looked at, which may take long.
-            leaves_notes: whether ``memory`` is written, and not only read.
+            also_known: such files of others, which are only read.
         """
-        self._leaves_notes = leaves_notes
         self._first, self._memory, self._on_look = first_seconds, memory, on_look
         self._waits: dict[Path, _Wait] = {}
         self._suspects: dict[Path, str] = {}
-        self._remembered = "[null, [], []]"
+        self._remembered = NOTHING
         self._recall()
+        self._also_suspects: set[tuple[str, str]] = set()
+        for other in also_known:
+            looked_at, _, suspects = _notes(other)
+            some = [looked_at, *suspects] if looked_at else suspects
+            self._also_suspects |= {(path, signatures) for path, signatures in some}
 
     def put_off(
         self,
@@ -145,7 +152,7 @@ class Patience:
         self._remember(None)
 
     def _remember(self, looked_at: list[str] | None) -> None:
-        if self._memory is None or not self._leaves_notes:
+        if self._memory is None:
             return
         errors = [
             [str(path), wait.signatures, wait.tries, wait.reason]
@@ -156,17 +163,17 @@ class Patience:
         if (text := json.dumps([looked_at, errors, suspects])) == self._remembered:
             return
         with contextlib.suppress(OSError):  # then a file may end one process more
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            self._memory.write_text(text)
+            if text == NOTHING:
+                self._memory.unlink()
+            else:
+                self._memory.write_text(text)
             self._remembered = text
 
     def _recall(self) -> None:
         """Put off what the process before had trouble with."""
-        try:
-            text = self._memory.read_text() if self._memory else self._remembered
-            looked_at, errors, suspects = json.loads(text)
-        except (OSError, ValueError):
+        if self._memory is None:
             return
+        looked_at, errors, suspects = _notes(self._memory)
         now = time.monotonic()
         for path, signatures, tries, reason in errors:
             due = now + self._first
@@ -183,7 +190,8 @@ class Patience:
 
     def is_suspect(self, found: Listed) -> bool:
         """Tell whether a process ended when a file was looked at, as it is now."""
-        return self._suspects.get(found.path) == found.signatures
+        is_own = self._suspects.get(found.path) == found.signatures
+        return is_own or (str(found.path), found.signatures) in self._also_suspects
 
     def tries(self, found: Listed, kind: Kind) -> int:
         """Return how often in a row a file was put off for such a reason, as it is now."""
@@ -232,6 +240,18 @@ class Patience:
             if wait.due is not None
         )
         return sorted(waits, key=lambda wait: wait.seconds)
+
+
+def _notes(memory: Path) -> tuple[Any, list[Any], list[Any]]:
+    """Return which file was looked at, those that errors came of, and those that ended processes.
+
+    What cannot be read is none.
+    """
+    try:
+        looked_at, errors, suspects = json.loads(memory.read_text())
+    except (OSError, ValueError, TypeError):
+        return None, [], []
+    return looked_at, errors, suspects
 
 
 def judge(found: Listed, error: Exception, patience: Patience | None, max_attempts: int) -> Judged:

@@ -1,5 +1,6 @@
 """Looking at files: whether they are pictures, and their digests, which the ledger remembers."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -116,8 +117,7 @@ def style_digest(
         decode(data, name, max_pixels)
 
     def compute(path: Path) -> str:
-        facts = file.seen if file else _signature(path)
-        seen = ListedImage(path, f"{facts} {terms}")
+        seen = as_listed(path, terms, file)
         is_suspect = False
         if patience:
             patience.check(seen, config.watch.max_attempts)
@@ -133,11 +133,12 @@ def style_digest(
     return ledger.files.digest(path, compute, file and file.seen, known, terms)
 
 
-def _signature(path: Path) -> str | None:
-    try:
-        return signature(path.stat())
-    except OSError:
-        return None  # whoever reads it says why it cannot be
+def as_listed(path: Path, terms: str, file: StyleFile | None = None) -> ListedImage:
+    """Return a style's image as patience knows it, under terms; arguments as of `style_digest`."""
+    seen = file.seen if file else None
+    with contextlib.suppress(OSError):  # whoever reads it says why it cannot be
+        seen = seen or signature(path.stat())
+    return ListedImage(path, f"{seen} {terms}")
 
 
 def _companion_digest(
