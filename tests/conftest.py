@@ -30,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-seconds", type=float, default=0.0, help="how long to look for files that break us"
     )
+    parser.addoption(
+        "--fuzz-from", type=int, default=1_000_000, help="the number of the first of these files"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

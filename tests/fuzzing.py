@@ -5,6 +5,7 @@ JSON for each; the parent sees whether it ends or hangs.
 """
 
 import contextlib
+import faulthandler
 import io
 import json
 import random
@@ -13,6 +14,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections import Counter
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -243,25 +245,40 @@ class Report:
         counts: of the outcomes.
         worst_seconds: of CPU time, with the number of the file.
         worst_bytes: of memory beyond that of an idle process, with the number of the file.
+        kinds: how many files were made of each original.
+        address_bytes: the largest address space of a child between two files: it grows by a leak.
         findings: what must not be, by the number of the file.
+        last_words: what a child that ended or hung wrote to standard error, by the same number.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     worst_seconds: tuple[float, int] = (0.0, -1)
     worst_bytes: tuple[int, int] = (0, -1)
+    kinds: Counter[str] = field(default_factory=Counter)
+    address_bytes: int = 0
     findings: dict[int, str] = field(default_factory=dict)
+    last_words: dict[int, str] = field(default_factory=dict)
 
     def add(self, number: int, said: dict[str, Any]) -> None:
         seconds, size = said["seconds"], said["bytes"]
         self.counts[said["what"].partition(":")[0]] += 1
         self.worst_seconds = max(self.worst_seconds, (seconds, number))
         self.worst_bytes = max(self.worst_bytes, (size, number))
+        self.kinds[said["kind"]] += 1
+        self.address_bytes = max(self.address_bytes, said["address_bytes"])
         if not said["what"].startswith(("decoded", "refused")):
             self.findings[number] = said["what"]
         elif seconds > MAX_SECONDS:
             self.findings[number] = f"slow: {seconds:.1f} s; {said['what']}"
         elif size > MAX_BYTES:
             self.findings[number] = f"large: {size / 2**20:.0f} MiB; {said['what']}"
+
+    def lose(self, number: int, what: str, words: IO[str]) -> None:
+        """Note that a child ended or hung, and put down its last words."""
+        self.counts[what.partition(":")[0]] += 1
+        self.findings[number] = what
+        words.seek(0)
+        self.last_words[number] = words.read(10_000)
 
 
 def fuzz(
@@ -279,13 +296,21 @@ def check(paths: list[Path]) -> Report:
 
 
 def _ask(lines: Iterable[str], seconds: float, on_finding: Callable[[int], None]) -> Report:
-    report, child = Report(), _child()
+    with tempfile.TemporaryFile("a+") as words:
+        return _ask_with(words, lines, seconds, on_finding)
+
+
+def _ask_with(
+    words: IO[str], lines: Iterable[str], seconds: float, on_finding: Callable[[int], None]
+) -> Report:
+    report, child = Report(), _child(words)
     end = time.monotonic() + seconds
     for place, line in enumerate(lines):
         if time.monotonic() > end:
             break
         number = int(line) if line.isdigit() else place
         assert child.stdin and child.stdout
+        words.truncate(0)
         child.stdin.write(f"{line}\n")
         child.stdin.flush()
         is_there, _, _ = select.select([child.stdout], [], [], HANG_SECONDS)
@@ -295,8 +320,8 @@ def _ask(lines: Iterable[str], seconds: float, on_finding: Callable[[int], None]
         else:
             status = _end(child)
             what = f"crashed: status {status}" if is_there else "hung"
-            report.add(number, {"what": what, "seconds": 0.0, "bytes": 0})
-            child = _child()
+            report.lose(number, what, words)
+            child = _child(words)
         if number in report.findings:
             on_finding(number)
     _end(child)
@@ -315,10 +340,10 @@ def _end(child: "subprocess.Popen[str]") -> int:
     return child.wait()
 
 
-def _child() -> "subprocess.Popen[str]":
+def _child(words: IO[str]) -> "subprocess.Popen[str]":
     child = subprocess.Popen(
         [sys.executable, __file__],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True,
     )  # fmt: skip
     assert child.stdout and child.stdout.readline() == "ready\n"
     return child
@@ -343,25 +368,29 @@ def judge(data: bytes) -> str:
     return "decoded"
 
 
-def _peak_bytes() -> int:
+def _memory(what: str) -> int:
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return int(status.partition(f"{what}:")[2].split()[0]) * 1024
 
 
 def serve() -> None:
     """Judge what the parent names."""
+    faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (HARD_BYTES, HARD_BYTES))
     for data in originals().values():
         judge(data)
     print("ready", flush=True)  # noqa: T201
     for line in sys.stdin:
         asked = json.loads(line)
-        data = damaged(asked)[1] if isinstance(asked, int) else Path(asked).read_bytes()
+        if isinstance(asked, int):
+            kind, data = damaged(asked)
+        else:
+            kind, data = Path(asked).name, Path(asked).read_bytes()
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
-        before, begun = _peak_bytes(), time.process_time()
+        before, begun = _memory("VmHWM"), time.process_time()
         what = judge(data)
-        said = {"what": what, "seconds": time.process_time() - begun,
-                "bytes": _peak_bytes() - before}  # fmt: skip
+        said = {"what": what, "kind": kind, "seconds": time.process_time() - begun,
+                "bytes": _memory("VmHWM") - before, "address_bytes": _memory("VmSize")}  # fmt: skip
         print(json.dumps(said), flush=True)  # noqa: T201
 
 

@@ -12,6 +12,8 @@ from nst_pipeline.cli.echo import duration, say
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.files import as_text, counted, shown
+from nst_pipeline.inbox.patience import LOOKS_NAME, STYLE_LOOKS_NAME, Patience
+from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.pace import seconds_per_pixel
@@ -68,8 +70,15 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
     Raises:
         PipelineError: as `make_plan`.
     """
+    patience, of_styles = (
+        Patience(0, config.state / f"forecast-{name}", also_known=(config.state / name,))
+        for name in (LOOKS_NAME, STYLE_LOOKS_NAME)
+    )
     with Ledger.to_try(ledger_path(config.state)) as ledger:
-        plan = make_plan(config, ledger, make_scanner(config, paths, 0), force=force)
+        plan = make_plan(
+            config, ledger, make_scanner(config, paths, 0), force=force, patience=patience,
+            style_folders=StyleFolders(config, 0, of_styles),
+        )  # fmt: skip
         copied = set() if force else copies(plan.todo, ledger)
         pace = seconds_per_pixel(ledger, config, plan.weights)
     is_replaced = config.conflict_policy == "replace"

@@ -94,7 +94,8 @@ def _kept(
     main, exif = dict(about.main), dict(about.exif)
     comment = main.pop(DESCRIPTION, None)  # its own tag says how the pastiche was made
     if isinstance(comment, str) and comment:
-        main.setdefault(WINDOWS_COMMENT, f"{comment}\0".encode("utf-16-le"))
+        words = comment.read() if isinstance(comment, metadata.Text) else comment
+        main.setdefault(WINDOWS_COMMENT, f"{words}\0".encode("utf-16-le"))
     if keeping in ("date", "credits"):
         wanted = DATES | CREDITS if keeping == "credits" else DATES
         main, exif = ({t: v for t, v in d.items() if t in wanted} for d in (main, exif))

@@ -36,6 +36,24 @@ Directory = Mapping[int, Any]
 """Values by tag."""
 
 
+class Text(str):
+    """Text of a tag that is not ASCII: Pillow reads its bytes as Latin-1, and writes them again."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:  # noqa: ARG002
+        """Return the tag's bytes, whatever Pillow asks for: it would write each as ``?``."""
+        return super().encode("latin-1")
+
+    def read(self) -> str:
+        """Return what people read: mostly it is UTF-8."""
+        data = self.encode()
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data.decode("latin-1")
+
+
 @dataclass(frozen=True, eq=False)
 class Metadata:
     """What a file says about itself that may travel along.
@@ -137,6 +155,8 @@ def _value(page: tiff.Directory, tag: int, group: int | None) -> Any:
     value = directory[tag]
     if isinstance(value, tuple) and len(value) == 1:
         (value,) = value
+    if isinstance(value, str) and not value.isascii():
+        value = Text(value)
     if tag not in (EXIF, GPS, INTEROPERABILITY):  # which are places of other directories
         _check_writable(tag, value, group)
     return value

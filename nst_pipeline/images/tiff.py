@@ -26,6 +26,8 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 WHITES = {"u": (255.0, 65535.0), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}
 """What may stand for white in samples that are not of 16 bits, by their kind."""
+BRIGHTEST = 16.0
+"""What float samples of which white is 1 may come to: merged exposures go beyond it."""
 
 
 @dataclass(frozen=True)
@@ -266,4 +268,6 @@ def _in_16_bits(samples: NDArray[Any]) -> NDArray[np.uint16]:
     most = float(np.percentile(values[:: max(1, len(values) // 1024)], 99))
     whites = WHITES[samples.dtype.kind]
     white = next((white for white in whites if most <= white), float(values.max()))
+    if samples.dtype.kind == "f" and 1 < most <= BRIGHTEST:
+        white = most
     return (values * np.float32(65535 / white)).clip(0, 65535).round().astype(np.uint16)

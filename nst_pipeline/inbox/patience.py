@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from nst_pipeline.errors import BeingWrittenError, ImageError, PipelineError, UnreadableError
 from nst_pipeline.files import shown
-from nst_pipeline.inbox.scanner import SourceFile
 
+LOOKS_NAME, STYLE_LOOKS_NAME = "looks.json", "style-looks.json"
+"""Of the files in the state folder that outlive a process that ended at a file. Whoever does no
+work, and may be there beside a run, has others.
+"""
+NOTHING = "[null, [], []]"
 LONGEST_SECONDS = 300.0
 """The longest wait, unless the first is longer: what stands in the way goes without a sign."""
 
@@ -35,6 +39,25 @@ class Waiting(NamedTuple):
     reason: str
     kind: Kind
     seconds: float
+
+
+class Listed(Protocol):
+    """A file as it was listed."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def signatures(self) -> str:
+        """What changes when the file does, or another that decides what becomes of it."""
+
+
+class ListedImage(NamedTuple):
+    """An image that is none to paint."""
+
+    path: Path
+    signatures: str
 
 
 class LostError(ImageError):
@@ -71,23 +94,32 @@ class Patience:
         first_seconds: float,
         memory: Path | None = None,
         on_look: Callable[[], None] = lambda: None,
+        also_known: tuple[Path, ...] = (),
     ) -> None:
         """Put off what is known to have ended a process, and nothing else yet.
 
         Args:
             first_seconds: the first wait.
             memory: a file that outlives the process, and need not outlive the machine: it holds
-                which file is looked at, and those that errors came of.
+                which file is looked at, those that errors came of, and those that a process ended
+                at. It is not there while there is none, nor where its folder is not there.
             on_look: called before each file that is looked at, which may take long.
+            also_known: such files of others, which are only read.
         """
         self._first, self._memory, self._on_look = first_seconds, memory, on_look
         self._waits: dict[Path, _Wait] = {}
-        self._remembered = "[null, []]"
+        self._suspects: dict[Path, str] = {}
+        self._remembered = NOTHING
         self._recall()
+        self._also_suspects: set[tuple[str, str]] = set()
+        for other in also_known:
+            looked_at, _, suspects = _notes(other)
+            some = [looked_at, *suspects] if looked_at else suspects
+            self._also_suspects |= {(path, signatures) for path, signatures in some}
 
     def put_off(
         self,
-        found: SourceFile,
+        found: Listed,
         reason: str,
         kind: Kind = "system",
         seconds: float | None = None,
@@ -110,7 +142,7 @@ class Patience:
         self._waits[found.path] = _Wait(found.signatures, kind, tries, due, reason)
         return seconds
 
-    def begin_look(self, found: SourceFile) -> None:
+    def begin_look(self, found: Listed) -> None:
         """Note that a file is about to be looked at: should that end the process, it waits."""
         self._on_look()
         self._remember([str(found.path), found.signatures])
@@ -127,38 +159,47 @@ class Patience:
             for path, wait in self._waits.items()
             if wait.kind == "error"
         ]
-        if (text := json.dumps([looked_at, errors])) == self._remembered:
+        suspects = [[str(path), signatures] for path, signatures in self._suspects.items()]
+        if (text := json.dumps([looked_at, errors, suspects])) == self._remembered:
             return
         with contextlib.suppress(OSError):  # then a file may end one process more
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            self._memory.write_text(text)
+            if text == NOTHING:
+                self._memory.unlink()
+            else:
+                self._memory.write_text(text)
             self._remembered = text
 
     def _recall(self) -> None:
         """Put off what the process before had trouble with."""
-        try:
-            looked_at, errors = json.loads(self._memory.read_text()) if self._memory else (None, [])
-        except (OSError, ValueError):
+        if self._memory is None:
             return
+        looked_at, errors, suspects = _notes(self._memory)
         now = time.monotonic()
         for path, signatures, tries, reason in errors:
             due = now + self._first
             self._waits[Path(path)] = _Wait(signatures, "error", tries, due, reason)
+        self._suspects = {Path(path): signatures for path, signatures in suspects}
         if looked_at:
             path, signatures = Path(looked_at[0]), looked_at[1]
+            self._suspects[path] = signatures
             known = self._waits.get(path)
             tries = known.tries + 1 if known and known.signatures == signatures else 1
             reason = f"{shown(path)}: the process ended while it was looked at"
             self._waits[path] = _Wait(signatures, "error", tries, now + self._first, reason)
             self.end_look()
 
-    def tries(self, found: SourceFile, kind: Kind) -> int:
+    def is_suspect(self, found: Listed) -> bool:
+        """Tell whether a process ended when a file was looked at, as it is now."""
+        is_own = self._suspects.get(found.path) == found.signatures
+        return is_own or (str(found.path), found.signatures) in self._also_suspects
+
+    def tries(self, found: Listed, kind: Kind) -> int:
         """Return how often in a row a file was put off for such a reason, as it is now."""
         wait = self._waits.get(found.path)
         is_same = wait is not None and (wait.signatures, wait.kind) == (found.signatures, kind)
         return wait.tries if wait and is_same else 0
 
-    def check(self, found: SourceFile, max_attempts: int) -> None:
+    def check(self, found: Listed, max_attempts: int) -> None:
         """Refuse a file that errors came of too often, or that ended the process.
 
         Raises:
@@ -168,7 +209,7 @@ class Patience:
             reason = self._waits[found.path].reason
             raise LostError(f"{reason}, {tries} times (killed, crashed or out of memory)")
 
-    def take_up(self, found: SourceFile) -> bool:
+    def take_up(self, found: Listed) -> bool:
         """Return whether a file's time has come; if it has, the file waits no more."""
         wait = self._waits.get(found.path)
         if wait is None or wait.due is None:
@@ -181,11 +222,14 @@ class Patience:
     def forget(self, path: Path) -> None:
         """Note that nothing is in a file's way any more."""
         self._waits.pop(path, None)
+        self._suspects.pop(path, None)
 
     def forget_all_but(self, paths: set[Path]) -> None:
         """Forget the files that are gone, or have nothing left to do."""
         for path in self._waits.keys() - paths:
             del self._waits[path]
+        for path in self._suspects.keys() - paths:
+            del self._suspects[path]
 
     def waiting(self) -> list[Waiting]:
         """Return what waits, the first to be due first."""
@@ -198,9 +242,19 @@ class Patience:
         return sorted(waits, key=lambda wait: wait.seconds)
 
 
-def judge(
-    found: SourceFile, error: Exception, patience: Patience | None, max_attempts: int
-) -> Judged:
+def _notes(memory: Path) -> tuple[Any, list[Any], list[Any]]:
+    """Return which file was looked at, those that errors came of, and those that ended processes.
+
+    What cannot be read is none.
+    """
+    try:
+        looked_at, errors, suspects = json.loads(memory.read_text())
+    except (OSError, ValueError, TypeError):
+        return None, [], []
+    return looked_at, errors, suspects
+
+
+def judge(found: Listed, error: Exception, patience: Patience | None, max_attempts: int) -> Judged:
     """Return what is to become of a file after an error; it is put off if that may pass.
 
     Args:

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from nst_pipeline.errors import UnreadableError
 from nst_pipeline.files import identity, shown, signature
 from nst_pipeline.images.decoding import IMAGE_SUFFIXES
 from nst_pipeline.inbox.mounts import is_network
+from nst_pipeline.inbox.patience import Patience
 
 LONGEST_HINT = 500
 """Of very many styles, not all are named as what somebody may have meant."""
@@ -64,23 +65,23 @@ class StyleFolders:
     """Looks at folders of styles again and again; remembers since when each file is the same.
 
     Attributes:
-        on_look: called before each image that is new is looked at, which may take long.
+        patience: notes which image is looked at; None: nobody does.
     """
 
     def __init__(
         self,
         config: Config,
         settle_seconds: float | None = None,
-        on_look: Callable[[], None] = lambda: None,
+        patience: Patience | None = None,
     ) -> None:
         """Look at nothing yet.
 
         Args:
             config: the settings.
             settle_seconds: how long a file must stay the same; by default as the settings say.
-            on_look: the attribute.
+            patience: the attribute.
         """
-        self._config, self.on_look = config, on_look
+        self._config, self.patience = config, patience
         settings = config.watch.settle_seconds
         self._settle_seconds = settings if settle_seconds is None else settle_seconds
         self._since: dict[Path, tuple[str | None, float]] = {}

@@ -1,5 +1,6 @@
 """Looking at files: whether they are pictures, and their digests, which the ledger remembers."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -9,9 +10,11 @@ from nst_pipeline import __version__, images
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.sections import Limits
 from nst_pipeline.digests import bytes_digest, digest, file_digest
-from nst_pipeline.files import shown
+from nst_pipeline.files import shown, signature
+from nst_pipeline.images.apart import tried_apart
 from nst_pipeline.images.decoding import check_need, decode, identify
 from nst_pipeline.inbox.companions import Companion, by_kind
+from nst_pipeline.inbox.patience import ListedImage, Patience
 from nst_pipeline.inbox.reading import read
 from nst_pipeline.inbox.scanner import SourceFile
 from nst_pipeline.inbox.style_folders import StyleFile
@@ -51,6 +54,7 @@ def as_content(
     known: Known,
     terms: str | None,
     keep: Callable[[Path, bytes], None],
+    is_suspect: bool = False,
 ) -> Content:
     """Return a file as a content, with its companions.
 
@@ -61,14 +65,16 @@ def as_content(
         known: what it remembers of this and other files.
         terms: as `terms_of` returns them; None: what was refused before is looked at again.
         keep: takes the bytes of a file that was read.
+        is_suspect: whether a process ended when it was looked at.
 
     Raises:
         ImageError: it is none, or a companion is none, or has no picture.
     """
     by = by_kind(found.path, found.companions)
+    look = tried_apart(identify) if is_suspect else identify
 
     def compute(path: Path) -> str:
-        data = _look(path, config, identify, found.identity, found.root)
+        data = _look(path, config, look, found.identity, found.root)
         keep(path, data)
         return bytes_digest(data)
 
@@ -76,7 +82,7 @@ def as_content(
     if not by:
         return Content(found, sha256)
     companions = {
-        kind: (one.path, _companion_digest(one, found.root, config, ledger, terms))
+        kind: (one.path, _companion_digest(one, found.root, config, ledger, terms, look))
         for kind, one in by.items()
     }
     return Content(found, sha256, companions)
@@ -89,7 +95,7 @@ def style_digest(
     terms: str,
     file: StyleFile | None = None,
     known: Known | None = None,
-    on_look: Callable[[], None] = lambda: None,
+    patience: Patience | None = None,
 ) -> str:
     """Return a style image's SHA-256, looked at the first time.
 
@@ -100,7 +106,7 @@ def style_digest(
         terms: as `terms_of` returns them.
         file: as it was listed in a folder of styles; None: it was not.
         known: what the ledger remembers of this and other files, if that was asked for.
-        on_look: called before the image is looked at.
+        patience: notes that the image is looked at, and knows whether a process ended at it.
 
     Raises:
         ImageError: it is none.
@@ -111,20 +117,37 @@ def style_digest(
         decode(data, name, max_pixels)
 
     def compute(path: Path) -> str:
-        on_look()
+        seen = as_listed(path, terms, file)
+        is_suspect = False
+        if patience:
+            patience.check(seen, config.watch.max_attempts)
+            is_suspect = patience.is_suspect(seen)
+            patience.begin_look(seen)
         root = config.root_of(path)
-        return bytes_digest(_look(path, config, look, file and file.identity, root))
+        careful = tried_apart(look) if is_suspect else look
+        sha256 = bytes_digest(_look(path, config, careful, file and file.identity, root))
+        if patience:
+            patience.forget(path)
+        return sha256
 
     return ledger.files.digest(path, compute, file and file.seen, known, terms)
 
 
+def as_listed(path: Path, terms: str, file: StyleFile | None = None) -> ListedImage:
+    """Return a style's image as patience knows it, under terms; arguments as of `style_digest`."""
+    seen = file.seen if file else None
+    with contextlib.suppress(OSError):  # whoever reads it says why it cannot be
+        seen = seen or signature(path.stat())
+    return ListedImage(path, f"{seen} {terms}")
+
+
 def _companion_digest(
-    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str | None
+    one: Companion, root: Path, config: Config, ledger: Ledger, terms: str | None, look: Look
 ) -> str:
     """Return a companion's SHA-256, looked at the first time."""
 
     def compute(path: Path) -> str:
-        return bytes_digest(_look(path, config, identify, one.identity, root))
+        return bytes_digest(_look(path, config, look, one.identity, root))
 
     return ledger.files.digest(one.path, compute, one.signature, terms=terms)
 

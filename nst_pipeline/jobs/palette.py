@@ -16,6 +16,7 @@ from nst_pipeline.errors import (
     UnreadableError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import SourceFile, some_of
 from nst_pipeline.inbox.style_folders import FoundStyles
@@ -71,7 +72,7 @@ def make_palette(
     ledger: Ledger,
     network: Weights,
     terms: str,
-    on_look: Callable[[], None] = lambda: None,
+    patience: Patience | None = None,
 ) -> Palette:
     """Return the styles that are there, with their images' digests and their recipes.
 
@@ -83,7 +84,7 @@ def make_palette(
         ledger: remembers what was looked at.
         network: the network's weights.
         terms: as `looking.terms_of` returns them.
-        on_look: called before each image that is looked at.
+        patience: notes which image is looked at; None: nobody does.
 
     Raises:
         ConfigError: another image that is none, or a recipe with a layer that the network lacks.
@@ -99,7 +100,7 @@ def make_palette(
         try:
             for path in settings.paths():
                 digests[path] = style_digest(
-                    path, config, ledger, terms, file, known if file else None, on_look
+                    path, config, ledger, terms, file, known if file else None, patience
                 )
         except ImageError as error:
             if file and isinstance(error, BeingWrittenError):

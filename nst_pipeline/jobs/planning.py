@@ -227,8 +227,9 @@ def make_plan(
         policy: of `run` or `watch`.
         force: paint also what is done already.
         scan: what the scanner found; by default it looks now, after it was told what is finished.
-        patience: knows which files are to wait; what cannot be read is put off. By default, none
-            waits, and it is as broken as any other.
+        patience: notes which files are looked at, and knows at which of them a process ended.
+            Where the policy retries, it also knows which are to wait, and puts off what cannot be
+            read; else none waits, and that is as broken as any other.
         style_folders: looks for styles; by default, every image there is taken as stable.
 
     Raises:
@@ -249,10 +250,10 @@ def make_plan(
     if not all(palette.by_folder.values()):  # the pictures of those whose styles are gone wait
         scan = replace(scan, stable=[found for found in scan.stable if palette.of(found)])
     plan.arriving.extend(scan.unstable)
-    if patience:
+    if patience and policy.retries:
         patience.forget_all_but({found.path for found in (*scan.stable, *scan.unstable)})
     try:
-        contents, more = _contents(plan, config, ledger, scan, policy, patience)
+        contents, more = _contents(plan, config, ledger, scan, policy, patience, force)
     finally:
         if patience:
             patience.end_look()
@@ -295,7 +296,11 @@ def find_styles(
     network = resolve(config.weights, lambda path: ledger.files.digest(path, file_digest))
     terms = terms_of(config.limits)
     folders = style_folders or StyleFolders(config, 0)
-    palette = make_palette(config, folders.find(), ledger, network, terms, folders.on_look)
+    try:
+        palette = make_palette(config, folders.find(), ledger, network, terms, folders.patience)
+    finally:
+        if folders.patience:
+            folders.patience.end_look()
     return network, terms, palette
 
 
@@ -345,6 +350,7 @@ def _contents(
     scan: Scan,
     policy: Policy,
     patience: Patience | None,
+    force: bool,
 ) -> tuple[list[Content], int]:
     """Return the contents of a plan, and how many files are left for the next.
 
@@ -352,6 +358,8 @@ def _contents(
     """
     contents: list[Content] = []
     new, looked_at = 0, 0
+    waiting = patience if policy.retries else None
+    terms = plan.terms if waiting is None else None
     for files in _chunks(scan.stable):
         paths = [found.path for found in files]
         known = ledger.files.known(paths)
@@ -362,21 +370,21 @@ def _contents(
             looked_at += 1
             if policy.remembers and found.signature is None:
                 continue  # a link to nowhere, or gone by now
-            if patience and not patience.take_up(found):
+            if waiting and not waiting.take_up(found):
                 continue
             try:
-                if patience:
+                is_suspect = patience is not None and patience.is_suspect(found)
+                if patience and not force:
                     patience.check(found, config.watch.max_attempts)
-                    if _is_new(found, known):
-                        patience.begin_look(found)
-                terms = plan.terms if patience is None else None
+                if patience and _is_new(found, known, terms):
+                    patience.begin_look(found)
                 keep = plan.read_ahead.keep
-                contents.append(as_content(found, config, ledger, known, terms, keep))
+                contents.append(as_content(found, config, ledger, known, terms, keep, is_suspect))
                 new += found.path not in queued
             except DatabaseError:
                 raise
             except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
-                judged = judge(found, error, patience, config.watch.max_attempts)
+                judged = judge(found, error, waiting, config.watch.max_attempts)
                 if judged.fate == "arriving":
                     plan.arriving.append(found)
                 elif judged.fate != "waits":
@@ -384,10 +392,12 @@ def _contents(
     return contents, 0
 
 
-def _is_new(found: SourceFile, known: Known) -> bool:
-    """Tell whether a file may have to be read."""
+def _is_new(found: SourceFile, known: Known, terms: str | None) -> bool:
+    """Tell whether a file may have to be read, by what is known of it under such terms."""
     row = known.get(os.fsencode(found.path))
-    return row is None or row.signature != found.signature or bool(found.companions)
+    if row is None or row.signature != found.signature or found.companions:
+        return True
+    return row.problem is not None and row.terms != terms
 
 
 def _sort(

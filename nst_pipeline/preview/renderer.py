@@ -25,6 +25,7 @@ from nst_pipeline.errors import (
     UsageError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.images.apart import try_apart
 from nst_pipeline.images.colour import in_grey
 from nst_pipeline.images.decoding import Decoded, Pixels, check_need, decode, to_depth
 from nst_pipeline.inbox import reading
@@ -35,7 +36,9 @@ from nst_pipeline.inbox.companions import (
     used,
     visible,
 )
+from nst_pipeline.inbox.patience import STYLE_LOOKS_NAME, Patience
 from nst_pipeline.inbox.scanner import SourceFile
+from nst_pipeline.jobs.looking import as_listed, terms_of
 from nst_pipeline.preview.sheet import mosaic
 
 if TYPE_CHECKING:
@@ -129,6 +132,10 @@ class Renderer:
         self._config, self._network, self._size = config, network, size
         self._on_progress, self._check = on_progress, check
         self.notes: list[str] = []
+        self._terms = terms_of(config.limits)
+        self._patience = Patience(
+            0, config.state / "preview-looks.json", also_known=(config.state / STYLE_LOOKS_NAME,)
+        )
         self._targets = TargetCache(None, config.limits.cache_bytes)
         self._styles: dict[str, engine.Style | dict[str, engine.Style]] = {}
         read = functools.cache(lambda path: visible(path, self._decode(path, config.root_of(path))))
@@ -254,10 +261,16 @@ class Renderer:
         return Subject(name, swatch)
 
     def _decode(self, path: Path, root: Path | None = None) -> Decoded:
-        limits = self._config.limits
+        limits, seen = self._config.limits, as_listed(path, self._terms)
         data = reading.read(path, limits.max_bytes, root=root)
-        check_need(data, shown(path), limits.max_pixels, limits.memory_bytes)
-        picture = decode(data, shown(path), limits.max_pixels)
+        self._patience.begin_look(seen)
+        try:
+            if self._patience.is_suspect(seen):
+                try_apart(data, shown(path), limits.max_pixels)
+            check_need(data, shown(path), limits.max_pixels, limits.memory_bytes)
+            picture = decode(data, shown(path), limits.max_pixels)
+        finally:
+            self._patience.end_look()
         if picture.note and picture.note not in self.notes:
             self.notes.append(picture.note)
         return picture

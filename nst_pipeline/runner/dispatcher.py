@@ -135,7 +135,9 @@ class Dispatcher:
                 break
             self._check_room()
             with _unforeseen(functools.partial(self._fail_all, jobs)):
-                task = self._prepare(content, jobs, plan.read_ahead.take(content.path), force)
+                data = plan.read_ahead.take(content.path)
+                was_begun = plan.attempts[content.path] > 0
+                task = self._prepare(content, jobs, data, force, was_begun)
                 if task is None:
                     continue
                 self._executor = executor_for(plan.weights)
@@ -237,7 +239,7 @@ class Dispatcher:
                 )
 
     def _prepare(
-        self, content: Content, jobs: list[Job], data: bytes | None, force: bool
+        self, content: Content, jobs: list[Job], data: bytes | None, force: bool, was_begun: bool
     ) -> Task | None:
         """Return a content's task; None: none of its jobs is to be painted now."""
         begun = time.monotonic()
@@ -267,7 +269,7 @@ class Dispatcher:
                 self._disposal.dispose_of(content.path)
             return None
         self._observer.timed("read", time.monotonic() - begun)
-        return Task(content, tuple(started), data)
+        return Task(content, tuple(started), data, was_begun)
 
     def _read(self, content: Content, data: bytes | None) -> bytes:
         """Return a content's bytes, those that it was planned with.

@@ -18,7 +18,7 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import DeviceLostError, PipelineError
 from nst_pipeline.files import ensure_folder, shown
 from nst_pipeline.folders import Folders
-from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.inbox.patience import LOOKS_NAME, STYLE_LOOKS_NAME, Patience
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
 from nst_pipeline.inbox.style_folders import StyleFolders
@@ -48,7 +48,6 @@ from nst_pipeline.workers.protocol import Executor, MakeExecutor
 
 log = logging.getLogger(__name__)
 
-LOOKS_NAME = "looks.json"
 PATIENCE = 5
 """How many times ``settle_seconds`` a run waits for files that still change."""
 BATCH_JOBS = 1000
@@ -76,7 +75,12 @@ class Runner:
             config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
         )
         self._deliverer = Deliverer(config, observer.delivered)
-        self._style_folders = StyleFolders(config, on_look=observer.looks)
+        self._style_folders = StyleFolders(
+            config,
+            patience=Patience(
+                config.watch.retry_seconds, config.state / STYLE_LOOKS_NAME, observer.looks
+            ),
+        )
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -309,9 +313,8 @@ class _Run:
 
     def _plan(self, force: bool = False, scan: Scan | None = None) -> Plan:
         """Make a plan, and queue its jobs."""
-        patience = self._patience if self._policy.retries else None
         plan = make_plan(
-            self._config, self._ledger, self._scanner, self._policy, force, scan, patience,
+            self._config, self._ledger, self._scanner, self._policy, force, scan, self._patience,
             self._style_folders,
         )  # fmt: skip
         self._ledger.jobs.drop(plan.stale)

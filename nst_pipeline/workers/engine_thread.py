@@ -23,6 +23,7 @@ from nst_pipeline.errors import (
     UnavailableError,
 )
 from nst_pipeline.files import shown
+from nst_pipeline.images.apart import try_apart
 from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import visible
@@ -221,8 +222,17 @@ class EngineThread:
         return self._transfers[key]
 
 
-def read_planned(path: Path, sha256: str, limits: Limits, root: Path | None = None) -> Decoded:
-    """Decode a file that was planned with this digest; ``root``: as `reading.read` takes it.
+def read_planned(
+    path: Path, sha256: str, limits: Limits, root: Path | None = None, is_suspect: bool = False
+) -> Decoded:
+    """Decode a file that was planned with this digest.
+
+    Args:
+        path: the file.
+        sha256: the digest.
+        limits: of what is decoded.
+        root: as `reading.read` takes it.
+        is_suspect: whether to decode it in another process first.
 
     Raises:
         BeingWrittenError: it is another one by now.
@@ -231,6 +241,8 @@ def read_planned(path: Path, sha256: str, limits: Limits, root: Path | None = No
     data = reading.read(path, limits.max_bytes, root=root)
     if bytes_digest(data) != sha256:
         raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
+    if is_suspect:
+        try_apart(data, shown(path), limits.max_pixels)
     return decode(data, shown(path), limits.max_pixels)
 
 

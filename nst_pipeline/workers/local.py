@@ -18,6 +18,7 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import Abandoned, ImageError, NotReadyError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
+from nst_pipeline.images.apart import try_apart
 from nst_pipeline.images.decoding import Decoded, Need, Pixels, decode
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox.companions import engine_arguments
@@ -57,6 +58,8 @@ class LocalExecutor:
         needs: list[Need] = []
         try:
             needs = self._budget.of_content(task)
+            if task.is_suspect:
+                try_apart(task.data, shown(content.path), self._limits.max_pixels)
             work.content = decode(task.data, shown(content.path), self._limits.max_pixels)
             self._budget.check_decoded(content.path, work.content)
             work.notes[content.path] = work.content.note
@@ -129,7 +132,8 @@ class LocalExecutor:
         def read() -> Iterator[tuple[str, Path, Decoded]]:
             for kind in used_companions(task):
                 path, sha256 = task.content.companions[kind]
-                companion = read_planned(path, sha256, self._limits, task.content.found.root)
+                root = task.content.found.root
+                companion = read_planned(path, sha256, self._limits, root, task.is_suspect)
                 notes[path] = companion.note
                 yield kind, path, companion
                 del companion

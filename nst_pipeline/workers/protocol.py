@@ -12,11 +12,19 @@ from nst_pipeline.jobs.outcome import Machine, Outcome
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A content with its jobs; ``data`` are the content's bytes."""
+    """A content with its jobs.
+
+    Attributes:
+        content: the content.
+        jobs: its jobs.
+        data: its bytes.
+        is_suspect: whether it was begun before, and may have ended the process.
+    """
 
     content: Content
     jobs: tuple[Job, ...]
     data: bytes
+    is_suspect: bool = False
 
 
 class Progress(Protocol):

@@ -1,6 +1,7 @@
 """Damaged files are decoded or refused with a reason, in little time and memory, and end nothing.
 
-``--fuzz-seconds 3600`` goes on for an hour; what it finds is kept in ``tests/data/fuzz``.
+``--fuzz-seconds 3600`` goes on for an hour, ``--fuzz-from 5000000`` with other files than the last
+time; what it finds is kept in ``tests/data/fuzz``.
 """
 
 import os
@@ -13,14 +14,15 @@ from fuzzing import Report, check, damaged, fuzz, originals
 
 KEPT = Path(__file__).parents[1] / "data" / "fuzz"
 FILES = 10_000
-LONG_RUNS_BEGIN = 1_000_000
 
 
 def told(report: Report) -> str:
     return (
         f"{sum(report.counts.values())} files: {dict(report.counts)}; at worst "
         f"{report.worst_seconds[0]:.2f} s (number {report.worst_seconds[1]}), "
-        f"{report.worst_bytes[0] / 2**20:.0f} MiB (number {report.worst_bytes[1]})"
+        f"{report.worst_bytes[0] / 2**20:.0f} MiB (number {report.worst_bytes[1]}); address space "
+        f"up to {report.address_bytes / 2**20:.0f} MiB; of {dict(sorted(report.kinds.items()))}; "
+        f"findings: {report.findings}; last words: {report.last_words}"
     )
 
 
@@ -33,7 +35,8 @@ def keep(number: int) -> None:
 
 def test_damaged_files_are_decoded_or_refused(request: pytest.FixtureRequest) -> None:
     seconds = request.config.getoption("--fuzz-seconds")
-    report = fuzz(count(LONG_RUNS_BEGIN), seconds, keep) if seconds else fuzz(range(FILES))
+    first = request.config.getoption("--fuzz-from")
+    report = fuzz(count(first), seconds, keep) if seconds else fuzz(range(FILES))
     print(told(report))  # noqa: T201
     assert not report.findings, told(report)
     assert report.counts["decoded"] and report.counts["refused"]

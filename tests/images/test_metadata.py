@@ -10,6 +10,7 @@ import numpy as np
 import pillow_heif
 import pytest
 from conftest import picture
+from PIL import Image
 
 from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.images.decoding import decode
@@ -145,3 +146,21 @@ def test_a_block_that_would_fill_the_memory_is_left_out() -> None:
     assert len(about.exif) < 10 and most < 10 * 2**20
     long = block((0x0110, 2, 2**22, 26), tail=bytes(2**22))
     assert not read(long)[0].main
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+def test_letters_beyond_ascii_stay_what_they_were(kind: Any, coding: str) -> None:
+    said = {0x010E: "Häuser", 0x013B: "Jörg", 0x8298: "© Jörg"}
+    tail, entries = b"", []
+    for tag, text in said.items():
+        words = text.encode(coding) + b"\0"
+        entries.append((tag, 2, len(words), 14 + 12 * len(said) + len(tail)))
+        tail += words
+    about, _ = read(block(*entries, tail=tail))
+    settings = OutputSettings(format=kind, keep_exif="credits")
+    data = encode(np.zeros((8, 8, 3), np.uint8), None, settings, {}, about)
+    exif = Image.open(io.BytesIO(data)).getexif()
+    for tag in (0x013B, 0x8298):
+        assert exif[tag].encode("latin-1") == said[tag].encode(coding)
+    assert exif[0x9C9C] == "Häuser\0".encode("utf-16-le")

@@ -57,6 +57,16 @@ def test_float_samples_keep_their_tones(dtype: Any, channels: int, extra: Any) -
     assert np.abs(decoded.pixels - samples.astype(np.float64) * 65535).max() < 40
 
 
+def test_float_samples_beyond_white_are_no_darker_for_it() -> None:
+    light = (np.linspace(0, 4, 64 * 48, dtype=np.float32) ** 2 / 4).reshape(48, 64)
+    decoded = read(tiff(light, "minisblack"))
+    grey = decoded.pixels[..., 0].astype(np.float64) / 65535
+    assert np.abs(grey - (light / np.percentile(light, 99)).clip(0, 1)).max() < 0.01
+    bright = light / 4 * 255  # white is 255
+    found = read(tiff(bright, "minisblack")).pixels[..., 0]
+    assert np.abs(found / 65535 - bright / 255).max() < 0.01
+
+
 def test_float_alpha_and_a_predictor_are_read() -> None:
     decoded = read(tiff(FLOAT, extrasamples=["unassalpha"], compression="deflate", predictor=True))
     assert np.abs(decoded.pixels - FLOAT[..., :3] * 65535.0).max() <= 1

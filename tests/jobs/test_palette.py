@@ -21,6 +21,7 @@ from support import (
 
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.errors import ConfigError, NoStylesError
+from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs import file_table, looking
 from nst_pipeline.jobs.ledger import Ledger
@@ -111,7 +112,7 @@ def test_known_images_of_a_folder_are_not_read_again(
         shutil.copyfile(folder / "a.png", folder / f"{number}.png")
     (folder / "bad.png").write_text("hello")
     looks: list[str] = []
-    folders = StyleFolders(config, 0, on_look=lambda: looks.append("new"))
+    folders = StyleFolders(config, 0, Patience(0, on_look=lambda: looks.append("new")))
     before = make_plan(config, ledger, make_scanner(config, None, 0), style_folders=folders)
     assert len(looks) == 304
     reads: list[str] = []
