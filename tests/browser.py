@@ -122,7 +122,7 @@ class Browser:
         """Return what axe finds serious or critical in the page as it is now."""
         # Through the debugger, for a page's own policy may forbid any script but its own.
         self._devtools("Runtime.evaluate", expression=axe_script())
-        options = {"resultTypes": ["violations"]}
+        options = {"resultTypes": ["violations"], "preload": False}
         found = self.driver.execute_async_script(
             "const end = arguments[1]; axe.run(document, arguments[0]).then(end, e => end(`${e}`))",
             options,
