@@ -205,9 +205,7 @@ def _outcome(totals: "TotalsRecord", manifest: Path, held: int, searched: list[P
 @app.command()
 def gallery(
     config_path: ConfigOption = None,
-    open_page: Annotated[
-        bool, typer.Option("--open", help="Show it in the browser, too.")
-    ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Show it in the browser, too.")] = False,
 ) -> None:
     """Bring outbox/gallery up to date: a site, for any browser, of what was painted and how."""
     import time

@@ -72,9 +72,10 @@ class Known:
 
     def pictures(self) -> set[str]:
         """Return the pictures that something is shown by."""
-        shown_by = [one.picture for one in (*self.pieces.values(), *self.styles.values())]
-        photographs = [one.photograph for one in self.contents.values()]
-        return {picture for picture in (*shown_by, *photographs) if picture}
+        found = {one.picture for one in self.pieces.values()}
+        found |= {one.picture for one in self.styles.values()}
+        found |= {one.photograph for one in self.contents.values()}
+        return {picture for picture in found if picture}
 
 
 KINDS: dict[str, Any] = {
@@ -85,7 +86,7 @@ KINDS: dict[str, Any] = {
 
 def read_known(gallery: Path, folders: Folders) -> Known:
     """Return what the last update knew; of none, or of a damaged one, nothing."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         with folders.reader(gallery / NAME) as file:
             plain = json.loads(file.read())
         for name, kind in KINDS.items():

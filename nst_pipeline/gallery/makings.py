@@ -144,9 +144,7 @@ def _joined(own: Making | None, painted: Making) -> Making:
     return Making(**{**vars(painted), "job": {**painted.job, "extras": [], **kept}})
 
 
-def _of_run(
-    head: Plain, records: Iterable[Plain]
-) -> Iterator[tuple[tuple[str, str, str], Making]]:
+def _of_run(head: Plain, records: Iterable[Plain]) -> Iterator[tuple[tuple[str, str, str], Making]]:
     """Give how the jobs were made that a run did itself, by place, style and key."""
     device, weights = head.get("device") or {}, head["weights"]
     recipes = _Recipes(head["config"])

@@ -216,7 +216,7 @@ def recipe_of(recipe: Plain) -> tuple[str, KnownRecipe]:
 def _defaults(name: str) -> Plain:
     if name not in RECIPES:
         return {}
-    return Recipe.model_validate(RECIPES[name] | {"name": name}).model_dump(mode="json")  # type: ignore[index]
+    return Recipe.model_validate(RECIPES[name] | {"name": name}).model_dump(mode="json")
 
 
 def site_data(

@@ -43,11 +43,13 @@ class Pictures:
 
     Attributes:
         sizes: of the pictures that have thumbnails, by the first digits of their SHA-256.
+        made: those whose thumbnails were made just now.
     """
 
     def __init__(self, config: Config, folders: Folders, sizes: dict[str, Size]) -> None:
         """Work in the gallery's folder; ``sizes`` are those that an earlier update knew."""
         self._config, self._folders, self.sizes = config, folders, sizes
+        self.made: list[str] = []
         self._alone = threading.Lock()
 
     def path(self, picture: str, side: int) -> Path:
@@ -71,6 +73,7 @@ class Pictures:
                 return known
             picture = found[:ID_DIGITS]
             self.sizes[picture] = self._make(picture, data, shown(path))
+            self.made.append(picture)
             return picture
         return None
 
@@ -85,7 +88,7 @@ class Pictures:
 
     def _found(self, picture: str) -> Size:
         # The large one is made first, so that both are there if the small one is.
-        sizes = []
+        sizes: list[tuple[int, int]] = []
         for side in (SMALL, LARGE):
             with (
                 contextlib.suppress(*([FileNotFoundError] if sizes else [])),
@@ -126,9 +129,14 @@ class Pictures:
 
 def at_once(work: Sequence[Callable[[], None]], check: Callable[[], None]) -> None:
     """Do several things, a few at a time; ``check``, which may raise, is called before each."""
+
+    def do(one: Callable[[], None]) -> None:
+        check()
+        one()
+
     with ThreadPoolExecutor(THREADS) as pool:
         try:
-            for _ in pool.map(lambda one: (check(), one()), work):
+            for _ in pool.map(do, work):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)

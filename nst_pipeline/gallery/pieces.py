@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nst_pipeline.digests import digest
+from nst_pipeline.digests import bytes_digest, digest
 from nst_pipeline.files import as_text, raw_bytes
 from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.ledger import Ledger
@@ -64,7 +64,8 @@ class Piece:
     @property
     def signature(self) -> str:
         """What changes when anything of it does."""
-        return f"{self.status} {self.finished} {self.sha256} {as_text(self.output)} {self.reason}"
+        parts = (self.status, self.finished, self.sha256, (self.output or b"").hex(), self.reason)
+        return bytes_digest("\n".join(map(str, parts)).encode(errors="replace"))[:ID_DIGITS]
 
 
 def short(value: object) -> str:

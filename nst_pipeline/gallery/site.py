@@ -106,7 +106,6 @@ class _Update:
         if known.terms != terms or not self._folders.exists(config.gallery / PAGE_NAME):
             known.files.clear()
         known.visits = known.visits or secrets.token_hex(8)
-        count = len(known.sizes)
         pieces = find_pieces(self._ledger, self._folders)
         changed = [
             piece
@@ -125,7 +124,7 @@ class _Update:
         known.terms = terms
         self._forget_pictures()
         knowledge.keep_known(config.gallery, known, self._folders)
-        made = max(0, len(known.sizes) - count)
+        made = len(self._pictures.made)
         return Update(config.gallery / PAGE_NAME, len(pieces), made, self._written)
 
     # What changed

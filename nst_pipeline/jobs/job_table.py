@@ -90,7 +90,10 @@ class JobTable:
             f"OR (final IS NOT NULL AND state IN ({_marks(IN_QUEUE)}))) ORDER BY id",
             [*wanted, *IN_QUEUE],
         )
-        return [Ended(*row[:4], JobState(row[4]), *row[5:]) for row in rows]
+        return [
+            Ended(source, style, key, content, JobState(state), *rest)
+            for source, style, key, content, state, *rest in rows
+        ]
 
     def queued_sources(self, sources: list[Path]) -> set[Path]:
         """Return those of some files that have a job in the queue."""

@@ -46,6 +46,10 @@ class RunTable:
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (run, job, record)
         )
 
+    def note(self, run: str, head: str) -> None:
+        """Keep what is known of a run by now."""
+        self._database.execute("UPDATE runs SET head = ? WHERE id = ?", (head, run))
+
     def end(self, run: str, head: str | None = None) -> None:
         """Record that a run's manifest is complete."""
         self._database.execute(

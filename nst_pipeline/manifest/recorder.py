@@ -137,7 +137,10 @@ class Recorder:
 
     def note(self, machine: Machine) -> None:
         """Record what is painted on."""
+        is_new = self._machine is None
         self._machine = machine
+        if is_new and self.is_open:
+            self._runs.note(self._run.id, self._head())
 
     def end(self, status: Ending) -> None:
         """Record the run's end.

@@ -226,6 +226,13 @@ const gallery = (() => {
     return el("th", { scope: "row" }, made);
   }
 
+  // Where the columns have no room side by side, the grid scrolls in a frame of its own.
+  const widths = new ResizeObserver(([{ target }]) => {
+    const columns = Number(target.style.getPropertyValue("--columns"));
+    const [label, column] = innerWidth < 576 ? [76, 104] : [Math.min(272, innerWidth * 0.12), 112];
+    target.classList.toggle("many", label + columns * column > target.clientWidth);
+  });
+
   function drawGrid(rows) {
     const used = new Set(rows.flatMap((row) => row.pieces.map((piece) => piece.style)));
     const styles = site.styles.filter((style) => used.has(style.name));
@@ -254,7 +261,7 @@ const gallery = (() => {
     table.style.setProperty("--columns", styles.length);
     const frame = el("div", { class: "scroller", role: "region", "aria-label": "Pictures", tabindex: "0" }, table);
     frame.style.setProperty("--columns", styles.length);
-    frame.classList.toggle("many", styles.length > 4);
+    widths.observe(frame);
     return frame;
   }
 
@@ -434,7 +441,9 @@ const gallery = (() => {
     const stage = el("div", { class: "stage", tabindex: "0", role: "group", "aria-label": "The picture; arrow keys show others" });
     const controls = el("div", { class: "controls" });
     if (piece.picture) drawSlider(piece, content, stage, controls);
-    else if (content.photograph) stage.append(framed(large(content.photograph, content.size, `The photograph ${content.name}`), content.size));
+    else if (content.photograph) stage.append(framed(large(content.photograph, content.size, `The photograph ${content.name}`)));
+    const size = (piece.picture ? piece.size : content.size) || [2, 3];
+    stage.style.setProperty("--ratio", size[1] / size[0]);
     if (piece.status === "failed") controls.append(el("p", { class: "reason" }, piece.reason || "Failed"));
     if (piece.status === "gone") controls.append(el("p", { class: "muted" }, "The file was taken away; shown is the thumbnail that is left."));
     return [bar, el("div", { class: "picture" }, stage, controls), el("div", { class: "facts", tabindex: "0", role: "region", "aria-label": "How it was made" })];
@@ -444,14 +453,12 @@ const gallery = (() => {
     return el("img", { alt, src: address(picture, size[2] ? 1600 : 480), draggable: "false" });
   }
 
-  function framed(picture, size) {
-    const frame = el("div", { class: "frame" }, picture);
-    frame.style.setProperty("--ratio", size[1] / size[0]);
-    return frame;
+  function framed(picture) {
+    return el("div", { class: "frame" }, picture);
   }
 
   function drawSlider(piece, content, stage, controls) {
-    const frame = framed(large(piece.picture, piece.size, title(piece)), piece.size);
+    const frame = framed(large(piece.picture, piece.size, title(piece)));
     stage.append(frame);
     if (!content.photograph) return;
     const photograph = large(content.photograph, content.size, `The photograph ${content.name}`);
@@ -531,7 +538,7 @@ const gallery = (() => {
       ["Steps", made.iterations && `${made.iterations}${{ converged: ", converged", settled: ", settled", diverged: ", diverged" }[made.stop_reason] || ""}`],
       ["Seconds", made.seconds && made.seconds.toFixed(1)],
       ["Loss", made.losses && `${number(made.losses.start.total)} to ${number(made.losses.end.total)}`],
-      ["Device", made.device && [made.device, made.precision, made.threads && counted(made.threads, "thread")].filter(Boolean).join(", ")],
+      ["Device", made.device && [made.device, made.precision].filter(Boolean).join(", ")],
       ["Weights", made.weights],
       ["Program", made.version && `nst-pipeline ${made.version}`],
       ["Copy of", made.duplicate_of],
