@@ -3,6 +3,7 @@
 `scripts/test` installs Chromium where it may; without it, the tests that ask for one are skipped.
 """
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -162,11 +163,9 @@ def is_there() -> bool:
     return programs and importlib.util.find_spec("selenium") is not None
 
 
-@pytest.fixture(scope="session")
-def shared_browser() -> Iterator[Browser]:
-    """Start one browser for all tests."""
-    if not is_there():
-        pytest.skip(LACK)
+@contextlib.contextmanager
+def started() -> Iterator[Browser]:
+    """Start a browser."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -184,6 +183,15 @@ def shared_browser() -> Iterator[Browser]:
         yield Browser(driver)
     finally:
         driver.quit()
+
+
+@pytest.fixture(scope="session")
+def shared_browser() -> Iterator[Browser]:
+    """Start one browser for all tests."""
+    if not is_there():
+        pytest.skip(LACK)
+    with started() as found:
+        yield found
 
 
 @pytest.fixture
