@@ -103,6 +103,8 @@ class Keeper:
                     return
 
     def _update(self) -> None:
+        if not self._config.outbox.is_dir():  # not mounted, or nothing is in it yet
+            return
         try:
             site.update(self._config, self._check)
             self._told = ""

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import ValidationError
+
 from nst_pipeline.config.pipeline import Config, deepest
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery.pieces import Piece
 from nst_pipeline.inbox.kinds import MANIFEST, MANIFESTS_NAME
 from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.manifest.model import Manifest
 
 FEW = 500
 """Records that are asked for one by one; of more, those of the whole run are read."""
@@ -99,7 +102,7 @@ class Makings:
             and one.finished < old
             and one.key not in painted
         ]
-        for manifest in self._manifests() if lacking else ():
+        for manifest in read_manifests(self._config.outbox, self._folders) if lacking else ():
             take(_of_run(manifest, manifest["jobs"]), is_older=True)
             lacking = [one for one in lacking if one.key not in painted]
             if not lacking:
@@ -122,18 +125,17 @@ class Makings:
             if not is_open:
                 self.read.append(run)
 
-    def _manifests(self) -> Iterator[Plain]:
-        """Give the manifests of the outbox, the newest first; what is none is passed over."""
-        folder = self._config.outbox / MANIFESTS_NAME
-        names: list[str] = []
-        with contextlib.suppress(OSError):
-            names = [name for name in self._folders.names(folder) if MANIFEST.fullmatch(name)]
-        for name in reversed(names):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with self._folders.reader(folder / name) as file:
-                    manifest = json.loads(file.read())
-                if isinstance(manifest, dict) and isinstance(manifest["jobs"], list):
-                    yield manifest
+
+def read_manifests(outbox: Path, folders: Folders) -> Iterator[Plain]:
+    """Give the manifests of an outbox, the newest first; what is none is passed over."""
+    folder = outbox / MANIFESTS_NAME
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [name for name in folders.names(folder) if MANIFEST.fullmatch(name)]
+    for name in reversed(names):
+        with contextlib.suppress(OSError, ValidationError), folders.reader(folder / name) as file:
+            Manifest.model_validate_json(data := file.read())
+            yield json.loads(data)
 
 
 def _joined(own: Making | None, painted: Making) -> Making:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nst_pipeline.config.flow import dump
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import RECIPES, Recipe
-from nst_pipeline.digests import bytes_digest
+from nst_pipeline.digests import bytes_digest, digest
 from nst_pipeline.files import shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery.known import Known, KnownRecipe
@@ -45,7 +45,7 @@ def by_content(pieces: Iterable[Piece]) -> list[ContentPieces]:
     found: dict[bytes, list[Piece]] = {}
     for piece in pieces:
         found.setdefault(piece.source, []).append(piece)
-    return [ContentPieces(short(source.hex()), some) for source, some in found.items()]
+    return [ContentPieces(short(source), some) for source, some in found.items()]
 
 
 def paged(contents: Sequence[ContentPieces]) -> list[list[ContentPieces]]:
@@ -209,7 +209,7 @@ def recipe_of(recipe: Plain) -> tuple[str, KnownRecipe]:
         if key != "name" and usual.get(key) != value
     ]
     label = ", ".join([name, *differing])
-    return short(recipe), KnownRecipe(label, "\n".join(["recipe:", *lines]))
+    return digest(recipe)[:ID_DIGITS], KnownRecipe(label, "\n".join(["recipe:", *lines]))
 
 
 @cache

@@ -3,11 +3,12 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from nst_pipeline.digests import bytes_digest, digest
+from nst_pipeline.digests import bytes_digest
 from nst_pipeline.files import as_text, raw_bytes
 from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.ledger import Ledger
@@ -65,12 +66,12 @@ class Piece:
     def signature(self) -> str:
         """What changes when anything of it does."""
         parts = (self.status, self.finished, self.sha256, (self.output or b"").hex(), self.reason)
-        return bytes_digest("\n".join(map(str, parts)).encode(errors="replace"))[:ID_DIGITS]
+        return short(*(str(part).encode(errors="replace") for part in parts))
 
 
-def short(value: object) -> str:
-    """Return what tells a value from others in the gallery."""
-    return digest(value)[:ID_DIGITS]
+def short(*parts: bytes) -> str:
+    """Return what tells something from others in the gallery, by parts that hold no zero byte."""
+    return bytes_digest(b"\0".join(parts))[:ID_DIGITS]
 
 
 def find_pieces(ledger: Ledger, folders: Folders) -> list[Piece]:
@@ -87,7 +88,7 @@ def find_pieces(ledger: Ledger, folders: Folders) -> list[Piece]:
         status: Literal["done", "gone", "failed"] = "failed"
         if one.state != JobState.FAILED:
             status = "done" if one.final in present else "gone"
-        name = short([one.source.hex(), one.style, one.key])
+        name = short(one.source, one.style.encode(), one.key.encode())
         is_failed = status == "failed"
         pieces.append(
             Piece(
@@ -99,12 +100,46 @@ def find_pieces(ledger: Ledger, folders: Folders) -> list[Piece]:
     return [*pieces, *_broken(ledger, {one.source for one in pieces if one.status == "failed"})]
 
 
+def pieces_of(manifests: Iterable[dict[str, Any]], folders: Folders) -> list[Piece]:
+    """Return the pieces that manifests tell of, the newest first, where the ledger is lost.
+
+    Args:
+        manifests: as plain data.
+        folders: to look for the outputs in.
+    """
+    found: dict[tuple[bytes, str], Piece] = {}
+    for manifest in manifests:
+        run = manifest["run"]
+        when = datetime.fromisoformat(run["ended"] or run["started"]).timestamp()
+        for job in manifest["jobs"]:
+            source, style = _bytes(job["content"]), job["style"]["name"]
+            if (source, style) in found:
+                continue
+            key, output = job["key"] or "", job["output"] or {}
+            found[source, style] = Piece(
+                short(source, style.encode(), key.encode()), source, style, key,
+                job["content"]["sha256"] or "", "done" if output else "failed",
+                _bytes(output) if output else None, output.get("sha256"),
+                (job["error"] or {}).get("reason", ""), when,
+            )  # fmt: skip
+    present = _present({one.output for one in found.values() if one.output}, folders)
+    return [
+        replace(one, status="gone") if one.output and one.output not in present else one
+        for one in reversed(found.values())
+    ]
+
+
+def _bytes(file: dict[str, Any]) -> bytes:
+    """Return the path of a file's record."""
+    return bytes.fromhex(file["raw"]) if file["raw"] else os.fsencode(file["path"])
+
+
 def _broken(ledger: Ledger, told: set[bytes]) -> Iterator[Piece]:
     """Give the files that were given up before any job was made of them."""
     for one in ledger.files.failed():
         source = os.fsencode(one.source)
         if source not in told:
-            name = short([source.hex()])
+            name = short(source)
             yield Piece(name, source, "", "", "", "failed", None, None, one.reason, one.time)
 
 

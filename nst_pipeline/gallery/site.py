@@ -15,11 +15,17 @@ from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.digests import digest
 from nst_pipeline.errors import DiskFullError
-from nst_pipeline.files import free_bytes, publish, shown, signature
+from nst_pipeline.files import cannot_write, free_bytes, publish, shown, signature
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery import known as knowledge
 from nst_pipeline.gallery.known import KnownContent, KnownPiece, KnownStyle
-from nst_pipeline.gallery.makings import SETTLED_SECONDS, Making, Makings, Plain
+from nst_pipeline.gallery.makings import (
+    SETTLED_SECONDS,
+    Making,
+    Makings,
+    Plain,
+    read_manifests,
+)
 from nst_pipeline.gallery.pages import (
     ContentPieces,
     Details,
@@ -35,7 +41,7 @@ from nst_pipeline.gallery.pages import (
     version_of,
 )
 from nst_pipeline.gallery.pictures import LARGE, SMALL, Pictures, at_once
-from nst_pipeline.gallery.pieces import Piece, find_pieces
+from nst_pipeline.gallery.pieces import Piece, find_pieces, pieces_of
 from nst_pipeline.inbox.kinds import MANIFESTS_NAME
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
@@ -54,7 +60,7 @@ class Update:
 
 
 def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
-    """Bring the gallery up to date; without a ledger there is nothing to show.
+    """Bring the gallery up to date, by the ledger; without one, by the manifests.
 
     Args:
         config: the settings.
@@ -71,9 +77,12 @@ def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
         )
     with Ledger.to_read(ledger_path(config.state)) or Ledger(None) as ledger:
         folders = Folders(config.roots, ledger.fact("owner") or "")
-        folders.make(config.gallery)
-        with _alone(config.gallery / LOCK_NAME):
-            return _Update(config, folders, ledger, check).carry_out()
+        try:
+            folders.make(config.gallery)
+            with _alone(config.gallery / LOCK_NAME):
+                return _Update(config, folders, ledger, check).carry_out()
+        except OSError as error:
+            raise cannot_write(config.gallery, error) from error
 
 
 @contextlib.contextmanager
@@ -107,6 +116,8 @@ class _Update:
             known.files.clear()
         known.visits = known.visits or secrets.token_hex(8)
         pieces = find_pieces(self._ledger, self._folders)
+        if not pieces:
+            pieces = pieces_of(read_manifests(config.outbox, self._folders), self._folders)
         changed = [
             piece
             for piece in pieces

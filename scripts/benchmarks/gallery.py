@@ -34,11 +34,11 @@ from pathlib import Path
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.gallery.site import update
 config = load(Path("pipeline.yaml"))
-started = time.perf_counter()
+started, busy = time.perf_counter(), time.process_time()
 done = update(config)
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
-print(time.perf_counter() - started, started - begun, peak, done.pieces, done.files)
+print(time.perf_counter() - started, time.process_time() - busy, started - begun, peak, done.files)
 """
 
 
@@ -71,11 +71,12 @@ def row(root: Path, what: str) -> Row:
         [sys.executable, "-c", MEASURED], cwd=root, env=environment, stdout=subprocess.PIPE,
         check=True,
     )  # fmt: skip
-    seconds, start, peak, _, files = done.stdout.split()
+    seconds, busy, start, peak, files = done.stdout.split()
     return {
         "what": what,
         "seconds": float(seconds),
-        "start seconds": float(start),
+        "of a core": float(busy),
+        "start": float(start),
         "peak MB": int(peak) / 1024,
         "files": int(files),
     }

@@ -13,7 +13,7 @@ from exhibition import change, contents, make_exhibition, pieces, refresh, setti
 from PIL import Image
 from support import FakeExecutor, configure, draw, program, run_once
 
-from nst_pipeline.errors import DiskFullError
+from nst_pipeline.errors import CannotCreateError, DiskFullError
 from nst_pipeline.files import TEMPORARY_PREFIX
 from nst_pipeline.gallery.site import update
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
@@ -92,6 +92,22 @@ def test_what_the_ledger_has_forgotten_is_joined_from_the_manifests(home: Path) 
     forget_records(home)
     refresh(home)
     assert figures(pieces(home)["hill.png", "oil"]) == (1, 0.5, 3.0, "fake")
+
+
+def test_a_gallery_outlives_the_ledger_by_the_manifests(home: Path) -> None:
+    draw(home / "inbox/new.png", 50)
+    run_once(settings(home))
+    (home / "outbox/new-oil.png").unlink()
+    refresh(home)
+    before = pieces(home)
+    shutil.rmtree(home / "state")
+    refresh(home)
+    after = pieces(home)
+    assert after.keys() == before.keys()
+    for name, piece in after.items():
+        old = before[name]
+        same = ("id", "status", "picture", "recipe", "made", "path", "key", "content_sha256")
+        assert [piece.get(key) for key in same] == [old.get(key) for key in same]
 
 
 def test_figures_outlive_the_records_of_their_run(home: Path) -> None:
@@ -255,7 +271,7 @@ def test_the_gallery_is_neither_painted_nor_an_outbox_of_its_own(tmp_path: Path)
 def test_no_link_leads_an_update_out_of_the_outbox(home: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (home / "outbox/gallery").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="link"):
+    with pytest.raises(CannotCreateError, match="link"):
         refresh(home)
     assert not list((tmp_path / "elsewhere").iterdir())
 
