@@ -57,25 +57,27 @@ class Making:
 class Makings:
     """Finds how pieces were made, and remembers which runs hold nothing new."""
 
-    def __init__(self, config: Config, folders: Folders, known: Sequence[str]) -> None:
-        """Find nothing yet.
+    def __init__(
+        self, config: Config, folders: Folders, ledger: Ledger, known: Sequence[str]
+    ) -> None:
+        """Find nothing yet; what has ended by now may be asked for.
 
         Args:
             config: the settings.
             folders: to read the manifests in.
+            ledger: has the records of the last runs.
             known: ids of runs that have an end and were read.
         """
-        self._config, self._folders = config, folders
+        self._config, self._folders, self._ledger = config, folders, ledger
+        # Before the pieces: a run that has an end by then has no more of them.
+        self._listed = ledger.runs.listed()
         self.read = list(known)
 
-    def of(
-        self, pieces: Sequence[Piece], ledger: Ledger, needed: Container[str]
-    ) -> dict[str, Making]:
+    def of(self, pieces: Sequence[Piece], needed: Container[str]) -> dict[str, Making]:
         """Return how pieces were made, by their ids, as far as it is recorded.
 
         Args:
             pieces: that changed.
-            ledger: has the records of the last runs.
             needed: ids of those for which manifests are read, too: of the others it is known from
                 before.
         """
@@ -92,7 +94,7 @@ class Makings:
                     painted[job[2]] = making
 
         names = [one.record for one in pieces] if len(pieces) <= FEW else None
-        take(self._of_ledger(ledger, names), is_older=False)
+        take(self._of_ledger(names), is_older=False)
         old = time.time() - SETTLED_SECONDS
         lacking = [
             one
@@ -112,16 +114,13 @@ class Makings:
                 found[one.id] = _joined(found.get(one.id), painted[one.key])
         return found
 
-    def _of_ledger(
-        self, ledger: Ledger, names: list[str] | None
-    ) -> Iterator[tuple[tuple[str, str, str], Making]]:
-        listed = ledger.runs.listed()
-        there = {run for run, _ in listed}
+    def _of_ledger(self, names: list[str] | None) -> Iterator[tuple[tuple[str, str, str], Making]]:
+        runs, there = self._ledger.runs, {run for run, _ in self._listed}
         read, self.read = self.read, [run for run in self.read if run in there]
-        for run, is_open in listed:
-            if run in read or (head := ledger.runs.head(run)) is None:
+        for run, is_open in self._listed:
+            if run in read or (head := runs.head(run)) is None:
                 continue
-            yield from _of_run(json.loads(head), map(json.loads, ledger.runs.records(run, names)))
+            yield from _of_run(json.loads(head), map(json.loads, runs.records(run, names)))
             if not is_open:
                 self.read.append(run)
 

@@ -115,6 +115,7 @@ class _Update:
         if known.terms != terms or not self._folders.exists(config.gallery / PAGE_NAME):
             known.files.clear()
         known.visits = known.visits or secrets.token_hex(8)
+        self._finder = Makings(config, self._folders, self._ledger, known.runs)
         pieces = find_pieces(self._ledger, self._folders)
         if not pieces:
             pieces = pieces_of(read_manifests(config.outbox, self._folders), self._folders)
@@ -141,11 +142,10 @@ class _Update:
     # What changed
 
     def _makings(self, changed: Sequence[Piece]) -> dict[str, Making]:
-        finder = Makings(self._config, self._folders, self._known.runs)
         pieces = self._known.pieces
         needed = {one.id for one in changed if one.id not in pieces or not pieces[one.id].run}
-        found = finder.of(changed, self._ledger, needed)
-        self._known.runs = finder.read
+        found = self._finder.of(changed, needed)
+        self._known.runs = self._finder.read
         return found
 
     def _make_pictures(

@@ -94,6 +94,22 @@ def test_what_the_ledger_has_forgotten_is_joined_from_the_manifests(home: Path) 
     assert figures(pieces(home)["hill.png", "oil"]) == (1, 0.5, 3.0, "fake")
 
 
+def test_a_record_that_comes_after_its_job_is_not_missed(home: Path) -> None:
+    database = sqlite3.connect(ledger_path(home / "state"))
+    with database:
+        database.execute("CREATE TABLE later AS SELECT * FROM records")
+        database.execute("DELETE FROM records")
+        database.execute("UPDATE runs SET open = 1")
+    refresh(home)
+    assert pieces(home)["boat.png", "ink"]["made"] == {}
+    with database:
+        database.execute("INSERT INTO records SELECT * FROM later")
+        database.execute("UPDATE runs SET open = 0")
+    database.close()
+    refresh(home)
+    assert figures(pieces(home)["boat.png", "ink"]) == (1, 0.5, 3.0, "fake")
+
+
 def test_a_gallery_outlives_the_ledger_by_the_manifests(home: Path) -> None:
     draw(home / "inbox/new.png", 50)
     run_once(settings(home))

@@ -30,6 +30,10 @@ const gallery = (() => {
     return made;
   }
 
+  // A long name may be broken where its parts meet, before it is broken anywhere.
+  const breakable = (name) =>
+    name.split(/(?<=[-_/ ])|(?=\.)/).flatMap((part, index) => (index ? [el("wbr"), part] : [part]));
+
   const address = (picture, side) => `pictures/${picture.slice(0, 2)}/${picture}-${side}.webp`;
 
   function image(picture, size, alt, isEager = false) {
@@ -212,7 +216,7 @@ const gallery = (() => {
     if (style.painting) {
       made.append(image(style.painting, style.size, `The painting of the style ${style.name}`, true));
     }
-    made.append(el("span", { class: "name" }, style.name));
+    made.append(el("span", { class: "name" }, ...breakable(style.name)));
     return el("th", { scope: "col" }, made);
   }
 
@@ -221,8 +225,8 @@ const gallery = (() => {
     if (content.photograph) {
       made.append(image(content.photograph, content.size, `The photograph ${content.name}`));
     }
-    made.append(el("span", { class: "name" }, content.name));
-    if (content.folder) made.append(el("span", { class: "name muted" }, content.folder));
+    made.append(el("span", { class: "name" }, ...breakable(content.name)));
+    if (content.folder) made.append(el("span", { class: "name muted" }, ...breakable(content.folder)));
     return el("th", { scope: "row" }, made);
   }
 
