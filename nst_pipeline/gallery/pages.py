@@ -268,7 +268,7 @@ def page_html(config: Config, site: Plain, pieces: Sequence[Piece], versions: Pl
     counts = {
         "pastiches": sum(piece.status != "failed" for piece in pieces),
         "failed": sum(piece.status == "failed" for piece in pieces),
-        "contents": len({piece.source for piece in pieces}),
+        "contents": len({piece.source for piece in pieces if piece.status != "failed"}),
         "styles": len(site["styles"]),
     }
     template = _templates().get_template("index.html")
