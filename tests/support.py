@@ -149,7 +149,7 @@ class FakeExecutor:
         return EncodedResult(
             data[:200] if what == "cut" else data,
             size, (height, width), step, "iterations", LOSSES, LOSSES, 0.5,
-            extras=_extras(job, data),
+            extras=_extras(job, data), curve=((size, [1, step], [3.0, 2.5]),),
         )  # fmt: skip
 
 

@@ -203,6 +203,29 @@ def _outcome(totals: "TotalsRecord", manifest: Path, held: int, searched: list[P
 
 
 @app.command()
+def gallery(
+    config_path: ConfigOption = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show it in the browser, too.")] = False,
+) -> None:
+    """Bring outbox/gallery up to date: a site, for any browser, of what was painted and how."""
+    import time
+
+    from nst_pipeline.config.pipeline import load
+    from nst_pipeline.daemon.signals import end_on_signals
+    from nst_pipeline.gallery.site import update
+
+    begun, config = time.monotonic(), load(config_path or Path(CONFIG_NAME), with_images=False)
+    done = update(config, end_on_signals())
+    counts = f"{counted(done.pieces, 'job')}, {counted(done.pictures, 'new thumbnail')}"
+    say(f"gallery  {shown(done.page)}: {counts}, in {time.monotonic() - begun:.1f} s")
+    if open_page:
+        import webbrowser
+
+        if not webbrowser.open(done.page.as_uri()):
+            say(f"no browser was found; open {shown(done.page)} in one", err=True)
+
+
+@app.command()
 def check(config_path: ConfigOption = None) -> None:
     """Report every problem of the settings, and what a run would use and do."""
     from nst_pipeline.cli.forecast import show_jobs

@@ -4,7 +4,7 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -287,7 +287,12 @@ class Config(Settings):
     @property
     def excluded(self) -> tuple[Path, ...]:
         """Folders that hold no pictures to paint, even if they lie in the inbox."""
-        return (self.outbox, self.state, self.processed, self.failed)
+        return (self.outbox, self.gallery, self.state, self.processed, self.failed)
+
+    @property
+    def gallery(self) -> Path:
+        """The folder of the gallery."""
+        return self.outbox / "gallery"
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -373,11 +378,7 @@ class Config(Settings):
         Args:
             place: the folder, relative to the inbox.
         """
-        places = [place]
-        if self.watch.urgent and place.parts[:1] == (self.watch.urgent,):
-            places.append(PurePath(*place.parts[1:]))
-        above = (str(one) for start in places for one in (start, *start.parents))
-        return next((one for one in above if one in self.folders), None)
+        return deepest(place, self.folders, self.watch.urgent)
 
     def layer_problems(self, weights: Weights) -> list[str]:
         """Return what is wrong with recipes that name layers which the network lacks."""
@@ -394,6 +395,15 @@ class Config(Settings):
                 if folder.recipe.model_fields_set & {field, "name"}:
                     problems[f"folders.{shown(name)}.recipe.{field}: {text}"] = None
         return list(problems)
+
+
+def deepest(place: PurePath, folders: Container[str], urgent: str) -> str | None:
+    """Return which of the inbox's folders a place there belongs to; see `Config.folder_of`."""
+    places = [place]
+    if urgent and place.parts[:1] == (urgent,):
+        places.append(PurePath(*place.parts[1:]))
+    above = (str(one) for start in places for one in (start, *start.parents))
+    return next((one for one in above if one in folders), None)
 
 
 def style_key(name: str) -> str:

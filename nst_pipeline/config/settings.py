@@ -440,3 +440,7 @@ class OutputSettings(Settings):
         "none", json_schema_extra=NOT_PIXELS,
         description="An animation of the making beside the result, of the snapshots.",
     )  # fmt: skip
+    gallery: bool = Field(
+        False, json_schema_extra=NOT_PIXELS,
+        description="Keep outbox/gallery up to date, a site to look at the results.",
+    )  # fmt: skip

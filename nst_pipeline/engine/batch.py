@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nst_pipeline.engine.adam import Adam
 from nst_pipeline.engine.alpha import Seen, SeenWhole
 from nst_pipeline.engine.checkpoint import Checkpoint, CheckpointError
+from nst_pipeline.engine.curve import LossCurve, LossCurves
 from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
@@ -51,6 +52,7 @@ class Result:
         stop_reason: of the last scale: ``iterations``, ``converged``, ``settled`` or ``diverged``.
         history_size: steps that the optimiser remembered; fewer than the recipe's where memory
             did not suffice.
+        curve: how the loss fell, by scale.
     """
 
     pixels: NDArray[Any]
@@ -60,6 +62,7 @@ class Result:
     seconds: float
     stop_reason: str
     history_size: int
+    curve: tuple[LossCurve, ...] = ()
 
     @property
     def problem(self) -> str:
@@ -215,9 +218,10 @@ class Batch:
         begun = time.perf_counter() - (resume.seconds if resume else 0)
         done, found = (resume.steps_before if resume else 0), None
         first = resume.scale if resume else 0
+        curves = LossCurves(resume.curve if resume else ())
         for number, scene in enumerate(self.scenes[first:], first):
             objective = self._objective(scene)
-            reporter = _ScaleReporter(self, callbacks, number, objective.mask, done, begun)
+            reporter = _ScaleReporter(self, callbacks, curves, number, objective.mask, done, begun)
             found = minimise(
                 self._optimiser(
                     objective,
@@ -231,7 +235,7 @@ class Batch:
             done += found.iterations
         assert found is not None
         return self._results(
-            objective, scene.finish(found.point, objective.mask), found, done, begun
+            objective, scene.finish(found.point, objective.mask), found, done, begun, curves
         )
 
     def _objective(self, scene: Scene) -> Objective:
@@ -263,7 +267,13 @@ class Batch:
         return torch.cat([first_pastiche(scene, each, self.init) for each in colours])
 
     def _results(
-        self, objective: Objective, finished: Tensor, found: Minimum, done: int, begun: float
+        self,
+        objective: Objective,
+        finished: Tensor,
+        found: Minimum,
+        done: int,
+        begun: float,
+        curves: LossCurves,
     ) -> list[Result]:
         before = objective.of_optimised(self._start(self.scenes[-1]))
         pixels = [quantise(pastiche, self.bits) for pastiche in finished]
@@ -271,11 +281,15 @@ class Batch:
         after = objective.of_finished(saved)
         seconds = (time.perf_counter() - begun) / len(pixels)
         return [
-            Result(one, start, end, done, seconds, reason, self.history_size)
-            for one, start, end, reason in zip(
-                pixels, before, after, found.stop_reasons, strict=True
+            Result(one, start, end, done, seconds, reason, self.history_size, curve)
+            for one, start, end, reason, curve in zip(
+                pixels, before, after, found.stop_reasons, self._curves(curves), strict=True
             )
         ]
+
+    def _curves(self, curves: LossCurves) -> list[tuple[LossCurve, ...]]:
+        sizes = [scene.scale.size for scene in self.scenes]
+        return [curves.of(style, sizes) for style in range(len(self.styles))]
 
 
 class _ScaleReporter:
@@ -285,17 +299,19 @@ class _ScaleReporter:
         self,
         batch: Batch,
         callbacks: Callbacks,
+        curves: LossCurves,
         scale: int,
         mask: Tensor | None,
         steps_before: int,
         begun: float,
     ) -> None:
-        self._batch, self._callbacks = batch, callbacks
+        self._batch, self._callbacks, self._curves = batch, callbacks, curves
         self._scale, self._mask, self._steps_before = scale, mask, steps_before
         self._total = sum(scene.scale.iterations for scene in batch.scenes)
         self._begun, self._saved = begun, time.perf_counter()
 
     def on_report(self, done: int, losses: list[float]) -> None:
+        self._curves.add(self._scale, self._steps_before + done, losses)
         for index, loss in zip(self._batch.indices, losses, strict=True):
             self._callbacks.stepped(index, self._steps_before + done, self._total, loss)
 
@@ -318,8 +334,9 @@ class _ScaleReporter:
         tensors = {name: tensor.cpu() for name, tensor in optimiser.state().items()}
         seconds = time.perf_counter() - self._begun
         checkpoint = Checkpoint(
-            self._scale, self._steps_before, seconds, self._batch.history_size, tensors
-        )
+            self._scale, self._steps_before, seconds, self._batch.history_size,
+            self._curves.rows, tensors,
+        )  # fmt: skip
         self._callbacks.checkpoint(self._batch.indices, checkpoint)
         self._saved = time.perf_counter()
 

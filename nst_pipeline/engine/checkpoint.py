@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-FORMAT = 3
+FORMAT = 4
 """Changes whenever what a checkpoint holds, or means, does."""
-PROGRESS = "progress"
+PROGRESS, CURVE = "progress", "curve"
 
 
 class CheckpointError(ValueError):
@@ -25,6 +25,7 @@ class Checkpoint:
         steps_before: done at the scales before it.
         seconds: worked so far.
         history_size: steps that the optimiser remembers.
+        curve: losses so far, as `engine.curve.LossCurves` has them.
         tensors: state of the optimiser, on the CPU.
     """
 
@@ -32,6 +33,7 @@ class Checkpoint:
     steps_before: int
     seconds: float
     history_size: int
+    curve: list[list[float]]
     tensors: dict[str, Tensor]
 
     def to_bytes(self) -> bytes:
@@ -41,7 +43,8 @@ class Checkpoint:
             dtype=torch.float64,
         )
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        return save({PROGRESS: progress, **tensors})
+        curve = torch.tensor(self.curve, dtype=torch.float64)
+        return save({PROGRESS: progress, CURVE: curve, **tensors})
 
 
 def read_checkpoint(data: bytes) -> Checkpoint | None:
@@ -49,8 +52,9 @@ def read_checkpoint(data: bytes) -> Checkpoint | None:
     try:
         tensors = load(data)
         number, scale, steps_before, seconds, history_size = tensors.pop(PROGRESS).tolist()
+        curve = tensors.pop(CURVE).tolist()
     except (SafetensorError, KeyError, ValueError):
         return None
     if number != FORMAT:
         return None
-    return Checkpoint(int(scale), int(steps_before), seconds, int(history_size), tensors)
+    return Checkpoint(int(scale), int(steps_before), seconds, int(history_size), curve, tensors)

@@ -220,7 +220,8 @@ def minimise(
         iterations: steps to do; there is one evaluation more.
         on_report: called every ``report_every`` steps, and after the first and the last.
         report_every: the device is asked for numbers only this often.
-        after_step: called after every step; whatever it raises ends the minimisation.
+        after_step: called after every step, and its report; whatever it raises ends the
+            minimisation.
         resume: what `Optimiser.state` gave of one that was made with the same arguments.
         graph: on CUDA, replay the step as a CUDA graph; the objective must then ask the device
             for no numbers, and its code runs in the first steps only.
@@ -235,13 +236,13 @@ def minimise(
     while optimiser.done < iterations and not all(reasons):
         step()
         optimiser.done += 1
-        if after_step:
-            after_step(optimiser)
         if optimiser.done in (1, iterations) or optimiser.done % report_every == 0:
             report = optimiser.report()
             reasons = report.stop_reasons
             if on_report:
                 on_report(optimiser.done, report.losses)
+        if after_step:
+            after_step(optimiser)
     return Minimum(optimiser.best_point, optimiser.done, [r or "iterations" for r in reasons])
 
 

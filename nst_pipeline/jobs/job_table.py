@@ -14,6 +14,7 @@ from nst_pipeline.jobs.state import (
     COLUMNS,
     FINISHED,
     IN_QUEUE,
+    Ended,
     Entry,
     EntrySummary,
     JobState,
@@ -76,6 +77,23 @@ class JobTable:
         """Return where the outputs of all jobs went that ever made one, each with its source."""
         rows = self._database.execute("SELECT final, source FROM jobs WHERE final IS NOT NULL")
         return [(Path(os.fsdecode(final)), Path(os.fsdecode(source))) for final, source in rows]
+
+    def ended(self) -> list[Ended]:
+        """Return the jobs that made their output or failed, in the order they were planned in.
+
+        One whose output is there stays among them while it is painted again.
+        """
+        wanted = (*FINISHED, JobState.FAILED)
+        rows = self._database.execute(
+            "SELECT source, style, key, content, state, final, sha256, reason, finished FROM jobs "
+            f"WHERE finished IS NOT NULL AND (state IN ({_marks(wanted)}) "
+            f"OR (final IS NOT NULL AND state IN ({_marks(IN_QUEUE)}))) ORDER BY id",
+            [*wanted, *IN_QUEUE],
+        )
+        return [
+            Ended(source, style, key, content, JobState(state), *rest)
+            for source, style, key, content, state, *rest in rows
+        ]
 
     def queued_sources(self, sources: list[Path]) -> set[Path]:
         """Return those of some files that have a job in the queue."""

@@ -31,6 +31,8 @@ class EncodedResult:
         history_size: of L-BFGS, where memory did not suffice for the recipe's.
         extras: files that go with the output, by what follows its stem.
         notes: what else is in the files that it was made of, for people.
+        curve: how the best loss so far fell: of each scale the size of the pastiche, (height,
+            width), steps done over all scales, and the loss after each.
     """
 
     data: bytes
@@ -44,6 +46,7 @@ class EncodedResult:
     history_size: int | None = None
     extras: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    curve: tuple[tuple[tuple[int, int], list[int], list[float]], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +46,10 @@ class RunTable:
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (run, job, record)
         )
 
+    def note(self, run: str, head: str) -> None:
+        """Keep what is known of a run by now."""
+        self._database.execute("UPDATE runs SET head = ? WHERE id = ?", (head, run))
+
     def end(self, run: str, head: str | None = None) -> None:
         """Record that a run's manifest is complete."""
         self._database.execute(
@@ -62,7 +66,31 @@ class RunTable:
             for run, path, head, is_open in rows
         ]
 
-    def records(self, run: str) -> Iterator[str]:
-        """Give the records of a run's jobs."""
-        rows = self._database.execute("SELECT record FROM records WHERE run = ?", (run,))
-        return (record for (record,) in rows)
+    def listed(self) -> list[tuple[str, bool]]:
+        """Return the runs, the oldest first, and whether each has no end yet."""
+        rows = self._database.execute("SELECT id, open FROM runs ORDER BY started, id").fetchall()
+        return [(run, bool(is_open)) for run, is_open in rows]
+
+    def head(self, run: str) -> str | None:
+        """Return a run's manifest without its jobs; None: it was forgotten."""
+        row = self._database.execute("SELECT head FROM runs WHERE id = ?", (run,)).fetchone()
+        return row[0] if row else None
+
+    def records(self, run: str, jobs: Sequence[str] | None = None) -> Iterator[str]:
+        """Give the records of a run's jobs, or of those alone that were kept by some names."""
+        if jobs is None:
+            rows = self._database.execute("SELECT record FROM records WHERE run = ?", (run,))
+            yield from (record for (record,) in rows)
+            return
+        for job in jobs:
+            yield from (
+                record
+                for (record,) in self._database.execute(
+                    "SELECT record FROM records WHERE run = ? AND job = ?", (run, job)
+                )
+            )
+
+
+def record_name(place: str, style: str) -> str:
+    """Return what a job's record is kept by: its content's place and its style."""
+    return f"{place}\n{style}"

@@ -99,6 +99,20 @@ class EntrySummary(NamedTuple):
     final: bytes | None
 
 
+class Ended(NamedTuple):
+    """A job that made its output or failed; `schema` describes the fields."""
+
+    source: bytes
+    style: str
+    key: str
+    content: str
+    state: JobState
+    final: bytes | None
+    sha256: str | None
+    reason: str
+    finished: float
+
+
 def entry(row: tuple[object, ...]) -> Entry:
     """Return the entry that a row of `COLUMNS` holds."""
     values = list(row)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from nst_pipeline import __version__
 from nst_pipeline.files import as_text, raw_bytes
 
+NUMBERS = re.compile(r"\[\n\s+([-+.,\de\s]+?)\s+\]")
+"""A list of numbers in indented JSON; in a text there, no line ends."""
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "imagecodecs", "safetensors")
 
 
@@ -125,6 +128,14 @@ class LossRecord(Record):
     total: float
 
 
+class CurveRecord(Record):
+    """How the best loss so far fell at one scale, whose pastiche is of ``size`` (height, width)."""
+
+    size: tuple[int, int]
+    steps: list[int] = Field(description="done over all scales")
+    losses: list[float] = Field(description="after each; not to be compared with other scales'")
+
+
 class JobRecord(Record):
     """One content x one style."""
 
@@ -139,6 +150,9 @@ class JobRecord(Record):
     iterations: int | None = None
     stop_reason: Literal["iterations", "converged", "settled", "diverged"] | None = None
     losses: dict[Literal["start", "end"], LossRecord] | None = None
+    curve: list[CurveRecord] = Field(
+        [], description="of the loss, by scale, coarse to fine; 100 points at most"
+    )
     seconds: float | None = None
     history_size: int | None = Field(
         None, description="of L-BFGS, where memory did not suffice for the recipe's"
@@ -218,7 +232,7 @@ def to_json(manifest: Manifest, jobs: Iterable[str] = ()) -> str:
         jobs: of one without any, its jobs as `job_json` gives them: so that none need be written
             out again when one is added.
     """
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2)
+    text = _indented(manifest)
     if not (listed := ",\n".join(jobs)):
         return text
     return text.replace('\n  "jobs": [],\n', f'\n  "jobs": [\n{listed}\n  ],\n', 1)
@@ -226,7 +240,13 @@ def to_json(manifest: Manifest, jobs: Iterable[str] = ()) -> str:
 
 def job_json(record: JobRecord) -> str:
     """Return a job as it stands in the JSON of its manifest."""
-    return textwrap.indent(json.dumps(record.model_dump(mode="json"), indent=2), "    ")
+    return textwrap.indent(_indented(record), "    ")
+
+
+def _indented(record: Record) -> str:
+    """Return a record as indented JSON, but lists of numbers on one line."""
+    text = json.dumps(record.model_dump(mode="json"), indent=2)
+    return NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
 
 
 def schema() -> dict[str, Any]:

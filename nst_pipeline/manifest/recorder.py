@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.files import as_text, publish
 from nst_pipeline.folders import Folders
 from nst_pipeline.jobs.outcome import Machine
-from nst_pipeline.jobs.run_table import RunTable
+from nst_pipeline.jobs.run_table import RunTable, record_name
 from nst_pipeline.manifest.model import (
     DeviceRecord,
     JobRecord,
@@ -54,6 +54,7 @@ class Recorder:
         runs: RunTable,
         folders: Folders,
         machine: Machine | None = None,
+        on_finish: Callable[[JobRecord], None] = lambda _: None,
     ) -> None:
         """Record a run that starts now; nothing is written before `begin`.
 
@@ -64,6 +65,7 @@ class Recorder:
             runs: the ledger's copy.
             folders: to reach the manifest in.
             machine: what a worker that is there already told before this run.
+            on_finish: told of each job that is over, once that is durable.
         """
         now = datetime.now(UTC)
         self._begun = time.monotonic()
@@ -73,7 +75,7 @@ class Recorder:
         )
         self._config, self._jobs = config, dict[tuple[str, str], JobRecord]()
         self._texts: dict[tuple[str, str], str] = {}
-        self._runs, self._folders = runs, folders
+        self._runs, self._folders, self._on_finish = runs, folders, on_finish
         self._saved, self._save_seconds = 0.0, 0.0
         self._skipped = 0
         self._before = machine
@@ -123,7 +125,7 @@ class Recorder:
             CannotCreateError, OutputError: see `files.publish`.
         """
         self.add(record)
-        name = f"{record.content.place}\n{record.style.name}"
+        name = record_name(record.content.place, record.style.name)
         self._runs.keep(self._run.id, name, record.model_dump_json(exclude_defaults=True))
         wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
         if time.monotonic() - self._saved >= wait:
@@ -131,10 +133,14 @@ class Recorder:
             self._save()
             self._saved = time.monotonic()
             self._save_seconds = self._saved - begun
+        self._on_finish(record)
 
     def note(self, machine: Machine) -> None:
         """Record what is painted on."""
+        is_new = self._machine is None
         self._machine = machine
+        if is_new and self.is_open:
+            self._runs.note(self._run.id, self._head())
 
     def end(self, status: Ending) -> None:
         """Record the run's end.

@@ -10,6 +10,7 @@ from nst_pipeline.jobs.planning import Broken, Done
 from nst_pipeline.jobs.state import Entry
 from nst_pipeline.manifest.model import (
     ContentRecord,
+    CurveRecord,
     ErrorRecord,
     FileRecord,
     JobRecord,
@@ -30,6 +31,10 @@ def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str])
                 "start": LossRecord(**result.start),
                 "end": LossRecord(**result.end),
             },
+            "curve": [
+                CurveRecord(size=size, steps=steps, losses=losses)
+                for size, steps, losses in result.curve
+            ],
             "seconds": result.seconds,
             "extras": extras,
             "notes": list(result.notes),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
@@ -45,6 +45,9 @@ from nst_pipeline.runner.hooks import Notes, settle
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.pruning import prune
 from nst_pipeline.workers.protocol import Executor, MakeExecutor
+
+if TYPE_CHECKING:
+    from nst_pipeline.gallery.keeper import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ class Runner:
                 config.watch.retry_seconds, config.state / STYLE_LOOKS_NAME, observer.looks
             ),
         )
+        self._gallery = _keeper(config)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -96,6 +100,8 @@ class Runner:
         """End whatever the executor and the hooks do."""
         self._close_executor()
         self._deliverer.close()
+        if self._gallery:
+            self._gallery.close()
 
     def _close_executor(self) -> None:
         if self._executor:
@@ -126,6 +132,8 @@ class Runner:
             recorder = run.do_all(force, are_sources_ours=not paths)
         if self._config.hooks:
             self._finish_deliveries()
+        if self._gallery:
+            self._gallery.finish(self._observer.check)
         return recorder
 
     def _finish_deliveries(self) -> None:
@@ -184,7 +192,7 @@ class Runner:
             self._deliverer.wake()
             run = _Run(
                 self, ledger, self._config, self._observer, scanner, policy, self._patience,
-                self._style_folders, notes,
+                self._style_folders, notes, self._gallery.note if self._gallery else _nothing,
             )  # fmt: skip
             try:
                 yield run
@@ -195,6 +203,8 @@ class Runner:
                     self._close_executor()  # nobody waits any more for what it still does
                 raise
             run.end("finished")
+            if self._gallery:
+                self._gallery.look()
             self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
 
     def machine(self) -> Machine | None:
@@ -224,7 +234,9 @@ class _Run:
         patience: Patience,
         style_folders: StyleFolders,
         notes: Notes,
+        on_record: Callable[[JobRecord], None],
     ) -> None:
+        self._on_record = on_record
         self._runner, self._ledger, self._config = runner, ledger, config
         self._style_folders = style_folders
         self._observer, self._scanner, self._policy = observer, scanner, policy
@@ -341,6 +353,7 @@ class _Run:
                 self._ledger.runs,
                 self._folders,
                 self._runner.machine(),
+                self._on_record,
             )
             self._notes.manifest = self._recorder.path
         self._recorded = plan.digest
@@ -368,6 +381,19 @@ class _Run:
         self._recorder.finish(record)
         self._notes.release(job, record)
         self._observer.finished(record)
+
+
+def _nothing(_: JobRecord) -> None:
+    """Tell nobody of a job."""
+
+
+def _keeper(config: Config) -> "Keeper | None":
+    if not config.output.gallery:
+        return None
+    # Here, because nobody else needs the library.
+    from nst_pipeline.gallery.keeper import Keeper
+
+    return Keeper(config)
 
 
 def folders_of(config: Config, ledger: Ledger) -> Folders:

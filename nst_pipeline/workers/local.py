@@ -185,6 +185,7 @@ def _encode(job: Job, content: Decoded, result: Result, frames: Frames) -> Encod
         seconds=result.seconds,
         history_size=result.history_size if is_short else None,
         extras=_extras(job, content, result, frames),
+        curve=tuple((one.size, one.steps, one.losses) for one in result.curve),
     )
 
 

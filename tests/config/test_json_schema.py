@@ -25,9 +25,9 @@ BEYOND = re.compile(
     r"no such (file|folder)|no style|leaves the inbox|the inbox itself|the same folder"
     r"|a folder, no image|a file, no folder|whose pictures are no|nobody's home|lies in|too long"
     r"|sizes that grow|stands twice|is not set|not YAML|is not a template|holds no settings"
-    r"|is no address|a name or a password"
+    r"|is no address|a name or a password|\.None: is None"
 )
-"""What the program alone refuses: what needs the disk, or how values lie to each other."""
+"""What the program alone refuses: what needs the disk, how values lie to each other, null keys."""
 
 
 @pytest.fixture

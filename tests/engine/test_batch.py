@@ -124,6 +124,7 @@ def test_work_resumed_from_a_checkpoint_ends_as_if_never_interrupted(
     for one, other in zip(uninterrupted(optimizer, tile), resumed, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
         assert (one.iterations, one.end) == (other.iterations, other.end)
+        assert one.curve == other.curve and [c.size for c in one.curve] == [(24, 32), (48, 64)]
     assert goes_on.steps == 13 - stop_at
 
 

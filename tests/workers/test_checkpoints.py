@@ -51,6 +51,12 @@ def test_a_run_that_was_ended_goes_on_and_ends_as_if_it_never_was(
     assert output.read_bytes() == whole
     assert not list(folder.glob("[0-9a-f]*-*"))
     assert manifest["jobs"][0]["iterations"] == 100
+    path = max(
+        (project / "outbox/manifests").glob("*.json"), key=lambda one: one.stat().st_mtime_ns
+    )
+    (resumed,) = json.loads(path.read_text())["jobs"]
+    assert resumed["curve"] == manifest["jobs"][0]["curve"] != []
+    assert sum(len(scale["steps"]) for scale in resumed["curve"]) <= 100
 
 
 def test_checkpoints_go_with_the_jobs_that_they_are_of(tmp_path: Path) -> None:

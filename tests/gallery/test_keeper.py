@@ -1,0 +1,70 @@
+"""The gallery beside a run and a daemon: up to date, and no fault of it is theirs."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from exhibition import contents, make_exhibition, pieces, settings
+from support import SilentObserver, Watch, draw, manifests, outputs, run_once, wait_until
+
+GALLERY = {"output": {"gallery": True}}
+
+
+def shown(home: Path) -> list[str]:
+    return sorted(contents(home)) if (home / "outbox/gallery/index.html").exists() else []
+
+
+def test_a_run_ends_with_its_gallery_up_to_date(tmp_path: Path) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False, **GALLERY)
+    assert shown(home) == ["boat.png", "hill.png"]
+    draw(home / "inbox/new.png", 7)
+    run_once(settings(home))
+    assert shown(home) == ["boat.png", "hill.png", "new.png"]
+    assert all(piece["made"]["device"] == "fake" for piece in pieces(home).values())
+    (home / "outbox/new-ink.png").unlink()
+    (home / "inbox/new.png").unlink()
+    run_once(settings(home))  # with nothing to do
+    assert pieces(home)["new.png", "ink"]["status"] == "gone"
+
+
+def test_a_daemon_keeps_it_up_to_date_while_it_works(tmp_path: Path) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False, **GALLERY)
+    with Watch(home) as watch:
+        watch.until_idle()
+        draw(home / "inbox/new.png", 7)
+        wait_until(lambda: "new.png" in shown(home))
+        draw(home / "inbox/late.png", 8)
+        wait_until(lambda: any("late-oil" in name for name in outputs(home)))
+        assert watch.stop() == 0
+    assert "late.png" in shown(home)
+
+
+def test_a_gallery_that_cannot_be_written_is_told_once_and_fails_no_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    (home / "outbox/gallery").write_text("in the way")
+    path = home / "pipeline.yaml"
+    path.write_text(json.dumps(json.loads(path.read_text()) | GALLERY))
+    for number in range(3):
+        draw(home / f"inbox/new{number}.png", 20 + number)
+    observer = SilentObserver()
+    with caplog.at_level(logging.WARNING):
+        run_once(settings(home), observer=observer)
+    assert [record.status for record in observer.records] == ["done"] * 6
+    assert manifests(home)[-1]["run"]["status"] == "finished"
+    told = [one for one in caplog.messages if "gallery" in one]
+    assert len(told) == 1 and told[0].endswith("the gallery stays as it was, and is tried again")
+    assert (home / "outbox/gallery").read_text() == "in the way"
+
+
+def test_one_picture_that_cannot_be_shown_spoils_no_other(tmp_path: Path) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    (home / "outbox/boat-ink.png").write_bytes(b"no picture any more")
+    (home / "inbox/trip/hill.png").write_bytes(b"nor this")
+    path = home / "pipeline.yaml"
+    path.write_text(json.dumps(json.loads(path.read_text()) | GALLERY))
+    run_once(settings(home))
+    found = pieces(home)
+    assert "picture" not in found["boat.png", "ink"] and found["boat.png", "oil"]["picture"]
