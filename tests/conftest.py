@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import support  # noqa: E402
 import torch  # noqa: E402
+from browser import browser, shared_browser  # noqa: E402, F401 - fixtures
 from PIL import Image  # noqa: E402
 
 from nst_pipeline.config.pipeline import Config, load  # noqa: E402
