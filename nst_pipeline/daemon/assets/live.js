@@ -95,65 +95,54 @@ function makePiece() {
 }
 
 function makeCurve() {
+  const curve = element("p", "curve", "loss");
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("class", "curve");
   svg.setAttribute("viewBox", "0 0 100 30");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
   svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
-  return svg;
+  curve.append(svg);
+  return curve;
 }
 
-function drawCurve(svg, points, total) {
-  svg.style.visibility = points.length > 1 ? "visible" : "hidden";
-  if (points.length < 2) return;
+/** Draw losses, on a logarithmic scale; what is before the first ten steps is cut off above. */
+function drawCurve(curve, points, total) {
+  curve.hidden = points.length < 2;
+  if (curve.hidden) return;
   const logs = points.map(([, loss]) => Math.log10(Math.max(loss, 1e-12)));
   const low = Math.min(...logs);
-  const high = Math.max(...logs);
+  const high = Math.max(...logs.slice(1));
   const place = ([done], index) => {
     const x = (100 * done) / total;
-    const y = 29 - (28 * (logs[index] - low)) / (high - low || 1);
+    const y = 29 - (28 * (Math.min(logs[index], high) - low)) / (high - low || 1);
     return `${x.toFixed(2)},${y.toFixed(2)}`;
   };
+  const svg = curve.lastChild;
   svg.firstChild.setAttribute("d", `M${points.map(place).join("L")}`);
   const first = points[0][1].toPrecision(3);
   const last = points[points.length - 1][1].toPrecision(3);
-  svg.setAttribute("aria-label", `Loss, from ${first} to ${last}`);
+  svg.setAttribute("aria-label", `The loss went from ${first} to ${last}`);
 }
 
-/** Show a picture once it is there, so that nothing flickers. */
-function hang(frame, address, alt) {
-  if (frame.dataset.address === address) return;
-  frame.dataset.address = address;
+/** Show a picture once it is there, so that nothing flickers, and none is smaller than its room. */
+function hang(piece, address, alt) {
+  if (piece.dataset.address === address) return;
+  piece.dataset.address = address;
   const picture = new Image();
   picture.alt = alt;
-  picture.decoding = "async";
   picture.onload = () => {
-    if (frame.dataset.address !== address) return;
+    if (piece.dataset.address !== address) return;
+    piece.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
+    const frame = piece.querySelector(".frame");
     frame.classList.add("hung");
-    const before = frame.querySelector("img");
-    if (before) {
-      // A larger scale must not make the page jump.
-      before.src = picture.src;
-      before.alt = alt;
-    } else {
-      frame.replaceChildren(picture);
-    }
-    fit(frame.querySelector("img"), picture.naturalWidth, picture.naturalHeight);
+    frame.replaceChildren(picture);
   };
   picture.src = address;
 }
 
-/** Give a picture all the room there is, whatever its pixels: coarse scales are small. */
-function fit(picture, width, height) {
-  picture.style.aspectRatio = `${width} / ${height}`;
-  picture.style.width = `min(100%, calc(var(--wall, 68vh) * ${width / height}))`;
-}
-
 function changePiece(piece, job) {
-  const frame = piece.querySelector(".frame");
   const name = `${job.content} in ${job.style}`;
-  if (job.picture) hang(frame, job.picture, `${name}, as it grows`);
+  if (job.picture) hang(piece, job.picture, `${name}, as it grows`);
   setText(piece.querySelector(".content"), job.content);
   setText(piece.querySelector(".style"), ` in ${job.style}`);
   const bar = piece.querySelector("progress");
@@ -180,7 +169,7 @@ function makeLast() {
 
 function changeLast(piece, result) {
   const name = `${result.content} in ${result.style}`;
-  hang(piece.querySelector(".frame"), `/thumbnail?job=${result.job}&large`, name);
+  hang(piece, `/thumbnail?job=${result.job}&large`, name);
   setText(piece.querySelector(".content"), result.content);
   setText(piece.querySelector(".style"), ` in ${result.style}`);
   setText(piece.querySelector(".facts-line"), `Painted ${ago(result.time)}`);
