@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,7 +14,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 import nst_pipeline
 from nst_pipeline.config.pipeline import Config
@@ -43,7 +42,7 @@ FILES = {
 LOOK_SECONDS, LOOK_SHARE = 1.0, 50
 """How long what was read is believed, at least, and in how many parts of the time it is read."""
 THREADS = 2
-CHUNK_BYTES = 256 * 1024
+PART_BYTES = 256 * 1024
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 T = TypeVar("T")
@@ -189,35 +188,25 @@ class Pages:
         if found is None:
             return _nothing()
         headers = {"etag": found.tag, "cache-control": "no-cache"}
-        if request.headers.get("if-none-match") == found.tag:
+        is_known = request.headers.get("if-none-match") == found.tag
+        if not is_known:
+            headers["content-length"] = str(found.bytes)
+        if is_known or request.method == "HEAD":
             found.file.close()
-            return Response(status_code=304, headers=headers)
-        return _FileResponse(found, headers, self._pool)
+            return Response(None, 304 if is_known else 200, headers, found.kind)
+        return StreamingResponse(_parts(found, self._pool), 200, headers, found.kind)
 
     async def _in_pool(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
-class _FileResponse(Response):
-    """Sends a file that is open, part by part, as fast as it is taken."""
-
-    def __init__(self, found: Found, headers: dict[str, str], pool: ThreadPoolExecutor) -> None:
-        super().__init__(media_type=found.kind, headers=headers)
-        self.headers["content-length"] = str(found.bytes)
-        self._found, self._pool = found, pool
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop, left = asyncio.get_running_loop(), self._found.bytes
-        with self._found.file as file:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            while left and scope["method"] != "HEAD":
-                size = min(left, CHUNK_BYTES)
-                data = await loop.run_in_executor(self._pool, file.read, size)
-                if not data:
-                    break  # somebody made it shorter
-                left -= len(data)
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+async def _parts(found: Found, pool: ThreadPoolExecutor) -> AsyncIterator[bytes]:
+    """Give a file's bytes, part by part, as fast as they are taken."""
+    loop, left = asyncio.get_running_loop(), found.bytes
+    with found.file as file:
+        while left and (part := await loop.run_in_executor(pool, file.read, min(left, PART_BYTES))):
+            left -= len(part)
+            yield part
 
 
 def _routes(pages: Pages) -> Starlette:

@@ -50,8 +50,15 @@ def listen(settings: HttpSettings) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         raise UnavailableError(
-            f"http: {settings.address}: {error.strerror or error}; {_cure(error)}"
+            f"http: {settings.address}: {_cause(error)}; {_cure(error)}"
         ) from error
+
+
+def _cause(error: OSError) -> str:
+    """Return why, without what Python adds to it."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _cure(error: OSError) -> str:
@@ -93,6 +100,10 @@ class Server:
         watcher = asyncio.create_task(_hang_up_on_the_slow(self._server))
         await self._server.serve(sockets=[self._listener])
         watcher.cancel()
+        while clients := _clients(self._server.server_state.connections):
+            for client in clients:
+                client.transport.abort()
+            await asyncio.sleep(0)
 
 
 def _note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from nst_pipeline.errors import PipelineError
 from nst_pipeline.folders import Folders
 from nst_pipeline.images.encoding import SUFFIXES
 from nst_pipeline.images.reduction import thumbnail
+from nst_pipeline.inbox.kinds import MANIFESTS_NAME
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
 GALLERY = "gallery"
@@ -30,8 +32,10 @@ GALLERY_TYPES = RESULT_TYPES | {
 }  # fmt: skip
 LATEST = 12
 """How many of the last results are shown."""
-THUMBNAIL_SIDE, LARGE_SIDE = 480, 1280
-"""The longer side of a thumbnail, in pixels, in the strip and on the wall."""
+THUMBNAIL_SIDE, LARGE_SIDE = 480, 1600
+"""The longer side of a thumbnail, in pixels, in the strip and on the wall; as the gallery's."""
+ID_DIGITS = 16
+"""Of a result's SHA-256, by which the gallery's thumbnails are named."""
 THUMBNAIL_PIXELS = 40_000_000
 """Of a larger result there is no thumbnail, for it would take too long from the work."""
 THUMBNAIL_BYTES = 8 * 2**20
@@ -86,6 +90,7 @@ class Shelf:
         """Read the outbox of these settings."""
         self._config = config
         self._folders = Folders((config.outbox,))
+        self._alone = threading.Lock()
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
 
     def latest(self) -> list[Result]:
@@ -103,12 +108,14 @@ class Shelf:
         return found[:LATEST]
 
     def result(self, place: bytes) -> Found | None:
-        """Open a result, or what goes with one; None: there is none of this name.
+        """Open a result, what goes with one, or a manifest; None: there is none of this name.
 
         Args:
             place: its path in the outbox.
         """
         path = self._inside(place)
+        if path and path.suffix == ".json" and path.parent == self._config.outbox / MANIFESTS_NAME:
+            return self._open(path, "application/json")
         if path is None or path.suffix not in RESULT_TYPES:
             return None
         with self._ledger() as ledger:
@@ -137,22 +144,31 @@ class Shelf:
         result = next((one for one in self.latest() if one.job == job), None)
         if result is None:
             return None
-        key = f"{result.sha256} {side}"
-        if key not in self._thumbnails:
-            self._thumbnails[key] = self._make_thumbnail(result, side)
-        self._thumbnails.move_to_end(key)
-        while sum(map(len, self._thumbnails.values())) > THUMBNAIL_BYTES:
-            self._thumbnails.popitem(last=False)
-        return self._thumbnails.get(key) or None
+        key, kept = f"{result.sha256} {side}", self._thumbnails
+        with self._alone:
+            made = kept[key] = kept.pop(key, None) or self._make_thumbnail(result, side)
+            while len(kept) > 4 * LATEST or sum(map(len, kept.values())) > THUMBNAIL_BYTES:
+                kept.popitem(last=False)
+        return made or None
 
     def _make_thumbnail(self, result: Result, side: int) -> bytes:
         """Return a thumbnail; empty: there can be none."""
-        found = self._open(self._config.outbox / os.fsdecode(result.place), "")
-        if found is None:
-            return b""
-        with found.file as file, contextlib.suppress(PipelineError, OSError):
-            data = file.read(self._config.limits.max_bytes)
+        name, pictures = result.sha256[:ID_DIGITS], self._config.outbox / GALLERY / "pictures"
+        # What is small has no large one.
+        for made in dict.fromkeys((side, THUMBNAIL_SIDE)):
+            if known := self._read(pictures / name[:2] / f"{name}-{made}.webp"):
+                return known
+        data = self._read(self._config.outbox / os.fsdecode(result.place))
+        with contextlib.suppress(PipelineError):
             return thumbnail(data, result.content, THUMBNAIL_PIXELS, side)
+        return b""
+
+    def _read(self, path: Path) -> bytes:
+        """Return a file's bytes; empty: it cannot be read, or is larger than a picture may be."""
+        if found := self._open(path, ""):
+            with found.file as file, contextlib.suppress(OSError):
+                limit = self._config.limits.max_bytes
+                return file.read(limit) if found.bytes <= limit else b""
         return b""
 
     def _is_there(self, path: Path) -> bool:
