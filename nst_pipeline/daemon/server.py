@@ -33,6 +33,8 @@ END_SECONDS = 1.0
 """How long answers may go on when the server ends."""
 RESERVED_DESCRIPTORS = 48
 """File descriptors that are left to the work: with fewer, no client is served."""
+ACCEPTED, WAITING = 8, 128
+"""How many clients are taken in at once, before any is hung up on; and how many may wait."""
 NICENESS = 5
 """How much the thread steps back behind those that paint."""
 
@@ -76,10 +78,10 @@ class Server:
         """Begin, in a thread; the socket is ours from now on."""
         config = uvicorn.Config(
             app, http=_Client, ws="none", lifespan="off", log_config=None, log_level=logging.ERROR,
-            access_log=False, proxy_headers=False, server_header=False,
+            access_log=False, proxy_headers=False, server_header=False, backlog=ACCEPTED,
             timeout_keep_alive=round(ASK_SECONDS), timeout_graceful_shutdown=round(END_SECONDS),
         )  # fmt: skip
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._listener = listener
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
@@ -110,6 +112,13 @@ def _note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     log.debug("a client was not served: %s", context["message"], exc_info=context.get("exception"))
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(WAITING)  # asyncio takes in as many at once as it has wait
+
+
 class _Client(H11Protocol):
     """A client's connection, with bounds on how many there are and on how long each may take."""
 
@@ -124,7 +133,7 @@ class _Client(H11Protocol):
             transport.abort()
             return
         clients = [one for one in _clients(self.connections) if not one.transport.is_closing()]
-        if len(clients) > min(CLIENTS, descriptors // 4):
+        if len(clients) > min(CLIENTS, (descriptors - RESERVED_DESCRIPTORS) // 4):
             # Who has still to say something first, and who came first of them.
             min(clients, key=lambda one: (one.is_served(), one.since)).transport.abort()
 
