@@ -330,6 +330,7 @@ function tellLoss() {
   const again = "This page looks for it every few seconds, and goes on by itself.";
   const texts = {
     stopping: `The daemon was told to stop at ${since}. It ends the job at work if time allows; what is left stays in the queue.`,
+    gone: `The daemon was told to stop at ${since}, and has ended. What was not done is still in the queue.`,
     stopped: `The daemon was stopped in good order at ${since}. What was not done is still in the queue.`,
     failed: `The daemon ended by itself at ${since}; its log says why.`,
     moved: `This page was moved or switched off at ${since}, by new settings; the daemon's log says where it is.`,
@@ -369,7 +370,10 @@ function connect() {
     ended = why || "failed";
     lose();
   });
-  source.onerror = lose;
+  source.onerror = () => {
+    if (ended === "stopping") ended = "gone";
+    lose();
+  };
 }
 
 // A machine that slept, or a cable that was pulled, ends no stream.
