@@ -11,7 +11,7 @@ from nst_pipeline.files import shown
 
 EVENT_SECONDS = 1.0
 """How often, at most, it is told what is new."""
-VIEWER_SECONDS = 0.02
+VIEWER_SECONDS = 0.05
 """How much less often for each who looks: all together they cost the work next to nothing."""
 TICK_SECONDS = 0.25
 """How often it is looked whether the daemon is to stop."""

@@ -55,7 +55,6 @@ class View:
     Attributes:
         state: as `Status` has it.
         detail: why, or what.
-        queue: jobs that are still to be done.
         at_work: what workers have begun, the oldest first.
         left_seconds: how long the queue takes; None: nobody knows.
         device: what is painted on; None: nothing was, yet.
@@ -63,7 +62,6 @@ class View:
 
     state: str
     detail: str
-    queue: int
     at_work: list[AtWork]
     left_seconds: float | None
     device: str | None
@@ -81,7 +79,7 @@ class Live:
         self.viewers = 0
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._state, self._detail, self._queue = "", "", 0
+        self._state, self._detail = "", ""
         self._device: str | None = None
         self._at_work: dict[tuple[str, str], AtWork] = {}
         self._pace, self._steps, self._costs = Pace(None), StepsDone(), dict[str, int]()
@@ -99,10 +97,6 @@ class Live:
             self._state, self._detail = state, detail
             if state not in ("painting", "stopping"):
                 self._at_work.clear()
-
-    def queued(self, jobs: int) -> None:
-        """Note how many jobs are still to be done."""
-        self._queue = jobs
 
     def runs_on(self, device: str) -> None:
         """Note what is painted on."""
@@ -161,7 +155,7 @@ class Live:
                 AtWork(**{**vars(one), "curve": list(one.curve)}) for one in self._at_work.values()
             ]
             return View(
-                self._state, self._detail, self._queue, at_work,
+                self._state, self._detail, at_work,
                 self._pace.left_seconds(left) if self._costs else None, self._device,
             )  # fmt: skip
 

@@ -26,7 +26,7 @@ def page_state(config: Config, view: View, status: Status, results: list[Result]
         "detail": shown(view.detail),
         "paused": status.paused,
         "resume": config.command("resume"),
-        "queue": view.queue if view.state == "painting" else status.queue,
+        "queue": status.queue,
         "arriving": status.arriving,
         "left_seconds": view.left_seconds,
         "at_work": [_at_work(one, view.device) for one in view.at_work],

@@ -254,6 +254,5 @@ class Reporter(Observer):
 
     def _count(self) -> None:
         self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)
-        self.live.queued(self._queue)
         self.metrics.queue(self._queue)
         self.metrics.write()

@@ -146,7 +146,7 @@ class Shelf:
             return None
         key, kept = f"{result.sha256} {side}", self._thumbnails
         with self._alone:
-            made = kept[key] = kept.pop(key, None) or self._make_thumbnail(result, side)
+            made = kept[key] = kept.pop(key, b"") or self._make_thumbnail(result, side)
             while len(kept) > 4 * LATEST or sum(map(len, kept.values())) > THUMBNAIL_BYTES:
                 kept.popitem(last=False)
         return made or None
