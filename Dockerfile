@@ -24,7 +24,7 @@ RUN python -m venv /opt/nst-pipeline \
 
 # hadolint ignore=DL3006
 FROM torch-${VARIANT} AS build
-ARG EXTRAS=heif,raw,cjk
+ARG EXTRAS=heif,raw,cjk,web
 COPY pyproject.toml README.md LICENSE NOTICE /src/
 COPY share /src/share
 COPY nst_pipeline /src/nst_pipeline

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -35,7 +36,7 @@ from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.runner import Runner
-from nst_pipeline.workers.protocol import MakeExecutor, Progress, Task
+from nst_pipeline.workers.protocol import Glimpse, MakeExecutor, Progress, Task
 
 LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
 PATIENCE_SECONDS = 120.0
@@ -134,6 +135,9 @@ class FakeExecutor:
             threading.Event().wait(0.01)
             step += 1
             progress.check()
+            if progress.wants_glimpse():
+                picture = Image.frombytes("RGB", (64, 48), random.Random(step).randbytes(9216))
+                progress.glimpsed(job, Glimpse(step, picture))
             progress.stepped(job, step, 2, 2.0)
         try:
             pixels = decode(task.data, name, 10**6).pixels
@@ -390,20 +394,29 @@ NOBODY = 65534
 
 
 class Watch:
-    """`nst-pipeline watch` as a process; use it as a context manager."""
+    """`nst-pipeline watch` as a process; use it as a context manager.
+
+    It paints nothing, unless it is told that it ``paints``.
+    """
 
     def __init__(
-        self, home: Path, *arguments: str, before: Sequence[str] = (), **environment: str
+        self,
+        home: Path,
+        *arguments: str,
+        before: Sequence[str] = (),
+        paints: bool = False,
+        **environment: str,
     ) -> None:
-        self.home, self._arguments, self._environment = home, arguments, environment
-        self._before = before
+        self.home, self._environment = home, environment
+        program = [sys.executable, "-m", "nst_pipeline"] if paints else command()
+        self._command = [*before, *program, "watch", *arguments]
         self.log = home / "watch.log"
 
     def __enter__(self) -> Self:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [*self._before, *command("watch", *self._arguments)], cwd=self.home, stdout=log,
-                stderr=log, env={**os.environ, **self._environment},
+                self._command, cwd=self.home, stdout=log, stderr=log,
+                env={**os.environ, **self._environment},
             )  # fmt: skip
         return self
 
@@ -431,6 +444,15 @@ class Watch:
     def until_outputs(self, *names: str) -> None:
         """Wait until the outbox holds exactly these pictures."""
         wait_until(lambda: outputs(self.home) == sorted(names))
+
+    def page(self) -> str:
+        """Wait until there is a live page; return its address."""
+
+        def found() -> list[str]:
+            return re.findall(r"live page at (http://\S+/)", self.log.read_text())
+
+        wait_until(found)
+        return found()[-1]
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

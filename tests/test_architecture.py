@@ -44,6 +44,8 @@ LIBRARIES = {
     "sqlite3": {"jobs"},
     "watchdog": {"inbox"},
     "prometheus_client": {"daemon"},
+    "starlette": {"daemon"},
+    "uvicorn": {"daemon"},
 }
 """Libraries that only some rooms may import."""
 

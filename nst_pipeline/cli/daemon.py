@@ -48,6 +48,14 @@ def register(app: typer.Typer) -> None:
 
 def watch(
     config_path: ConfigOption = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            "--http",
+            metavar="ADDRESS",
+            help="Serve a live page, the gallery and /metrics: PORT (here alone) or HOST:PORT.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another run or watch uses the state folder.")
     ] = False,
@@ -72,6 +80,7 @@ def watch(
     from nst_pipeline.daemon.signals import hold_notes
 
     hold_notes()  # before all that takes time
+    from nst_pipeline.cli.overrides import with_http
     from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import logs, loop
     from nst_pipeline.errors import UsageError
@@ -83,7 +92,7 @@ def watch(
         raise UsageError(f"--log-level {log_level}: give debug, info, warning or error")
     logs.set_up(log_format, log_level)  # type: ignore[arg-type]
     path = (config_path or Path(CONFIG_NAME)).absolute()
-    loop.watch(lambda: load(path), LocalExecutor, wait)
+    loop.watch(lambda: with_http(load(path), http), LocalExecutor, wait)
 
 
 def status(

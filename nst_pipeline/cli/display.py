@@ -12,12 +12,11 @@ from rich.text import Text
 
 from nst_pipeline.cli.echo import duration
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.config.recipe import Recipe, step_costs
 from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.pace import known_pace
+from nst_pipeline.jobs.pace import Pace, StepsDone, known_pace
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer, failure
@@ -26,34 +25,6 @@ LINE_SECONDS = 30.0
 """How often the progress is told where there is no terminal to show it on."""
 CANCELLED = 10
 """How many cancelled files are named."""
-TRUSTED_SECONDS = 5.0
-"""How long the pace of earlier runs is believed rather than this one's."""
-
-
-class Pace:
-    """How long work takes, by how long the work before it took."""
-
-    def __init__(self, seconds_per_pixel: float | None) -> None:
-        """Believe what earlier runs needed for a pixel of a step; None: nothing is known."""
-        self._known = seconds_per_pixel
-        self._begun: float | None = None
-        self._done = 0
-
-    def begin(self) -> None:
-        """Note that work begins, if it has not begun."""
-        self._begun = self._begun or time.monotonic()
-
-    def advance(self, pixels: int) -> None:
-        """Note that so much of it was done."""
-        self._done += pixels
-
-    def left(self, pixels: int) -> str:
-        """Return how long so much work still takes, for people; empty: nobody knows yet."""
-        seconds = time.monotonic() - self._begun if self._begun else 0.0
-        pace = self._known
-        if self._done and (pace is None or seconds > TRUSTED_SECONDS):
-            pace = seconds / self._done
-        return "" if pace is None else f"about {duration(pixels * pace)} left"
 
 
 class Bars:
@@ -95,7 +66,7 @@ class Bars:
         self._pace.begin()
         self._pace.advance(done)
         self._done += done
-        left = self._pace.left(self._total - self._done)
+        left = self._left(self._total - self._done)
         self._progress.update(self._everything, completed=self._done, left=left)
         if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
             self.line(f"working  {self.state()}{left and f'; {left}'}")
@@ -104,41 +75,15 @@ class Bars:
         """Return how far everything is, for people."""
         return f"{self._done / max(1, self._total):.0%}"
 
+    def _left(self, pixels: int) -> str:
+        """Return how long so much work still takes, for people; empty: nobody knows yet."""
+        seconds = self._pace.left_seconds(pixels)
+        return "" if seconds is None else f"about {duration(seconds)} left"
+
     def line(self, text: str, style: str = "") -> None:
         """Write one line, never folded."""
         self._told = time.monotonic()
         self._console.print(Text(shown(text), style=style), soft_wrap=True, highlight=False)
-
-
-class StepsDone:
-    """What the steps cost that were done so far of each job, by `step_costs`."""
-
-    def __init__(self) -> None:
-        """Know of none."""
-        self._sums: dict[object, list[int]] = {}
-        self._done: dict[object, int] = {}
-
-    def all(self, recipe: Recipe) -> int:
-        """Return what all steps of a job cost."""
-        return self._summed(recipe)[-1]
-
-    def done(self, job: object) -> int:
-        """Return what is done of a job."""
-        return self._done.get(job, 0)
-
-    def move(self, job: object, recipe: Recipe, done: int, total: int) -> int:
-        """Note that a job has done ``done`` of ``total`` steps; return what is new of that."""
-        sums = self._summed(recipe)
-        # How many steps there are may depend on the content.
-        now = sums[max(1, len(sums) * min(done, total) // total) - 1]
-        before, self._done[job] = self._done.get(job, 0), now
-        return now - before
-
-    def _summed(self, recipe: Recipe) -> list[int]:
-        decisive = recipe.size, recipe.scales, recipe.iterations
-        if decisive not in self._sums:
-            self._sums[decisive] = list(itertools.accumulate(step_costs(recipe)))
-        return self._sums[decisive]
 
 
 class Display(Bars, Observer):
@@ -201,7 +146,7 @@ class Display(Bars, Observer):
             self._progress.reset(self._current, total=whole, visible=True, description=name)
         self.advance(self._steps.move(job.output, recipe, done, total))
         done_of_it = self._steps.done(job.output)
-        left = self._pace.left(self._steps.all(recipe) - done_of_it)
+        left = self._left(self._steps.all(recipe) - done_of_it)
         self._progress.update(
             self._current, completed=done_of_it, loss=f"loss {loss:.4g}", left=left
         )

@@ -13,6 +13,7 @@ from nst_pipeline import CONFIG_NAME
 from nst_pipeline.cli.echo import say
 from nst_pipeline.config.pipeline import ONLY_FOLDER, Config, explain, load, parse
 from nst_pipeline.config.recipe import Bounds, did_you_mean, make_recipe
+from nst_pipeline.config.sections import HttpSettings
 from nst_pipeline.config.settings import InboxFolderSettings, OutputSettings, StyleSettings
 from nst_pipeline.config.weights import PUBLISHED, Published, is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
@@ -203,6 +204,22 @@ def _change_recipes(config: Config, changes: dict[str, Any]) -> Config:
 
     update = {"styles": changed(config.styles), "folders": changed(config.folders)}
     return config.model_copy(update=update)
+
+
+def with_http(config: Config, address: str | None) -> Config:
+    """Return settings with another address of the live page; None: with their own.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    if address is None:
+        return config
+    names = config.http.names if config.http else ()
+    try:
+        http = HttpSettings(address=address, names=names)
+    except ValidationError as error:
+        raise UsageError(f"--http: {explain(error)[0].removeprefix('address: ')}") from error
+    return config.model_copy(update={"http": http})
 
 
 def parse_size(text: str | None) -> int | str | Bounds | None:

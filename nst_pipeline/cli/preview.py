@@ -139,9 +139,10 @@ def _make(
     """Paint, publish the sheet, and tell of it; exit with 1 if anything failed."""
     from rich.console import Console
 
-    from nst_pipeline.cli.display import Bars, StepsDone
+    from nst_pipeline.cli.display import Bars
     from nst_pipeline.daemon.signals import end_on_signals
     from nst_pipeline.files import publish
+    from nst_pipeline.jobs.pace import StepsDone
     from nst_pipeline.preview.contact import draw_sheet, problems
     from nst_pipeline.preview.renderer import Renderer
 

@@ -35,6 +35,7 @@ from nst_pipeline.config.recipe import (
     model_in,
 )
 from nst_pipeline.config.sections import (
+    HttpField,
     KeepSettings,
     Limits,
     MetricsSettings,
@@ -63,6 +64,11 @@ KIND = re.compile(r"\[(key|side|bounds|folder)\]|(constrained-int|(literal|tuple
 """Parts of pydantic's locations that stand for the kind of a value, and are no keys."""
 ONLY_FOLDER = "[folder]"
 """What a folder of styles is called that stands in place of the styles' names."""
+MOVED: dict[tuple[str, ...], str] = {
+    ("metrics", "http"): "is a key of its own now: write `http: {}` at the left margin, which "
+    "serves /metrics beside the live page (pip install 'nst-pipeline[web]')"
+}
+"""Keys of earlier versions, and what is to be written in their place."""
 MOST_PROBLEMS, MOST_MISTAKES, LONGEST = 50, 500, 2000
 """Of a file that is nothing but mistakes: how many are told and looked at, and how long one is."""
 
@@ -244,6 +250,12 @@ class Config(Settings):
     limits: Limits = Field(default_factory=Limits)
     keep: KeepSettings = Field(default_factory=KeepSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
+    http: HttpField | None = Field(
+        None,
+        description="Where `watch` serves its live page, the gallery and /metrics: PORT (on this "
+        "machine alone) or HOST:PORT.",
+        examples=["127.0.0.1:8080"],
+    )
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     on_done: HookField | None = Field(None, description="What is told of each job that is done.")
     on_failed: HookField | None = Field(
@@ -506,6 +518,8 @@ def _cut(text: str) -> str:
 def _explanation(loc: list[str], group: list[ErrorDetails]) -> str:
     where = shown(".".join(loc)) + ": " if loc else ""
     kind, given = group[0]["type"], group[0].get("input")
+    if kind == "extra_forbidden" and (moved := MOVED.get(tuple(loc))):
+        return where + moved.format(given)
     if kind == "extra_forbidden":
         return f"{where}unknown key{did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
     if kind == "missing":

@@ -1,5 +1,8 @@
-"""Sections of pipeline.yaml: limits, what is kept, watching, metrics."""
+"""Sections of pipeline.yaml: limits, what is kept, watching, the live page, metrics."""
 
+import contextlib
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,29 +105,86 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _check_address(address: str | None) -> str | None:
-    if address is not None:
-        host, _, port = address.rpartition(":")
-        if not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{address!r} is no address; give a port or HOST:PORT")
-        return f"{host or '127.0.0.1'}:{port}"
-    return None
+def _check_address(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{address!r} is no address; give a port or HOST:PORT")
+    return f"{host or LOOPBACK}:{port}"
 
 
+def _check_host_name(name: str) -> str:
+    if not re.fullmatch(HOST_NAME, name):
+        raise ValueError(f"{name!r} is no host's name; write it as it stands in an address")
+    return name.lower()
+
+
+LOOPBACK = "127.0.0.1"
+HOST_NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?"
 Port = Annotated[int, Field(ge=0, le=65535)]
-Address = Annotated[str, Field(json_schema_extra={"pattern": r"^(.*:)?[0-9]{1,5}$"})]
+Address = Annotated[
+    str,
+    BeforeValidator(
+        _as_text,
+        json_schema_input_type=Port
+        | Annotated[str, Field(json_schema_extra={"pattern": r"^(.*:)?[0-9]{1,5}$"})],
+    ),
+    AfterValidator(_check_address),
+]
+HostName = Annotated[
+    str,
+    AfterValidator(_check_host_name),
+    Field(json_schema_extra={"pattern": f"^{HOST_NAME}$"}),
+]
+
+
+class HttpSettings(Settings):
+    """Where `watch` serves the live page, the gallery, and its figures for Prometheus."""
+
+    address: Address = Field(
+        f"{LOOPBACK}:8080",
+        description="PORT (on this machine alone) or HOST:PORT; port 0: any that is free.",
+    )
+    names: tuple[HostName, ...] = Field(
+        (),
+        description="Names that this machine is asked for by, besides its own and its addresses; "
+        "whoever asks for another is refused.",
+        examples=[["studio.lan"]],
+    )
+
+    @property
+    def host(self) -> str:
+        """The host of the address, without the brackets of IPv6."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port of the address; 0: any."""
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can ask."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+
+def as_http(value: Any) -> Any:
+    """Return the live page's settings that are given as its address alone."""
+    return {"address": value} if isinstance(value, int | str) else value
+
+
+HttpField = Annotated[
+    HttpSettings, BeforeValidator(as_http, json_schema_input_type=Address | HttpSettings)
+]
+"""What pipeline.yaml holds as `http`: its settings, or an address alone."""
 
 
 class MetricsSettings(Settings):
-    """Where `watch` leaves its figures for Prometheus."""
+    """Where `watch` leaves its figures for Prometheus; over HTTP, `http` serves them."""
 
     textfile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
         None,
         description="File for the node exporter's textfile collector.",
         examples=["/var/lib/node_exporter/textfile/nst_pipeline.prom"],
     )
-    http: Annotated[
-        str | None,
-        BeforeValidator(_as_text, json_schema_input_type=Port | Address | None),
-        AfterValidator(_check_address),
-    ] = Field(None, description="PORT (on this machine alone) or HOST:PORT to serve them at.")

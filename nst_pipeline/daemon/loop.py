@@ -14,6 +14,7 @@ from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.reporter import Reporter
 from nst_pipeline.daemon.signals import Signals
 from nst_pipeline.daemon.wake_up import WakeUp
+from nst_pipeline.daemon.web import Web
 from nst_pipeline.errors import (
     Abandoned,
     CannotCreateError,
@@ -115,11 +116,7 @@ class _Schedule:
 
 
 class _DaemonObserver(Reporter):
-    """Reports what a run does, and answers for the daemon what it shall do.
-
-    Attributes:
-        config: the settings, as they were read last.
-    """
+    """Reports what a run does, and answers for the daemon what it shall do."""
 
     def __init__(
         self,
@@ -130,7 +127,6 @@ class _DaemonObserver(Reporter):
         schedule: _Schedule,
     ) -> None:
         super().__init__(config, notifier)
-        self.config = config
         self._lock, self._signals, self._schedule = lock, signals, schedule
 
     def alive(self) -> None:
@@ -179,6 +175,10 @@ class _Daemon:
         self._lock, self._wake_up, self._signals = lock, wake_up, signals
         self._schedule, self._notifier = _Schedule(wake_up), Notifier()
         self._observer = _DaemonObserver(config, self._notifier, lock, signals, self._schedule)
+        self._web = Web(
+            self._observer.live, self._observer.metrics.text, lambda: self._signals.stopping
+        )
+        self._web.use(config)  # first, for it may be impossible
         self._trouble_seconds = 0.0
         self._use(config)
 
@@ -218,6 +218,7 @@ class _Daemon:
         self._notifier.tell(STOPPING=1)
         self._close_watchers()
         self._runner.close()
+        self._web.close("stopped" if self._signals.stopping else "failed")
         self._observer.close(is_ours=self._lock.is_held())
 
     def _grace_seconds(self) -> float:
@@ -363,6 +364,7 @@ class _Daemon:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
             with Ledger(ledger_path(config.state)) as ledger, contextlib.suppress(NoStylesError):
                 find_styles(config, ledger)  # where there is none yet, one may come
+            self._web.use(config)
         except PipelineError as error:
             self._observer.error(f"the settings stay as they were: {error}", "settings")
         else:

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: a textfile, and over HTTP where that is asked for."""
+"""Figures for Prometheus: a textfile, and as text for whoever serves it."""
 
 import logging
 import time
@@ -11,14 +11,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    make_wsgi_app,
+    generate_latest,
     write_to_textfile,
 )
 
 from nst_pipeline.config.hooks import Event
 from nst_pipeline.config.sections import MetricsSettings
-from nst_pipeline.daemon.server import serve
-from nst_pipeline.errors import UnavailableError
 from nst_pipeline.files import cause, shown
 from nst_pipeline.folders import make_folder
 from nst_pipeline.jobs.outcome import Machine
@@ -38,11 +36,7 @@ class Metrics:
     """The figures of one daemon."""
 
     def __init__(self, settings: MetricsSettings) -> None:
-        """Begin at zero, and serve over HTTP if the settings say so.
-
-        Raises:
-            UnavailableError: the address cannot be served at.
-        """
+        """Begin at zero."""
         self._path: Path | None = settings.textfile
         self._written = 0.0
         self._registry = CollectorRegistry()
@@ -68,7 +62,6 @@ class Metrics:
         self._waiting = self._make(Gauge, "deliveries_waiting", "What hooks are still to be told.")
         for outcome in ("done", "duplicate", "failed"):
             self._jobs.labels(outcome)
-        self._stop = self._serve(settings.http) if settings.http else None
 
     def job(self, outcome: str) -> None:
         """Count a job that ended: done, duplicate or failed."""
@@ -117,20 +110,9 @@ class Metrics:
         except OSError as error:
             log.warning("metrics.textfile: %s: %s", shown(self._path), cause(self._path, error))
 
-    def close(self) -> None:
-        """Write the last figures, and stop serving."""
-        self.write(now=True)
-        if self._stop is not None:
-            self._stop()
+    def text(self) -> bytes:
+        """Return them as Prometheus reads them; safe in any thread."""
+        return generate_latest(self._registry)
 
     def _make(self, kind: Callable[..., T], name: str, text: str, *more: object) -> T:
         return kind(f"nst_pipeline_{name}", text, *more, registry=self._registry)
-
-    def _serve(self, address: str) -> Callable[[], None]:
-        host, _, port = address.rpartition(":")
-        try:
-            return serve(host.strip("[]"), int(port), make_wsgi_app(self._registry))
-        except OSError as error:
-            raise UnavailableError(
-                f"metrics.http: {address}: {error.strerror}; choose another address"
-            ) from error

@@ -1,13 +1,15 @@
-"""Tells everybody what a daemon does: the log, `status`, the service manager, Prometheus."""
+"""Tells everybody what a daemon does: the log, `status`, systemd, Prometheus, the live page."""
 
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from nst_pipeline.config.hooks import Event
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.daemon.live import Live
 from nst_pipeline.daemon.logs import about
+from nst_pipeline.daemon.metrics import Metrics
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.status import StatusFile
 from nst_pipeline.files import as_text, counted, shown
@@ -15,15 +17,14 @@ from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.jobs.pace import known_pace
 from nst_pipeline.jobs.palette import Palette
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.observer import Observer, failure
 from nst_pipeline.runner.pruning import Kept
-
-if TYPE_CHECKING:
-    from nst_pipeline.daemon.metrics import Metrics
+from nst_pipeline.workers.protocol import Glimpse
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +33,17 @@ class Reporter(Observer):
     """An observer of runs that reports without a terminal.
 
     Attributes:
+        config: the settings, as they were read last.
         is_ready: whether the service manager was told that the daemon works.
+        metrics: the figures for Prometheus.
+        live: what the live page shows.
     """
 
     def __init__(self, config: Config, notifier: Notifier) -> None:
-        """Report nothing yet.
-
-        Raises:
-            UnavailableError: metrics cannot be served as asked.
-        """
-        self._notifier = notifier
+        """Report nothing yet."""
+        self.config, self._notifier = config, notifier
         self._file = StatusFile(config.state)
-        self._metrics = _metrics(config)
+        self.metrics, self.live = Metrics(config.metrics), Live()
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping, self._error_kind = "", False, "job"
@@ -64,10 +64,12 @@ class Reporter(Observer):
     def alive(self) -> None:
         """Report real progress."""
         self._notifier.alive()
+        self.live.beat()
 
     def looks(self) -> None:
         """Report progress: reading many files that are new may take long."""
         self._notifier.alive()
+        self.live.beat()
 
     def state(self, state: str, detail: str = "", level: int = logging.INFO) -> None:
         """Report what the daemon does from now on: idle, painting, paused, waiting or stopping."""
@@ -75,14 +77,14 @@ class Reporter(Observer):
         if text == self._state:
             return
         self._state = text
+        self.live.state(state, detail)
         if state in ("paused", "waiting", "stopping"):
             log.log(level, "%s", text)
         queue = f", {counted(self._queue, 'job')} in the queue" if state == "painting" else ""
         self._notifier.status(text + queue)
         self._file.set(state=state, detail=detail, current=None, since=time.time())
-        if self._metrics:
-            self._metrics.up(state not in ("paused", "waiting"))
-            self._metrics.write(now=True)
+        self.metrics.up(state not in ("paused", "waiting"))
+        self.metrics.write(now=True)
 
     def stopping(self, seconds: float) -> None:
         """Report that the job at work is the last one."""
@@ -155,32 +157,28 @@ class Reporter(Observer):
         self._file.set(
             now=False, device=machine.device, memory_bytes=machine.memory_bytes, cache=cache
         )
-        if self._metrics:
-            self._metrics.machine(machine)
+        self.live.runs_on(machine.device)
+        self.metrics.machine(machine)
 
     def kept(self, kinds: Mapping[str, Kept]) -> None:
         """Report how much is kept of what piles up."""
-        if self._metrics:
-            self._metrics.kept(kinds)
+        self.metrics.kept(kinds)
 
     def timed(self, stage: str, seconds: float) -> None:
         """Report how long a stage took."""
-        if self._metrics:
-            self._metrics.stage(stage, seconds)
+        self.metrics.stage(stage, seconds)
 
     def delivered(self, event: Event, outcome: Outcome, waiting: int) -> None:
         """Count an attempt to tell a hook; the couriers log what went wrong themselves."""
-        if self._metrics:
-            self._metrics.delivery(event, outcome, waiting)
-            self._metrics.write(now=True)
+        self.metrics.delivery(event, outcome, waiting)
+        self.metrics.write(now=True)
 
     def close(self, is_ours: bool = True) -> None:
         """Report the end; unless the state folder is still ours, another may report in it."""
         if is_ours:
             self._file.remove()
-        if self._metrics:
-            self._metrics.up(False)
-            self._metrics.close()
+        self.metrics.up(False)
+        self.metrics.write(now=True)
 
     # What a run does
 
@@ -190,6 +188,19 @@ class Reporter(Observer):
             jobs = counted(len(plan.todo), "job")
             log.info("%s to do with weights %s", jobs, shown(plan.weights.id))
         self._reported.clear()
+        self.live.planned(plan, known_pace(self.config, plan.weights))
+
+    def wants_glimpse(self) -> bool:
+        """Ask for a glimpse now and then, while somebody looks at the live page."""
+        return self.live.wants_glimpse()
+
+    def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
+        """Show a glimpse."""
+        self.live.glimpsed(job, glimpse)
+
+    def released(self, job: Job) -> None:
+        """Show that nobody works at a job any more."""
+        self.live.released(job)
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Report the progress of a job."""
@@ -201,6 +212,7 @@ class Reporter(Observer):
             self.state("painting", name)
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
         self._file.set(now=done == 1, current=current)
+        self.live.stepped(job, done, total, loss)
 
     def finished(self, record: JobRecord) -> None:
         """Report the end of a job."""
@@ -225,10 +237,9 @@ class Reporter(Observer):
             if note not in self._noted:
                 log.warning("%s", note, extra=extra)
             self._noted.add(note)
-        if self._metrics:
-            done = "duplicate" if record.duplicate_of else "done"
-            self._metrics.job("failed" if record.error else done)
-            self._metrics.write()
+        done = "duplicate" if record.duplicate_of else "done"
+        self.metrics.job("failed" if record.error else done)
+        self.metrics.write()
 
     def _failed(self, record: JobRecord, extra: dict[str, str]) -> None:
         assert record.error
@@ -243,15 +254,5 @@ class Reporter(Observer):
 
     def _count(self) -> None:
         self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)
-        if self._metrics:
-            self._metrics.queue(self._queue)
-            self._metrics.write()
-
-
-def _metrics(config: Config) -> "Metrics | None":
-    if config.metrics.textfile is None and config.metrics.http is None:
-        return None
-    # Here, because nobody else needs the library.
-    from nst_pipeline.daemon.metrics import Metrics
-
-    return Metrics(config.metrics)
+        self.metrics.queue(self._queue)
+        self.metrics.write()

@@ -81,14 +81,14 @@ DeviceAllow=char-nvidia-caps rw
 """
 
 NO_NETWORK = """\
-# Nothing is fetched. (With metrics.http or a hook's url, `install-service` leaves this out. The
+# Nothing is fetched. (With http or a hook's url, `install-service` leaves this out. The
 # command of a hook that needs the network gets it by a drop-in with PrivateNetwork=no,
 # IPAddressDeny= and RestrictAddressFamilies=AF_INET AF_INET6.)
 PrivateNetwork=yes
 IPAddressDeny=any
 RestrictAddressFamilies=AF_UNIX"""
 
-NETWORK = """# For metrics.http, or the url of a hook.
+NETWORK = """# For http, or the url of a hook.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"""
 
 
@@ -116,7 +116,7 @@ def render(
     watch = config.watch
     values = {
         "IDENTITY": "" if user else IDENTITY.rstrip("\n"),
-        "NETWORK": NETWORK if config.metrics.http or _has_urls(config) else NO_NETWORK,
+        "NETWORK": NETWORK if config.http or _has_urls(config) else NO_NETWORK,
         "HOME": "read-only" if _are_below(HOMES, paths) else "yes",
         "TMP": "no" if _are_below(TEMPORARY, paths) else "yes",
         "USERFLAG": "--user " if user else "",

@@ -17,7 +17,8 @@ from nst_pipeline.engine.adam import Adam
 from nst_pipeline.engine.alpha import Seen, SeenWhole
 from nst_pipeline.engine.checkpoint import Checkpoint, CheckpointError
 from nst_pipeline.engine.curve import LossCurve, LossCurves
-from nst_pipeline.engine.images import Bits, padded, quantise, resize, to_image, to_tensor
+from nst_pipeline.engine.devices import is_out_of_memory
+from nst_pipeline.engine.images import Bits, fit, padded, quantise, resize, to_image, to_tensor
 from nst_pipeline.engine.lbfgs import Lbfgs
 from nst_pipeline.engine.losses import LossModel, build_model, total_variation
 from nst_pipeline.engine.optimiser import Minimum, Optimiser, minimise
@@ -25,6 +26,8 @@ from nst_pipeline.engine.scene import Scene, blend, first_pastiche, masks_at, st
 from nst_pipeline.engine.styles import StyleSet, StyleTargets, regions
 from nst_pipeline.engine.tiles import TiledModel, Tiling
 
+GLIMPSE_SIDE = 1280
+"""The longer side of a glimpse, at most, in pixels."""
 LONGEST_STEP = 0.1
 """Root mean square change of the pixels in a step of L-BFGS; good steps are shorter."""
 
@@ -106,6 +109,13 @@ class Callbacks:
 
     def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
         """Take an unfinished picture."""
+
+    def wants_glimpse(self) -> bool:
+        """Tell whether somebody looks on; asked after every step."""
+        return False
+
+    def glimpse(self, index: int, done: int, picture: Image.Image) -> None:
+        """Take a copy of an unfinished picture, no larger than is looked at."""
 
     def checkpoint(self, indices: range, checkpoint: Checkpoint) -> None:
         """Take what the batch of these styles can be resumed from."""
@@ -324,11 +334,31 @@ class _ScaleReporter:
             raise
         done = self._steps_before + optimiser.done
         if self._callbacks.snapshot_steps and done % self._callbacks.snapshot_steps == 0:
-            pictures = self._batch.scenes[self._scale].finish(optimiser.best_point, self._mask)
-            for index, pixels in zip(self._batch.indices, pictures, strict=True):
+            for index, pixels in zip(self._batch.indices, self._finished(optimiser), strict=True):
                 self._callbacks.snapshot(index, done, to_image(pixels))
+        if self._callbacks.wants_glimpse():
+            self._glimpse(optimiser, done)
         if time.perf_counter() - self._saved >= self._callbacks.checkpoint_seconds:
             self._save(optimiser)
+
+    def _finished(self, optimiser: Optimiser) -> Tensor:
+        """Return the pictures (B, 3, H, W) as people would get them now."""
+        return self._batch.scenes[self._scale].finish(optimiser.best_point, self._mask)
+
+    def _glimpse(self, optimiser: Optimiser, done: int) -> None:
+        """Let the callbacks look, where memory suffices: that somebody does must change nothing."""
+        try:
+            pictures = self._finished(optimiser)
+            height, width = pictures.shape[-2:]
+            if max(height, width) > GLIMPSE_SIDE:
+                pictures = resize(pictures, fit((height, width), GLIMPSE_SIDE))
+            images = [to_image(pixels) for pixels in pictures]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return
+        for index, image in zip(self._batch.indices, images, strict=True):
+            self._callbacks.glimpse(index, done, image)
 
     def _save(self, optimiser: Optimiser) -> None:
         tensors = {name: tensor.cpu() for name, tensor in optimiser.state().items()}

@@ -145,6 +145,24 @@ class JobTable:
         ).fetchone()
         return int(count)
 
+    def latest(self, count: int) -> list[tuple[Entry, float]]:
+        """Return the jobs that made their output last, the last first, each with when it did."""
+        # The plus keeps SQLite from sorting all that was ever done.
+        rows = self._database.execute(
+            f"SELECT finished, {COLUMNS} FROM jobs WHERE finished IS NOT NULL "
+            f"AND +state IN ({_marks(FINISHED)}) ORDER BY finished DESC LIMIT ?",
+            (*FINISHED, count),
+        )
+        return [(entry(tuple(row)), float(when)) for when, *row in rows]
+
+    def has_made(self, output: Path) -> bool:
+        """Tell whether what stands under a name is some job's output."""
+        row = self._database.execute(
+            f"SELECT 1 FROM jobs WHERE final = ? AND state IN ({_marks(FINISHED)})",
+            (os.fsencode(output), *FINISHED),
+        ).fetchone()
+        return row is not None
+
     def waiting(self) -> list[Entry]:
         """Return the jobs that wait for another attempt, the first to be due first."""
         found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", self.now())

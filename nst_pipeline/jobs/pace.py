@@ -1,10 +1,16 @@
 """How long jobs take on this machine, by those that were done here."""
 
+import itertools
 import json
+import time
 
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.recipe import Recipe, step_costs
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+
+TRUSTED_SECONDS = 5.0
+"""How long the pace of earlier runs is believed rather than this one's."""
 
 
 def note_pace(
@@ -39,3 +45,60 @@ def known_pace(config: Config, weights: Weights) -> float | None:
 
 def _conditions(config: Config, weights: Weights) -> list[str]:
     return [config.device, config.precision, weights.sha256]
+
+
+class Pace:
+    """How long work takes, by how long the work before it took."""
+
+    def __init__(self, seconds_per_pixel: float | None) -> None:
+        """Believe what earlier runs needed for a pixel of a step; None: nothing is known."""
+        self._known = seconds_per_pixel
+        self._begun: float | None = None
+        self._done = 0
+
+    def begin(self) -> None:
+        """Note that work begins, if it has not begun."""
+        self._begun = self._begun or time.monotonic()
+
+    def advance(self, pixels: int) -> None:
+        """Note that so much of it was done."""
+        self._done += pixels
+
+    def left_seconds(self, pixels: int) -> float | None:
+        """Return how long so much work still takes; None: nobody knows yet."""
+        seconds = time.monotonic() - self._begun if self._begun else 0.0
+        pace = self._known
+        if self._done and (pace is None or seconds > TRUSTED_SECONDS):
+            pace = seconds / self._done
+        return None if pace is None else pixels * pace
+
+
+class StepsDone:
+    """What the steps cost that were done so far of each job, by `step_costs`."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._sums: dict[object, list[int]] = {}
+        self._done: dict[object, int] = {}
+
+    def all(self, recipe: Recipe) -> int:
+        """Return what all steps of a job cost."""
+        return self._summed(recipe)[-1]
+
+    def done(self, job: object) -> int:
+        """Return what is done of a job."""
+        return self._done.get(job, 0)
+
+    def move(self, job: object, recipe: Recipe, done: int, total: int) -> int:
+        """Note that a job has done ``done`` of ``total`` steps; return what is new of that."""
+        sums = self._summed(recipe)
+        # How many steps there are may depend on the content.
+        now = sums[max(1, len(sums) * min(done, total) // total) - 1]
+        before, self._done[job] = self._done.get(job, 0), now
+        return now - before
+
+    def _summed(self, recipe: Recipe) -> list[int]:
+        decisive = recipe.size, recipe.scales, recipe.iterations
+        if decisive not in self._sums:
+            self._sums[decisive] = list(itertools.accumulate(step_costs(recipe)))
+        return self._sums[decisive]

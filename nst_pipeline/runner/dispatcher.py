@@ -43,7 +43,7 @@ from nst_pipeline.runner.hooks import Notes
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.publishing import ConflictError, publish_duplicate, publish_result
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.protocol import Executor, Progress, Task
+from nst_pipeline.workers.protocol import Executor, Glimpse, Progress, Task
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +217,14 @@ class Dispatcher:
         """
         self._observer.check()
 
+    def wants_glimpse(self) -> bool:
+        """Tell whether somebody looks on."""
+        return self._observer.wants_glimpse()
+
+    def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
+        """Pass a glimpse on."""
+        self._observer.glimpsed(job, glimpse)
+
     # Handing over
 
     def _is_repeated(self, jobs: list[Job]) -> bool:
@@ -341,6 +349,7 @@ class Dispatcher:
                     self._note_machine()
                     self._take_in_one(one, outcome.outcome)
                 self._in_flight.pop(outcome.job.output, None)
+                self._observer.released(one.job)
                 self._observer.queued(self._ledger.jobs.queue_length())
                 if self._disposal:
                     self._disposal.dispose_of(one.job.content.path)

@@ -12,6 +12,7 @@ from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.pruning import Kept
+from nst_pipeline.workers.protocol import Glimpse
 
 
 class Observer:
@@ -36,6 +37,12 @@ class Observer:
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """A job did ``done`` of ``total`` steps; ``loss`` is its best so far."""
+
+    def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
+        """A job's picture as it grows, as `wants_glimpse` asked for."""
+
+    def released(self, job: Job) -> None:
+        """A worker has no more to do with a job, whatever came of it."""
 
     def finished(self, record: JobRecord) -> None:
         """A job is done or has failed, and its record is durable."""
@@ -75,6 +82,10 @@ class Observer:
 
     def should_look(self) -> bool:
         """Tell whether to look for new files before the next content."""
+        return False
+
+    def wants_glimpse(self) -> bool:
+        """Tell whether a glimpse of each job at work is wanted."""
         return False
 
     def check(self) -> None:

@@ -1,5 +1,6 @@
 """The engine's callbacks for jobs: progress, snapshots and checkpoints. Imports torch."""
 
+import time
 from collections.abc import Sequence
 
 from PIL import Image
@@ -9,7 +10,11 @@ from nst_pipeline.engine import Callbacks, Checkpoint, read_checkpoint
 from nst_pipeline.images.animation import snapshot_steps
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.handover import JobStep, TaskInWork
+from nst_pipeline.workers.handover import JobGlimpse, JobStep, TaskInWork
+from nst_pipeline.workers.protocol import Glimpse
+
+GLIMPSE_SHARE = 100
+"""Glimpses take no more than one part in so many of the time that the engine has."""
 
 
 class JobCallbacks(Callbacks):
@@ -24,6 +29,7 @@ class JobCallbacks(Callbacks):
             work: the task that they are of; takes the snapshots.
         """
         self._state, self._jobs, self._work = config.state, jobs, work
+        self._asked = self._rest_until = 0.0
         self.snapshot_steps = snapshot_steps(config.output, jobs[0].style.recipe.steps)
         self.checkpoint_seconds = config.checkpoint_seconds or float("inf")
 
@@ -39,6 +45,20 @@ class JobCallbacks(Callbacks):
         """Keep a snapshot, each step's once: of work that is begun again, the last."""
         frames = self._work.frames.setdefault(self._jobs[index].output, [])
         frames[:] = [frame for frame in frames if frame[0] < done] + [(done, picture)]
+
+    def wants_glimpse(self) -> bool:
+        """Tell whether one is wanted, and enough time has passed since the last."""
+        self._asked = time.monotonic()
+        if not self._work.glimpse.is_set() or self._asked < self._rest_until:
+            return False
+        self._work.glimpse.clear()  # one that fails is not tried again at once
+        return True
+
+    def glimpse(self, index: int, done: int, picture: Image.Image) -> None:
+        """Hand a glimpse over."""
+        self._work.events.put(JobGlimpse(self._jobs[index], Glimpse(done, picture)))
+        now = time.monotonic()
+        self._rest_until = now + GLIMPSE_SHARE * (now - self._asked)
 
     def checkpoint(self, indices: range, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint in the state folder."""

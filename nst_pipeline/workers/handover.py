@@ -12,6 +12,7 @@ from nst_pipeline.images.animation import Frames
 from nst_pipeline.images.decoding import Decoded
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.workers.protocol import Glimpse
 
 if TYPE_CHECKING:
     from nst_pipeline.engine import Result
@@ -37,6 +38,14 @@ class JobStep:
 
 
 @dataclass(frozen=True)
+class JobGlimpse:
+    """A job's picture as it grows."""
+
+    job: Job
+    glimpse: Glimpse
+
+
+@dataclass(frozen=True)
 class JobDone:
     """What the engine made of a job; None: it was halted."""
 
@@ -51,6 +60,9 @@ class TaskDone:
     error: BaseException | None = None
 
 
+Event = JobStep | JobGlimpse | JobDone | TaskDone
+
+
 @dataclass(eq=False)
 class TaskInWork:
     """A task on its way: what the two threads say to each other of it.
@@ -62,6 +74,7 @@ class TaskInWork:
         frames: snapshots of the jobs, by output.
         notes: what else is in the files that were read, by file.
         events: from the engine, in order; `TaskDone` is the last.
+        glimpse: set to have a glimpse taken of each job at work.
         halt: set to end the task.
         beats: steps that the engine made.
         room: for results that nobody took yet.
@@ -72,7 +85,8 @@ class TaskInWork:
     arguments: dict[str, Any] = field(default_factory=dict)
     frames: dict[Path, Frames] = field(default_factory=dict)
     notes: dict[Path, str] = field(default_factory=dict)
-    events: SimpleQueue[JobStep | JobDone | TaskDone] = field(default_factory=SimpleQueue)
+    events: SimpleQueue[Event] = field(default_factory=SimpleQueue)
+    glimpse: threading.Event = field(default_factory=threading.Event)
     halt: threading.Event = field(default_factory=threading.Event)
     beats: int = 0
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(RESULTS_WAITING))

@@ -25,7 +25,14 @@ from nst_pipeline.inbox.companions import engine_arguments
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome, failure
 from nst_pipeline.workers.engine_thread import EngineThread, read_planned
-from nst_pipeline.workers.handover import LOOK_SECONDS, JobDone, JobStep, TaskDone, TaskInWork
+from nst_pipeline.workers.handover import (
+    LOOK_SECONDS,
+    Event,
+    JobDone,
+    JobGlimpse,
+    TaskDone,
+    TaskInWork,
+)
 from nst_pipeline.workers.memory import Budget, longest_side, used_companions
 from nst_pipeline.workers.protocol import Progress, Task
 
@@ -88,7 +95,7 @@ class LocalExecutor:
         """
         work, beats = self._tasks[0], 0
         while True:
-            event: JobStep | JobDone | TaskDone | None = None
+            event: Event | None = None
             with contextlib.suppress(Empty):
                 event = work.events.get(timeout=LOOK_SECONDS)
             if isinstance(event, TaskDone):
@@ -102,7 +109,11 @@ class LocalExecutor:
                 if work.beats > beats:
                     beats = work.beats
                     progress.check()
-                if event:
+                    if progress.wants_glimpse():
+                        work.glimpse.set()
+                if isinstance(event, JobGlimpse):
+                    progress.glimpsed(event.job, event.glimpse)
+                elif event:
                     progress.stepped(event.job, event.done, event.total, event.loss)
             except Abandoned:
                 work.halt.set()

@@ -1,13 +1,18 @@
 """The Executor protocol, and the task that goes to one."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.outcome import Machine, Outcome
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,14 @@ class Task:
     is_suspect: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Glimpse:
+    """A copy of an unfinished picture as it was after ``done`` steps, for who looks on."""
+
+    done: int
+    picture: Image.Image
+
+
 class Progress(Protocol):
     """Told, inside `Executor.poll`, how far the tasks are; ends one by raising `Abandoned`."""
 
@@ -35,6 +48,12 @@ class Progress(Protocol):
 
     def check(self) -> None:
         """Something goes on; called every now and then."""
+
+    def wants_glimpse(self) -> bool:
+        """Tell whether a glimpse of what is at work is wanted; an executor may give none."""
+
+    def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
+        """A glimpse of a job that is at work."""
 
 
 class Executor(Protocol):

@@ -97,8 +97,10 @@ GOOD = (
     STYLES + "output: {format: tiff, bit_depth: 16, dpi: 300, keep_exif: credits}",
     STYLES + "output: {keep_exif: true, name: 'a/{content}-{size}-{{}}', quality: 1}",
     STYLES + "output: {keep_exif: yes, subsampling: 4:2:0, snapshots: 5, making: gif}",
-    STYLES + "metrics: {http: 9464, textfile: null}",
-    STYLES + "metrics: {http: '0.0.0.0:9464', textfile: a.prom}",
+    STYLES + "metrics: {textfile: null}",
+    STYLES + "http: 8080",
+    STYLES + "metrics: {textfile: a.prom}",
+    STYLES + "http: {address: '0.0.0.0:9464', names: [studio.lan]}",
     STYLES + "limits: {batch: 64, max_memory_bytes: 67108864, max_pixels: 1}",
     STYLES + "on_success: move\nignore: []\nalso_ignore: [a]\non_conflict: fail",
     "x-a: &a {tv_weight: 1}\nx-b: [1]\n" + STYLES + "recipe: *a\n",
@@ -185,8 +187,10 @@ BAD = (
     STYLES + "limits: {batch: 65}",
     STYLES + "limits: {max_bytes: many}",
     STYLES + "watch: {poll_seconds: 0}",
-    STYLES + "metrics: {http: 70000}",
-    STYLES + "metrics: {http: localhost}",
+    STYLES + "http: 70000",
+    STYLES + "http: localhost",
+    STYLES + "http: {address: 1, names: [a b]}",
+    STYLES + "metrics: {http: 9464}",
     STYLES + "keep: {manifests: 0}",
     "[]",
 )
@@ -213,6 +217,8 @@ def test_of_invented_settings_both_say_the_same(folder: Path) -> None:
             json.dumps(data, allow_nan=False)
         except (documents.DocumentError, TypeError, ValueError):
             continue  # no YAML, or nothing that JSON can hold
+        if re.search(r"\bnull: ", text):
+            continue  # as a key, JSON has it as text
         told, refused = program_says(folder, text), schema_says(data)
         if told and all(BEYOND.search(one) for one in told):
             outcomes["beyond"] += 1

@@ -151,6 +151,11 @@ def test_a_recipe_may_be_just_a_name(folder: Path) -> None:
         ("styles: {ink: ~nobody-at-all/a.png}", "1: styles.ink.image: ~.*is nobody's home"),
         ("styles: {ink: " + "x" * 300 + ".png}", "1: styles.ink.image: .*xx.png: no such file"),
         ("styles: {ink: ink.png}\nweights: ~nobody-at-all/w.pth", "2: weights: ~.*nobody's home"),
+        ("styles: {ink: ink.png}\nhttp: nowhere", "2: http.address: 'nowhere' is no address"),
+        (
+            "styles: {ink: ink.png}\nmetrics: {http: 9464}",
+            r"2: metrics\.http: is a key of its own now: write `http: 9464` at the left margin",
+        ),
         ("styles: {ink: ink.png}\noutput: {subsampling: 4:1:1}", "is '4:1:1'; should be '4:4:4'"),
     ],
 )

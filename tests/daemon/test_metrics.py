@@ -5,13 +5,13 @@ import socket
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support import (
     Watch,
     configure,
     draw,
-    free_port,
     make_home,
     program,
 )
@@ -23,13 +23,12 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
-    port = free_port()
-    configure(home, metrics={"textfile": str(home / "m/nst.prom"), "http": port})
+    configure(home, metrics={"textfile": str(home / "m/nst.prom")}, http="127.0.0.1:0")
     draw(home / "inbox/a.png", 1)
     with Watch(home) as watch:
         watch.until_outputs("a-s.png")
         watch.until_idle()
-        served = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+        served = urllib.request.urlopen(f"{watch.page()}metrics").read().decode()
         assert watch.stop() == 0
     written = (home / "m/nst.prom").read_text()
     for text in (served, written):
@@ -38,8 +37,7 @@ def test_metrics_stand_in_a_file_and_are_served_where_asked(home: Path) -> None:
 
 
 def test_clients_that_never_finish_take_no_descriptor_from_the_work(home: Path) -> None:
-    port = free_port()
-    configure(home, metrics={"http": port})
+    configure(home, http="127.0.0.1:0")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
@@ -48,12 +46,13 @@ def test_clients_that_never_finish_take_no_descriptor_from_the_work(home: Path) 
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         watch.until_idle()
+        address = urlsplit(watch.page())
         for _ in range(200):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
-            client.sendall(b"GET /")
+            client = socket.create_connection((address.hostname, address.port), 60)
+            stack.enter_context(client).sendall(b"GET /")
         draw(home / "inbox/a.png", 1)
         watch.until_outputs("a-s.png")
-        served = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read()
+        served = urllib.request.urlopen(f"{watch.page()}metrics", timeout=60).read()
         assert b"nst_pipeline_up" in served
         assert watch.stop() == 0
     assert "ERROR" not in watch.log.read_text()

@@ -86,9 +86,9 @@ def test_nothing_that_breaks_the_gpu_is_set(home: Path, tmp_path: Path) -> None:
         assert not any(line.startswith(setting) for line in lines)
 
 
-def test_metrics_over_http_keep_the_network(home: Path, tmp_path: Path) -> None:
+def test_the_live_page_keeps_the_network(home: Path, tmp_path: Path) -> None:
     assert "\nPrivateNetwork=yes" in unit_of(home, tmp_path).read_text()
-    configure(home, metrics={"http": 9464})
+    configure(home, http=9464)
     assert "\nPrivateNetwork" not in unit_of(home, tmp_path).read_text()
 
 
@@ -127,7 +127,7 @@ def test_wrong_settings_end_the_daemon_at_once_with_78(home: Path) -> None:
     done = program(home, "watch")
     assert done.returncode == 78 and "styles.s" in done.stderr
     with pytest.raises(ConfigError, match="no address"):
-        configure(home, metrics={"http": "nowhere"})
+        configure(home, http="nowhere")
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture
 from painting import BLUE, RED, small_recipe, transfer
 from PIL import Image
 
-from nst_pipeline.engine import Callbacks, Checkpoint, Result, StyleTransfer, read_checkpoint
+from nst_pipeline.engine import (
+    Callbacks,
+    Checkpoint,
+    Result,
+    StyleTransfer,
+    batch,
+    read_checkpoint,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +88,58 @@ def test_snapshots_are_taken_every_so_many_steps_over_all_scales() -> None:
     )
     assert [(index, done) for index, done, _ in notes.pictures] == [(0, 3), (0, 6), (0, 9)]
     assert notes.pictures[0][2].size == (32, 24) and notes.pictures[1][2].size == (64, 48)
+
+
+class Onlooker(Callbacks):
+    """Wants a glimpse after each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, tuple[int, int]]] = []
+
+    def wants_glimpse(self) -> bool:
+        return True
+
+    def glimpse(self, index: int, done: int, picture: Image.Image) -> None:
+        self.seen.append((index, done, picture.size))
+        picture.paste((0, 0, 0), (0, 0, *picture.size))  # it is a copy: nobody minds
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("colors", ["style", "content"])
+def test_whoever_looks_on_changes_no_byte(optimizer: str, colors: str) -> None:
+    recipe = small_recipe(
+        size=64, scales=(32,), iterations=(4, 5), optimizer=optimizer, colors=colors
+    )
+    onlooker = Onlooker()
+
+    def results(callbacks: Callbacks | None) -> list[bytes]:
+        engine = transfer(recipe, batch=2)
+        batches = engine.paint(picture(seed=1), [RED, BLUE], callbacks)
+        return [one.pixels.tobytes() for _, done in batches for one in done]
+
+    assert results(onlooker) == results(Callbacks())
+    sizes = {done: (32, 24) if done <= 4 else (64, 48) for done in range(1, 10)}
+    assert onlooker.seen == [(i, done, size) for done, size in sizes.items() for i in (0, 1)]
+
+
+def test_a_glimpse_is_no_larger_than_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "GLIMPSE_SIDE", 16)
+    onlooker = Onlooker()
+    engine = transfer(small_recipe(size=64, scales=1, iterations=2))
+    ((_, (result,)),) = engine.paint(picture(), [RED], onlooker)
+    assert onlooker.seen == [(0, 1, (16, 12)), (0, 2, (16, 12))]
+    assert result.pixels.shape == (48, 64, 3)
+
+
+def test_a_glimpse_that_memory_has_no_room_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(batch._ScaleReporter, "_finished", full)
+    onlooker = Onlooker()
+    engine = transfer(small_recipe(size=32, scales=1, iterations=2))
+    ((_, results),) = engine.paint(picture(), [RED], onlooker)
+    assert not isinstance(results, Exception) and not onlooker.seen
 
 
 def test_every_scale_goes_on_from_the_one_before() -> None:

@@ -18,7 +18,7 @@ from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.recipe import Bounds
 from nst_pipeline.config.settings import StyleSettings
 from nst_pipeline.config.weights import resolve
-from nst_pipeline.engine import Callbacks, Result, StyleTransfer, transfer
+from nst_pipeline.engine import Callbacks, Result, StyleTransfer, batch, transfer
 from nst_pipeline.engine.batch import Batch
 from nst_pipeline.engine.scene import Scene, make_scene
 from nst_pipeline.errors import Abandoned, NotReadyError, UnavailableError
@@ -27,9 +27,10 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome
 from nst_pipeline.runner.observer import Observer
+from nst_pipeline.workers import callbacks
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.memory import Budget, longest_side
-from nst_pipeline.workers.protocol import Task
+from nst_pipeline.workers.protocol import Glimpse, Task
 
 
 @pytest.fixture
@@ -62,7 +63,11 @@ def engine_threads() -> list[threading.Thread]:
 
 def endless(config: Config) -> Config:
     """Return the settings with recipes that nobody waits for."""
-    recipe = config.styles["ink"].recipe.model_copy(update={"iterations": 100_000})
+    return with_steps(config, 100_000)
+
+
+def with_steps(config: Config, steps: int) -> Config:
+    recipe = config.styles["ink"].recipe.model_copy(update={"iterations": steps, "scales": 1})
     styles = {n: s.model_copy(update={"recipe": recipe}) for n, s in config.styles.items()}
     return config.model_copy(update={"styles": styles})
 
@@ -94,6 +99,44 @@ def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
     assert machine.threads == torch.get_num_threads()
     local.close()
     assert not engine_threads()
+
+
+def test_a_glimpse_is_taken_of_each_job_at_work_and_only_while_somebody_looks(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    finished = batch._ScaleReporter._finished
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        taken.append(1)
+        return finished(*arguments)
+
+    monkeypatch.setattr(batch._ScaleReporter, "_finished", counted)
+    monkeypatch.setattr(callbacks, "GLIMPSE_SHARE", 0)
+
+    class Onlooker(Observer):
+        def __init__(self, looks: bool) -> None:
+            self.looks, self.seen = looks, list[tuple[str, int]]()
+
+        def wants_glimpse(self) -> bool:
+            return self.looks
+
+        def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
+            assert glimpse.picture.size == (48, 36)
+            self.seen.append((job.style.name, glimpse.done))
+
+    made = []
+    for onlooker in (nobody := Onlooker(False), somebody := Onlooker(True)):
+        local = executor(with_steps(config, 200))
+        local.submit(tasks(with_steps(config, 200))[0])
+        made.append([outcome.outcome for outcome in local.drain(onlooker)])
+        local.close()
+        if onlooker is nobody:
+            assert not taken and not nobody.seen
+    assert {style for style, _ in somebody.seen} == {"ink", "oil"}
+    assert len(taken) == len(somebody.seen)
+    data = [[one.data for one in some if isinstance(one, EncodedResult)] for some in made]
+    assert data[0] == data[1] and len(data[0]) == 2
 
 
 def test_an_abandoned_task_is_ended_and_the_next_is_painted(config: Config) -> None:

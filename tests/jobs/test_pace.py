@@ -1,0 +1,34 @@
+"""How long work is said to take, and how far it is."""
+
+import time
+
+import pytest
+
+from nst_pipeline.config.recipe import make_recipe, step_costs
+from nst_pipeline.jobs.pace import Pace, StepsDone
+
+
+def test_the_time_left_is_known_from_earlier_runs_before_the_first_step() -> None:
+    assert Pace(None).left_seconds(10) is None
+    assert Pace(2.0).left_seconds(10) == 20
+
+
+def test_after_some_seconds_the_pace_of_this_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = Pace(2.0)
+    pace.begin()
+    now[0] += 1
+    pace.advance(10)
+    assert pace.left_seconds(10) == 20
+    now[0] += 9
+    assert pace.left_seconds(10) == 10
+
+
+def test_of_a_job_with_scales_the_last_steps_are_most_of_the_work() -> None:
+    recipe = make_recipe(size=512, scales=[128], iterations=[100, 100])
+    steps, costs = StepsDone(), step_costs(recipe)
+    half = steps.move("job", recipe, 100, 200)
+    assert half == sum(costs[:100]) and half < 0.1 * steps.all(recipe)
+    assert steps.move("job", recipe, 200, 200) == sum(costs[100:])
+    assert steps.done("job") == steps.all(recipe)
