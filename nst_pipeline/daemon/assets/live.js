@@ -241,8 +241,8 @@ function makeFailure() {
 
 function changeFailure(item, failure) {
   setText(item.querySelector(".reason"), failure.reason);
-  const where = failure.place ? `Now at ${failure.place}.` : "Left where it is.";
-  setText(item.querySelector(".where"), `${where} ${ago(failure.time)}. To try it again:`);
+  const where = failure.place ? `now at ${failure.place}` : "left where it is";
+  setText(item.querySelector(".where"), `Failed ${ago(failure.time)}, ${where}. To try it again:`);
   setText(item.querySelector("code"), failure.retry);
 }
 
