@@ -10,6 +10,11 @@ from support import Watch, configure, draw, make_home, program, wait_until
 
 HOSTILE = "<img src=x onerror=document.title='taken'>\u202e'\".png"
 
+TWO_FRAMES = """
+const end = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(end));
+"""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -101,6 +106,7 @@ def test_pauses_failures_and_hostile_names_in_any_light_and_width(
             assert browser.overflow() <= 0
             for light in ("light", "dark"):
                 browser.prefer(color_scheme=light, reduced_motion="reduce")
+                browser.driver.execute_async_script(TWO_FRAMES)  # until it is drawn so
                 assert browser.accessibility_problems() == []
         dark = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert max(map(int, dark.removeprefix("rgb(").removesuffix(")").split(","))) < 60

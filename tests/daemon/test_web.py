@@ -318,8 +318,10 @@ def test_a_stream_tells_of_a_job_from_its_beginning_to_its_result(home: Path) ->
         with Image.open(io.BytesIO(answer.data)) as image:
             assert (image.format, list(image.size)) == ("JPEG", job["size"])
         (home / "orders/a.png").unlink()
-        state = stream.until("state", lambda state: state["results"] and not state["at_work"])
-        assert state["results"][0]["href"] == "/a-s.png" and state["done"] == 1
+        state = stream.until(
+            "state", lambda s: s["results"] and s["done"] == 1 and not s["at_work"]
+        )
+        assert state["results"][0]["href"] == "/a-s.png"
         assert ask(watch.page(), job["picture"]).status == 404
 
 

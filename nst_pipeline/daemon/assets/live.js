@@ -241,8 +241,8 @@ function makeFailure() {
 
 function changeFailure(item, failure) {
   setText(item.querySelector(".reason"), failure.reason);
-  const where = failure.place ? `Now at ${failure.place}.` : "Left where it is.";
-  setText(item.querySelector(".where"), `${where} ${ago(failure.time)}. To try it again:`);
+  const where = failure.place ? `now at ${failure.place}` : "left where it is";
+  setText(item.querySelector(".where"), `Failed ${ago(failure.time)}, ${where}. To try it again:`);
   setText(item.querySelector("code"), failure.retry);
 }
 
@@ -268,9 +268,9 @@ function showFacts(state) {
     ["Done", counted(state.done, "picture")],
     ["Last hour", String(state.jobs_last_hour)],
     ["Failed", String(state.failed_jobs)],
-    ["Painted on", state.device || "nothing yet"],
     ["Disk", tight ? `${room}: too little, nothing is begun` : room],
   ];
+  if (state.device) facts.push(["Painted on", state.device]);
   if (state.since) facts.push(["Running for", duration(Date.now() / 1000 + clockAhead - state.since)]);
   keep(byId("facts"), facts, ([name]) => name, ([name]) => {
     const row = element("div");
