@@ -64,7 +64,7 @@ def test_a_daemon_that_is_killed_is_told_in_plain_words_and_found_again(
         browser.open(page)
         has_text(browser, "Waiting for pictures")
         watch.send(signal.SIGKILL)
-        has_text(browser, "The daemon does not answer since")
+        has_text(browser, "The daemon has not answered since")
         assert browser.text("#state-text") == "No connection"
         assert browser.one("#notice").get_attribute("role") == "alert"
         assert browser.accessibility_problems() == []

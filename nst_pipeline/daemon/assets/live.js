@@ -335,7 +335,7 @@ function tellLoss() {
     failed: `The daemon ended by itself at ${since}; its log says why.`,
     moved: `This page was moved or switched off at ${since}, by new settings; the daemon's log says where it is.`,
   };
-  const lost = `The daemon does not answer since ${since}. It may have been killed, or the connection is broken.`;
+  const lost = `The daemon has not answered since ${since}. It may have been killed, or the connection is broken.`;
   say("lost", ended ? "Stopped" : "No connection");
   document.title = `${ended ? "Stopped" : "No connection"} – nst-pipeline`;
   document.body.classList.add("lost");
