@@ -44,7 +44,7 @@ def test_a_picture_is_seen_from_the_drop_to_the_result(home: Path, browser: Brow
         assert browser.run("return document.querySelector('.losses path').getAttribute('d')")
         assert "%" in browser.driver.title
         browser.wait_for(
-            "document.querySelector('.frame img').src.replace(arguments[0], '').includes('growing')",
+            "document.querySelector('.frame img').src.replace(arguments[0], '').includes('growi')",
             first,
         )
         assert browser.accessibility_problems() == []
