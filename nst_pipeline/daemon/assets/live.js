@@ -95,7 +95,7 @@ function makePiece() {
 }
 
 function makeCurve() {
-  const curve = element("p", "curve", "loss");
+  const curve = element("p", "losses", "loss");
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 100 30");
   svg.setAttribute("preserveAspectRatio", "none");
@@ -154,7 +154,7 @@ function changePiece(piece, job) {
   facts.push(`loss ${job.loss.toPrecision(4)}`);
   if (job.worker) facts.push(`on ${job.worker}`);
   setText(piece.querySelector(".facts-line"), facts.join(" · "));
-  drawCurve(piece.querySelector(".curve"), job.curve, job.iterations);
+  drawCurve(piece.querySelector(".losses"), job.curve, job.iterations);
 }
 
 function makeLast() {
