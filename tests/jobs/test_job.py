@@ -69,7 +69,7 @@ def test_names_and_places_do_not_change_the_key(change: dict[str, Any]) -> None:
 
 
 def test_every_output_setting_is_known_to_matter_or_not() -> None:
-    beside = {"name", "snapshots", "making"}
+    beside = {"name", "snapshots", "making", "gallery"}
     assert set(OutputSettings(mode="grey").pixels()) == set(OutputSettings.model_fields) - beside
 
 
