@@ -45,7 +45,7 @@ class Keeper:
 
     def note(self, record: JobRecord) -> None:
         """Have the gallery take in a job that is over; its source may go right after this."""
-        if self._config.on_success == "delete" and record.content.sha256:
+        if self._config.on_success == "delete" and record.status != "failed":
             self._keep_photograph(record)
         self.look()
 
@@ -87,7 +87,9 @@ class Keeper:
         path = Path(os.fsdecode(bytes.fromhex(content.raw)) if content.raw else content.path)
         with contextlib.suppress(Exception):
             folders = Folders(self._config.roots)
-            Pictures(self._config, folders, {}).make(path, content.sha256 or "")
+            pictures = Pictures(self._config, folders, {})
+            pictures.sound.add(content.sha256 or "")
+            pictures.make(path, content.sha256 or "")
 
     def _run(self) -> None:
         while not self._is_closing.is_set():

@@ -16,6 +16,7 @@ from nst_pipeline.errors import ImageError
 from nst_pipeline.files import numbered, publish, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery.pieces import ID_DIGITS
+from nst_pipeline.images.apart import try_apart
 from nst_pipeline.images.decoding import check_need, decode, identify, to_depth
 from nst_pipeline.inbox import reading
 
@@ -44,12 +45,15 @@ class Pictures:
     Attributes:
         sizes: of the pictures that have thumbnails, by the first digits of their SHA-256.
         made: those whose thumbnails were made just now.
+        sound: digests of files that jobs decoded; any other is decoded in another process first,
+            for it may be why a job failed.
     """
 
     def __init__(self, config: Config, folders: Folders, sizes: dict[str, Size]) -> None:
         """Work in the gallery's folder; ``sizes`` are those that an earlier update knew."""
         self._config, self._folders, self.sizes = config, folders, sizes
         self.made: list[str] = []
+        self.sound: set[str] = set()
         self._alone = threading.Lock()
 
     def path(self, picture: str, side: int) -> Path:
@@ -71,6 +75,8 @@ class Pictures:
                 return None
             if known := self._known(found):
                 return known
+            if found not in self.sound:
+                try_apart(data, shown(path), limits.max_pixels)
             picture = found[:ID_DIGITS]
             self.sizes[picture] = self._make(picture, data, shown(path))
             self.made.append(picture)

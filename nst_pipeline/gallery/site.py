@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,7 @@ class _Update:
         ]
         makings = self._makings(changed)
         contents = by_content(pieces)
+        self._pictures.sound |= _sound(pieces, makings)
         photographs = self._make_pictures(changed, contents)
         self._note_pieces(pieces, changed, makings)
         styles = self._styles(pieces, makings)
@@ -304,6 +305,17 @@ class _Update:
             for side in (SMALL, LARGE):
                 with contextlib.suppress(OSError):
                     self._folders.unlink(self._pictures.path(picture, side))
+
+
+def _sound(pieces: Iterable[Piece], makings: Mapping[str, Making]) -> set[str]:
+    """Return the digests of the files that jobs decoded and came through."""
+    found: set[str] = set()
+    for piece in pieces:
+        if piece.status != "failed":
+            found |= {piece.content, piece.sha256 or ""}
+            if piece.id in makings:
+                found.add(makings[piece.id].job["style_sha256"])
+    return found
 
 
 def _terms(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashing import crashing
 from exhibition import change, contents, make_exhibition, pieces, refresh, settings
+from fuzzing import originals
 from PIL import Image
 from support import FakeExecutor, configure, draw, program, run_once
 
@@ -17,6 +20,9 @@ from nst_pipeline.errors import CannotCreateError, DiskFullError
 from nst_pipeline.files import TEMPORARY_PREFIX
 from nst_pipeline.gallery.site import update
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.outcome import Failure
+
+FAILED = Failure("not today", kind="job")
 
 
 @pytest.fixture
@@ -339,3 +345,19 @@ def test_a_result_is_finished_work_with_and_without_a_gallery(home: Path) -> Non
     run_once(settings(home), executor)
     assert executor.painted == []
     assert (home / "outbox/gallery/index.html").exists()
+
+
+def test_a_picture_that_crashes_a_decoder_ends_no_update(tmp_path: Path) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    (home / "inbox/killer.bmp").write_bytes(originals()["bmp"])
+    draw(home / "inbox/sound.png", 50)
+    run_once(settings(home), FakeExecutor(dict.fromkeys(["killer", "sound"], FAILED)))
+    (home / "style.png").write_bytes(originals()["bmp"] + b"another")
+    env = os.environ | crashing(tmp_path / "crashing", "pixels", signal.SIGABRT)
+    done = subprocess.run(
+        [sys.executable, "-m", "nst_pipeline", "gallery"], cwd=home, env=env, check=False
+    )
+    assert done.returncode == 0
+    found = contents(home)
+    assert not found["killer.bmp"]["photograph"]
+    assert found["sound.png"]["photograph"] and found["boat.png"]["photograph"]
