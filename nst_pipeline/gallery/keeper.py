@@ -79,7 +79,7 @@ class Keeper:
         self._is_closing.set()
         self._wanted.set()
         if self._thread:
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
 
     def _keep_photograph(self, record: JobRecord) -> None:
         """Make the thumbnails of a source that is about to be deleted."""

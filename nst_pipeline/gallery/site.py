@@ -14,7 +14,7 @@ from pathlib import Path
 from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.digests import digest
-from nst_pipeline.errors import DiskFullError
+from nst_pipeline.errors import DiskFullError, LockedError
 from nst_pipeline.files import cannot_write, free_bytes, publish, shown, signature
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery import known as knowledge
@@ -47,6 +47,10 @@ from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
 PAGE_NAME = "index.html"
 LOCK_NAME = ".lock"
+WAIT_SECONDS = 30.0
+"""How long an update waits for another process's to end."""
+LOOK_SECONDS = 0.1
+"""How often it looks whether it has."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
     Raises:
         CannotCreateError, OutputError: it cannot be written, or the ledger not be read.
         DiskFullError: for want of space, be it that ``limits.min_free_bytes`` would be used.
+        LockedError: another process's update does not end.
     """
     if free_bytes(config.outbox) < config.limits.min_free_bytes:
         raise DiskFullError(
@@ -79,22 +84,39 @@ def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
         folders = Folders(config.roots, ledger.fact("owner") or "")
         try:
             folders.make(config.gallery)
-            with _alone(config.gallery / LOCK_NAME):
+            with _alone(config.gallery / LOCK_NAME, check):
                 return _Update(config, folders, ledger, check).carry_out()
         except OSError as error:
             raise cannot_write(config.gallery, error) from error
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _alone(lock: Path, check: Callable[[], None]) -> Iterator[None]:
     """Wait until no other process updates the gallery; where nothing can be locked, do not."""
+    until = time.monotonic() + WAIT_SECONDS
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _is_locked(descriptor):
+            check()
+            if time.monotonic() > until:
+                raise LockedError(
+                    f"{shown(lock)}: another process has held it for {WAIT_SECONDS:.0f} s; wait "
+                    "for its update of the gallery, or end it (`fuser` tells which it is)"
+                )
+            time.sleep(LOOK_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Lock a file, unless another process has; what cannot be locked counts as locked."""
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 class _Update:

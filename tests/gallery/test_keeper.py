@@ -1,12 +1,19 @@
 """The gallery beside a run and a daemon: up to date, and no fault of it is theirs."""
 
+import contextlib
+import fcntl
 import json
 import logging
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exhibition import contents, make_exhibition, pieces, settings
+from exhibition import change, contents, make_exhibition, pieces, settings
 from support import SilentObserver, Watch, draw, manifests, outputs, run_once, wait_until
+
+from nst_pipeline.gallery import keeper, site
+from nst_pipeline.gallery.keeper import Keeper
 
 GALLERY = {"output": {"gallery": True}}
 
@@ -68,3 +75,38 @@ def test_one_picture_that_cannot_be_shown_spoils_no_other(tmp_path: Path) -> Non
     run_once(settings(home))
     found = pieces(home)
     assert "picture" not in found["boat.png", "ink"] and found["boat.png", "oil"]["picture"]
+
+
+@contextlib.contextmanager
+def held(home: Path) -> Iterator[None]:
+    """Hold the gallery's lock, as another process would."""
+    (home / "outbox/gallery").mkdir(exist_ok=True)
+    with (home / "outbox/gallery/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_whoever_holds_the_lock_keeps_no_process_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    monkeypatch.setattr(keeper, "CLOSE_SECONDS", 0.2)
+    with held(home):
+        beside = Keeper(settings(home))
+        beside.look()
+        closing = threading.Thread(target=beside.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+
+
+def test_a_run_does_not_wait_for_ever_for_who_holds_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    change(home, output={"gallery": True})
+    monkeypatch.setattr(site, "WAIT_SECONDS", 0.2)
+    with held(home):
+        run_once(settings(home))
+    assert "another process has held it" in caplog.text
+    assert not (home / "outbox/gallery/index.html").exists()
