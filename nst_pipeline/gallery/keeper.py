@@ -24,6 +24,8 @@ SHARE = 5
 """No more than one part in so many of the time goes into updates."""
 CLOSE_SECONDS = 5.0
 """How long the end of a process waits for the last update."""
+AGAIN_SECONDS = 60.0
+"""How long after one that failed the next update comes, if nobody asks for one."""
 LOOK_SECONDS = 0.1
 """How often who waits looks after what else is asked of him."""
 
@@ -53,9 +55,14 @@ class Keeper:
         """Have the gallery brought up to date soon."""
         self._noted += 1
         self._wanted.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
-            self._thread.start()
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name="gallery", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads are allowed now
+                self._tell(f"{shown(self._config.gallery)}: {error}")
+            else:
+                self._thread = thread
 
     def finish(self, check: Callable[[], None]) -> None:
         """Wait until all that was noted is in the gallery; ``check`` may raise to end that."""
@@ -93,7 +100,9 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._is_closing.is_set():
-            self._wanted.wait()
+            self._wanted.wait(AGAIN_SECONDS if self._told else None)
+            if self._is_closing.is_set():
+                return
             self._wanted.clear()
             begun, noted = time.monotonic(), self._noted
             self._update()
@@ -105,11 +114,10 @@ class Keeper:
                     return
 
     def _update(self) -> None:
-        if not self._config.outbox.is_dir():  # not mounted, or nothing is in it yet
-            return
         try:
-            site.update(self._config, self._check)
-            self._told = ""
+            if self._config.outbox.is_dir():  # else not mounted, or nothing is in it yet
+                site.update(self._config, self._check)
+                self._told = ""
         except _Closing:
             return
         except PipelineError as error:
@@ -125,4 +133,4 @@ class Keeper:
         """Log why there was no update, once."""
         if reason != self._told:
             self._told = reason
-            log.warning("%s; the gallery stays as it was, and is tried again", shown(reason))
+            log.warning("%s; the gallery stays as it was until the next update", shown(reason))

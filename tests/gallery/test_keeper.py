@@ -1,6 +1,7 @@
 """The gallery beside a run and a daemon: up to date, and no fault of it is theirs."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -62,7 +63,7 @@ def test_a_gallery_that_cannot_be_written_is_told_once_and_fails_no_job(
     assert [record.status for record in observer.records] == ["done"] * 6
     assert manifests(home)[-1]["run"]["status"] == "finished"
     told = [one for one in caplog.messages if "gallery" in one]
-    assert len(told) == 1 and told[0].endswith("the gallery stays as it was, and is tried again")
+    assert len(told) == 1 and told[0].endswith("the gallery stays as it was until the next update")
     assert (home / "outbox/gallery").read_text() == "in the way"
 
 
@@ -110,3 +111,64 @@ def test_a_run_does_not_wait_for_ever_for_who_holds_the_lock(
         run_once(settings(home))
     assert "another process has held it" in caplog.text
     assert not (home / "outbox/gallery/index.html").exists()
+
+
+def test_a_thread_that_cannot_be_started_is_no_jobs_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    change(home, output={"gallery": True})
+    draw(home / "inbox/new.png", 7)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "gallery":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    observer = SilentObserver()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        run_once(settings(home), observer=observer)
+    assert [record.status for record in observer.records] == ["done"] * 2
+    assert caplog.text.count("can't start new thread") == 1
+    run_once(settings(home))
+    assert "new.png" in shown(home)
+
+
+def test_an_update_that_failed_is_made_later_though_nobody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    monkeypatch.setattr(keeper, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(keeper, "AGAIN_SECONDS", 0.1)
+    config, is_barred = settings(home), threading.Event()
+    is_dir = Path.is_dir
+
+    def barred(path: Path) -> bool:
+        if path == config.outbox and is_barred.is_set():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", barred)
+    beside = Keeper(config)
+    is_barred.set()
+    beside.look()
+    wait_until(lambda: "Permission denied" in caplog.text)
+    is_barred.clear()
+    wait_until(lambda: shown(home) == ["boat.png", "hill.png"])
+    beside.close()
+
+
+def test_the_end_of_a_process_begins_no_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False)
+    monkeypatch.setattr(keeper, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(keeper, "SHARE", 0)
+    calls = []
+    monkeypatch.setattr(site, "update", lambda *_: calls.append(1))
+    beside = Keeper(settings(home))
+    beside.look()
+    beside.close()
+    assert calls == [1]
