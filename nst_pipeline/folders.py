@@ -171,6 +171,21 @@ class Folders:
         with self.opened(folder) as descriptor:
             _sync(descriptor)
 
+    def sync_all(self, folder: Path) -> None:
+        """Make all that was written to a folder's file system durable."""
+        libc = _libc()
+        if libc is None or not hasattr(libc, "syncfs"):  # Linux alone has it
+            os.sync()
+            return
+        with self.opened(folder) as descriptor:
+            listing = os.open(".", LISTING, dir_fd=descriptor)
+        try:
+            if libc.syncfs(listing):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), str(folder))
+        finally:
+            os.close(listing)
+
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder, in the order of their bytes."""
         with self.opened(folder) as descriptor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from nst_pipeline.gallery.pictures import Size
 VERSION = 1
 """Of what is known, and of the files that are made; of another, all but pictures are made anew."""
 NAME = ".known.json"
+MARKED = ("data/mark", "pictures/mark")
+"""Go with their folders, should somebody delete these."""
 
 
 class KnownPiece(NamedTuple):
@@ -52,6 +55,7 @@ class Known:
 
     Attributes:
         terms: digest of what else decides the files: version, settings, program.
+        mark: what stands in the files that show that the folders are those of the last update.
         visits: what the browser remembers visits of this gallery by.
         runs: that have an end, and hold nothing new.
         sizes: of the pictures.
@@ -61,6 +65,7 @@ class Known:
     """
 
     terms: str = ""
+    mark: str = ""
     visits: str = ""
     runs: list[str] = field(default_factory=list)
     sizes: dict[str, Size] = field(default_factory=dict)
@@ -85,7 +90,29 @@ KINDS: dict[str, Any] = {
 
 
 def read_known(gallery: Path, folders: Folders) -> Known:
-    """Return what the last update knew; of none, or of a damaged one, nothing."""
+    """Return what the last update knew; of none, or of a damaged one, nothing.
+
+    Of one whose files were deleted, the visits alone; then the folders have another mark.
+
+    Raises:
+        CannotCreateError, OutputError: see `files.publish`.
+    """
+    known = _read(gallery, folders)
+    marks = {_mark(gallery / name, folders) for name in MARKED}
+    if not known.mark or marks != {known.mark}:
+        known = Known(mark=secrets.token_hex(8), visits=known.visits)
+        for name in MARKED:
+            publish(gallery / name, known.mark.encode(), folders, durably=False)
+    return known
+
+
+def _mark(path: Path, folders: Folders) -> str:
+    with contextlib.suppress(OSError), folders.reader(path) as file:
+        return file.read().decode("ascii", "replace")
+    return ""
+
+
+def _read(gallery: Path, folders: Folders) -> Known:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         with folders.reader(gallery / NAME) as file:
             plain = json.loads(file.read())
@@ -96,10 +123,16 @@ def read_known(gallery: Path, folders: Folders) -> Known:
 
 
 def keep_known(gallery: Path, known: Known, folders: Folders) -> None:
-    """Keep what is known for the next update.
+    """Keep what is known for the next update, unless it is what was known; the files come first.
 
     Raises:
         CannotCreateError, OutputError: see `files.publish`.
+        OSError: the file system cannot be made durable.
     """
-    plain = json.dumps(vars(known), separators=(",", ":"))
-    publish(gallery / NAME, plain.encode(), folders, durably=False)
+    plain = json.dumps(vars(known), separators=(",", ":")).encode()
+    with contextlib.suppress(OSError), folders.reader(gallery / NAME) as file:
+        if file.read() == plain:
+            return
+    # A file that a loss of power emptied would never be made again.
+    folders.sync_all(gallery)
+    publish(gallery / NAME, plain, folders)

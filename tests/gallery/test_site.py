@@ -18,6 +18,8 @@ from support import FakeExecutor, configure, draw, program, run_once
 
 from nst_pipeline.errors import CannotCreateError, DiskFullError
 from nst_pipeline.files import TEMPORARY_PREFIX
+from nst_pipeline.folders import Folders
+from nst_pipeline.gallery import site
 from nst_pipeline.gallery.site import update
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
@@ -361,3 +363,62 @@ def test_a_picture_that_crashes_a_decoder_ends_no_update(tmp_path: Path) -> None
     found = contents(home)
     assert not found["killer.bmp"]["photograph"]
     assert found["sound.png"]["photograph"] and found["boat.png"]["photograph"]
+
+
+def seen(home: Path) -> set[str]:
+    gallery = home / "outbox/gallery"
+    return {str(path.relative_to(gallery)) for path in gallery.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_gallery_that_was_deleted_is_made_anew(home: Path, hidden: bool) -> None:
+    refresh(home)
+    before, found = seen(home), pieces(home)
+    for path in (home / "outbox/gallery").iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif hidden or path.name[0] != ".":
+            path.unlink()
+    assert refresh(home).pictures == 8
+    assert (seen(home), pieces(home)) == (before, found)
+
+
+@pytest.mark.parametrize("folder", ["", "data", "pictures"])
+def test_what_is_deleted_beside_an_update_comes_with_the_next(
+    home: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(home)
+    before = seen(home)
+    draw(home / "inbox/new.png", 50)
+    run_once(settings(home))
+    write = site._Update._write_pages
+
+    def deleted(*arguments: Any) -> None:
+        shutil.rmtree(home / "outbox/gallery" / folder)
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site._Update, "_write_pages", deleted)
+        refresh(home)
+    refresh(home)
+    assert seen(home) > before
+    assert all(piece["picture"] and piece["made"] for piece in pieces(home).values())
+
+
+def test_what_is_known_is_kept_after_the_files_and_only_if_it_is_new(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, synced = home / "outbox/gallery", []
+    sync_all = Folders.sync_all
+
+    def noted(folders: Folders, folder: Path) -> None:
+        synced.append((folder, (folder / "index.html").exists(), (folder / ".known.json").exists()))
+        sync_all(folders, folder)
+
+    monkeypatch.setattr(Folders, "sync_all", noted)
+    refresh(home)
+    assert synced == [(gallery, True, False)]
+    before = (gallery / ".known.json").stat()
+    refresh(home)
+    assert len(synced) == 1
+    assert (gallery / ".known.json").stat() == before
