@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -55,10 +55,21 @@ class Making:
 
 
 class Makings:
-    """Finds how pieces were made, and remembers which runs hold nothing new."""
+    """Finds how pieces were made, and remembers which runs hold nothing new.
+
+    Attributes:
+        read: ids of the runs that have an end and were read.
+        style_paths: of the styles of pieces that changed, as the ledger has them: manifests, which
+            others may write, name no file to be shown.
+    """
 
     def __init__(
-        self, config: Config, folders: Folders, ledger: Ledger, known: Sequence[str]
+        self,
+        config: Config,
+        folders: Folders,
+        ledger: Ledger,
+        known: Sequence[str],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Find nothing yet; what has ended by now may be asked for.
 
@@ -67,11 +78,14 @@ class Makings:
             folders: to read the manifests in.
             ledger: has the records of the last runs.
             known: ids of runs that have an end and were read.
+            check: as `read_manifests` takes it.
         """
         self._config, self._folders, self._ledger = config, folders, ledger
+        self._check = check
         # Before the pieces: a run that has an end by then has no more of them.
         self._listed = ledger.runs.listed()
         self.read = list(known)
+        self.style_paths: dict[str, str] = {}
 
     def of(self, pieces: Sequence[Piece], needed: Container[str]) -> dict[str, Making]:
         """Return how pieces were made, by their ids, as far as it is recorded.
@@ -95,6 +109,8 @@ class Makings:
 
         names = [one.record for one in pieces] if len(pieces) <= FEW else None
         take(self._of_ledger(names), is_older=False)
+        styles = {one.id: one.style for one in pieces}
+        self.style_paths = {styles[name]: one.job["style_path"] for name, one in found.items()}
         old = time.time() - SETTLED_SECONDS
         lacking = [
             one
@@ -104,7 +120,8 @@ class Makings:
             and one.finished < old
             and one.key not in painted
         ]
-        for manifest in read_manifests(self._config.outbox, self._folders) if lacking else ():
+        outbox = self._config.outbox
+        for manifest in read_manifests(outbox, self._folders, self._check) if lacking else ():
             take(_of_run(manifest, manifest["jobs"]), is_older=True)
             lacking = [one for one in lacking if one.key not in painted]
             if not lacking:
@@ -125,13 +142,22 @@ class Makings:
                 self.read.append(run)
 
 
-def read_manifests(outbox: Path, folders: Folders) -> Iterator[Plain]:
-    """Give the manifests of an outbox, the newest first; what is none is passed over."""
+def read_manifests(
+    outbox: Path, folders: Folders, check: Callable[[], None] = lambda: None
+) -> Iterator[Plain]:
+    """Give the manifests of an outbox, the newest first; what is none is passed over.
+
+    Args:
+        outbox: the folder.
+        folders: to read them in.
+        check: called before each; raises what is to end that.
+    """
     folder = outbox / MANIFESTS_NAME
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = [name for name in folders.names(folder) if MANIFEST.fullmatch(name)]
     for name in reversed(names):
+        check()
         with contextlib.suppress(OSError, ValidationError), folders.reader(folder / name) as file:
             Manifest.model_validate_json(data := file.read())
             yield json.loads(data)

@@ -100,12 +100,13 @@ def find_pieces(ledger: Ledger, folders: Folders) -> list[Piece]:
     return [*pieces, *_broken(ledger, {one.source for one in pieces if one.status == "failed"})]
 
 
-def pieces_of(manifests: Iterable[dict[str, Any]], folders: Folders) -> list[Piece]:
+def pieces_of(manifests: Iterable[dict[str, Any]], folders: Folders, outbox: Path) -> list[Piece]:
     """Return the pieces that manifests tell of, the newest first, where the ledger is lost.
 
     Args:
         manifests: as plain data.
         folders: to look for the outputs in.
+        outbox: whoever writes to it may write manifests, which speak for no file outside of it.
     """
     found: dict[tuple[bytes, str], Piece] = {}
     for manifest in manifests:
@@ -122,7 +123,9 @@ def pieces_of(manifests: Iterable[dict[str, Any]], folders: Folders) -> list[Pie
                 _bytes(output) if output else None, output.get("sha256"),
                 (job["error"] or {}).get("reason", ""), when,
             )  # fmt: skip
-    present = _present({one.output for one in found.values() if one.output}, folders)
+    own = os.fsencode(outbox) + b"/"
+    outputs = {one.output for one in found.values() if one.output and one.output.startswith(own)}
+    present = _present(outputs, folders)
     return [
         replace(one, status="gone") if one.output and one.output not in present else one
         for one in reversed(found.values())

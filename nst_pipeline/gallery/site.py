@@ -137,10 +137,12 @@ class _Update:
         if known.terms != terms or not self._folders.exists(config.gallery / PAGE_NAME):
             known.files.clear()
         known.visits = known.visits or secrets.token_hex(8)
-        self._finder = Makings(config, self._folders, self._ledger, known.runs)
+        self._finder = Makings(config, self._folders, self._ledger, known.runs, self._check)
+        self._check()
         pieces = find_pieces(self._ledger, self._folders)
         if not pieces:
-            pieces = pieces_of(read_manifests(config.outbox, self._folders), self._folders)
+            manifests = read_manifests(config.outbox, self._folders, self._check)
+            pieces = pieces_of(manifests, self._folders, config.outbox)
         changed = [
             piece
             for piece in pieces
@@ -153,7 +155,7 @@ class _Update:
         self._pictures.sound |= _sound(pieces, makings)
         photographs = self._make_pictures(changed, contents)
         self._note_pieces(pieces, changed, makings)
-        styles = self._styles(pieces, makings)
+        styles = self._styles(pieces)
         self._write_contents(contents, photographs, makings, {piece.id for piece in changed})
         self._write_pages(contents, styles, pieces)
         known.terms = terms
@@ -221,22 +223,18 @@ class _Update:
         there = {piece.id for piece in pieces}
         known.pieces = {name: one for name, one in known.pieces.items() if name in there}
 
-    def _styles(self, pieces: Sequence[Piece], makings: dict[str, Making]) -> list[str]:
+    def _styles(self, pieces: Sequence[Piece]) -> list[str]:
         """Return the names of the styles in their order; their paintings are known by then."""
         names = dict.fromkeys(piece.style for piece in pieces if piece.style)
         listed = [name for name in self._config.styles if name in names]
         listed += sorted(name for name in names if name not in listed)
-        paths = {
-            piece.style: makings[piece.id].job["style_path"]
-            for piece in pieces
-            if piece.id in makings
-        }
+        paths = self._finder.style_paths
         found = {}
         for name in listed:
             settings = self._config.styles.get(name)
             own = [str(path) for path in settings.paths()] if settings else []
             old = self._known.styles.get(name, KnownStyle("", "", None))
-            found[name] = self._style(own[0] if own else paths.get(name, "") or old.path, old)
+            found[name] = self._style(own[0] if own else paths.get(name, ""), old)
         self._known.styles = found
         return listed
 
@@ -260,6 +258,7 @@ class _Update:
         known, details = self._known, Details(self._config, self._folders)
         there = {}
         for content in contents:
+            self._check()
             names = [piece.id for piece in content.pieces]
             old = known.contents.get(content.id, KnownContent(None, []))
             if names != old.pieces or any(name in changed for name in names):

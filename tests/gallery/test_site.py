@@ -1,11 +1,13 @@
 """Updates of the gallery: what changed is made anew, and nothing that was known is lost."""
 
+import json
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +424,31 @@ def test_what_is_known_is_kept_after_the_files_and_only_if_it_is_new(
     refresh(home)
     assert len(synced) == 1
     assert (gallery / ".known.json").stat() == before
+
+
+def test_each_part_of_an_update_can_be_ended(home: Path) -> None:
+    askers = set()
+    update(settings(home), lambda: askers.add(sys._getframe(1).f_code.co_name))
+    shutil.rmtree(home / "state")
+    update(settings(home), lambda: askers.add(sys._getframe(1).f_code.co_name))
+    assert askers == {"carry_out", "read_manifests", "do", "_write_contents"}
+
+
+def test_a_manifest_has_no_file_shown_that_is_not_the_outboxs(home: Path, tmp_path: Path) -> None:
+    refresh(home)
+    secret = tmp_path / "secret.png"
+    draw(secret, 90)
+    manifest = next((home / "outbox/manifests").glob("*.json"))
+    plain = json.loads(manifest.read_text())
+    first, second, third, *_ = plain["jobs"]
+    first["output"] |= {"path": str(secret), "sha256": sha256(secret.read_bytes()).hexdigest()}
+    up = f"{home}/outbox/../../secret.png"
+    second["output"] |= {"path": up, "sha256": first["output"]["sha256"]}
+    third["style"] |= {"name": "other", "path": str(secret)}
+    manifest.write_text(json.dumps(plain))
+    shutil.rmtree(home / "state")
+    refresh(home)
+    name = first["output"]["sha256"][:16]
+    assert not list((home / "outbox/gallery/pictures").rglob(f"{name}*"))
+    statuses = [piece["status"] for piece in pieces(home).values()]
+    assert sorted(statuses) == ["done", "done", "gone", "gone"]
