@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import ImageError
-from nst_pipeline.files import numbered, publish, shown
+from nst_pipeline.errors import ImageError, NotReadyError
+from nst_pipeline.files import is_gone, numbered, publish, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery.pieces import ID_DIGITS
 from nst_pipeline.images.apart import try_apart
@@ -54,6 +54,7 @@ class Pictures:
         self._config, self._folders, self.sizes = config, folders, sizes
         self.made: list[str] = []
         self.sound: set[str] = set()
+        self._unread: set[str] = set()
         self._alone = threading.Lock()
 
     def path(self, picture: str, side: int) -> Path:
@@ -67,9 +68,14 @@ class Pictures:
         """
         if known := self._known(sha256):
             return known
+        limits = self._config.limits
         with contextlib.suppress(ImageError, OSError):
-            limits = self._config.limits
-            data = reading.read(path, limits.max_bytes, root=self._config.root_of(path))
+            try:
+                data = reading.read(path, limits.max_bytes, root=self._config.root_of(path))
+            except NotReadyError:
+                if not is_gone(path):
+                    self._unread.add(sha256 or str(path))
+                raise
             found = bytes_digest(data)
             if sha256 and found != sha256:
                 return None
@@ -82,6 +88,14 @@ class Pictures:
             self.made.append(picture)
             return picture
         return None
+
+    def is_unread(self, name: str) -> bool:
+        """Tell whether a file was there, could not be read just now, and has no thumbnails.
+
+        Args:
+            name: its digest, if one is known; else its path.
+        """
+        return name in self._unread and name[:ID_DIGITS] not in self.sizes
 
     def _known(self, sha256: str) -> str | None:
         """Return what a picture is named by, if it has its thumbnails."""

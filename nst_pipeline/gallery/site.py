@@ -217,8 +217,11 @@ class _Update:
                     known.recipes[recipe] = text
             # The record of a moment ago may be still to come: the next update looks again.
             is_young = piece.style and making is None and now - piece.finished < SETTLED_SECONDS
+            is_open = is_young or any(
+                map(self._pictures.is_unread, (piece.sha256 or "", piece.content))
+            )
             known.pieces[piece.id] = KnownPiece(
-                "" if is_young else piece.signature, old.picture, recipe, run
+                "" if is_open else piece.signature, old.picture, recipe, run
             )
         there = {piece.id for piece in pieces}
         known.pieces = {name: one for name, one in known.pieces.items() if name in there}
@@ -244,7 +247,8 @@ class _Update:
             seen = signature(os.stat(path))  # noqa: PTH116
         if not seen or (path, seen) == (old.path, old.signature):
             return old
-        return KnownStyle(path, seen, self._pictures.make(Path(path)))
+        picture = self._pictures.make(Path(path))
+        return KnownStyle(path, "" if self._pictures.is_unread(path) else seen, picture)
 
     # What is written
 

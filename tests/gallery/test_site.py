@@ -1,5 +1,6 @@
 """Updates of the gallery: what changed is made anew, and nothing that was known is lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from nst_pipeline.files import TEMPORARY_PREFIX
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery import site
 from nst_pipeline.gallery.site import update
+from nst_pipeline.inbox import reading
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
 
@@ -452,3 +454,27 @@ def test_a_manifest_has_no_file_shown_that_is_not_the_outboxs(home: Path, tmp_pa
     assert not list((home / "outbox/gallery/pictures").rglob(f"{name}*"))
     statuses = [piece["status"] for piece in pieces(home).values()]
     assert sorted(statuses) == ["done", "done", "gone", "gone"]
+
+
+def test_what_could_not_be_read_for_a_moment_is_shown_by_the_next_update(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "SETTLED_SECONDS", 0)
+    open_file = reading._open
+
+    def refuse(path: Path, root: Path | None) -> int:
+        if path.suffix == ".png":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, root)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_open", refuse)
+        assert refresh(home).pictures == 0
+    (home / "inbox/trip/hill.png").rename(home / "elsewhere.png")
+    assert refresh(home).pictures == 7
+    assert all(piece["picture"] for piece in pieces(home).values())
+    assert contents(home)["boat.png"]["photograph"]
+    assert not contents(home)["hill.png"]["photograph"]
+    before = times(home)
+    refresh(home)  # what is gone is not waited for
+    assert times(home) == before
