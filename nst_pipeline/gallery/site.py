@@ -14,7 +14,7 @@ from pathlib import Path
 from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.digests import digest
-from nst_pipeline.errors import DiskFullError, LockedError
+from nst_pipeline.errors import CannotCreateError, ConfigError, DiskFullError, LockedError
 from nst_pipeline.files import cannot_write, free_bytes, publish, shown, signature
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery import known as knowledge
@@ -46,7 +46,7 @@ from nst_pipeline.inbox.kinds import MANIFESTS_NAME
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
 PAGE_NAME = "index.html"
-LOCK_NAME = ".lock"
+LOCK_NAME, OWNER_NAME = ".lock", ".owner"
 WAIT_SECONDS = 30.0
 """How long an update waits for another process's to end."""
 LOOK_SECONDS = 0.1
@@ -74,6 +74,7 @@ def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
         CannotCreateError, OutputError: it cannot be written, or the ledger not be read.
         DiskFullError: for want of space, be it that ``limits.min_free_bytes`` would be used.
         LockedError: another process's update does not end.
+        ConfigError: it is the gallery of another pipeline, of the same outbox.
     """
     if free_bytes(config.outbox) < config.limits.min_free_bytes:
         raise DiskFullError(
@@ -85,6 +86,7 @@ def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
         try:
             folders.make(config.gallery)
             with _alone(config.gallery / LOCK_NAME, check):
+                _claim(config, folders, ledger.fact("owner") or "")
                 return _Update(config, folders, ledger, check).carry_out()
         except OSError as error:
             raise cannot_write(config.gallery, error) from error
@@ -117,6 +119,33 @@ def _is_locked(descriptor: int) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def _claim(config: Config, folders: Folders, own: str) -> None:
+    """Note whose the gallery is; refuse that of another pipeline that is still there."""
+    path = config.gallery / OWNER_NAME
+    owner, state = "", config.state
+    with contextlib.suppress(OSError, ValueError, TypeError), folders.reader(path) as file:
+        owner, place = json.loads(file.read())
+        state = Path(place)
+    if state != config.state and owner != own and _is_there(state, owner):
+        raise ConfigError(
+            [
+                f"{shown(config.gallery)}: shows what the pipeline painted whose state is in "
+                f"{shown(state)}; give this pipeline another outbox, turn its output.gallery off, or "
+                "delete the folder for this one to have it"
+            ]
+        )
+    if own and (owner, state) != (own, config.state):
+        publish(path, json.dumps([own, str(config.state)]).encode(), folders)
+
+
+def _is_there(state: Path, owner: str) -> bool:
+    try:
+        with Ledger.to_read(ledger_path(state)) or Ledger(None) as ledger:
+            return ledger.fact("owner") == owner
+    except (OSError, CannotCreateError):
+        return True  # who may not look cannot tell
 
 
 class _Update:

@@ -478,3 +478,22 @@ def test_what_could_not_be_read_for_a_moment_is_shown_by_the_next_update(
     before = times(home)
     refresh(home)  # what is gone is not waited for
     assert times(home) == before
+
+
+def test_a_pipeline_leaves_the_gallery_of_another_alone(home: Path, tmp_path: Path) -> None:
+    refresh(home)
+    before, found = times(home), pieces(home)
+    outbox = str(home / "outbox")
+    other = make_exhibition(tmp_path / "other", is_hostile=False, outbox=outbox)
+    done = program(other, "gallery")
+    assert done.returncode == 78
+    assert f"the pipeline painted whose state is in {home}/state; give this" in done.stderr
+    change(other, output={"gallery": True})
+    draw(other / "inbox/new.png", 50)
+    assert program(other, "run").returncode == 0
+    assert times(home) == before
+    refresh(home)
+    assert pieces(home) == found
+    (home / "state").rename(home / "archive")  # it is no more
+    refresh(other)
+    assert "new.png" in contents(home)
