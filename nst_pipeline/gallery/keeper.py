@@ -43,7 +43,7 @@ class Keeper:
         self._wanted, self._is_closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._noted = self._done = 0
-        self._is_hurried, self._told = False, ""
+        self._is_hurried, self._is_tidy, self._told = False, False, ""
 
     def note(self, record: JobRecord) -> None:
         """Have the gallery take in a job that is over; its source may go right after this."""
@@ -116,8 +116,8 @@ class Keeper:
     def _update(self) -> None:
         try:
             if self._config.outbox.is_dir():  # else not mounted, or nothing is in it yet
-                site.update(self._config, self._check)
-                self._told = ""
+                site.update(self._config, self._check, tidies=not self._is_tidy)
+                self._is_tidy, self._told = True, ""
         except _Closing:
             return
         except PipelineError as error:

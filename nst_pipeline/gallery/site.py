@@ -63,12 +63,13 @@ class Update:
     files: int
 
 
-def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
+def update(config: Config, check: Callable[[], None] = lambda: None, tidies: bool = True) -> Update:
     """Bring the gallery up to date, by the ledger; without one, by the manifests.
 
     Args:
         config: the settings.
         check: called every now and then; raises what is to end the update.
+        tidies: delete first what a killed update left unfinished.
 
     Raises:
         CannotCreateError, OutputError: it cannot be written, or the ledger not be read.
@@ -82,11 +83,15 @@ def update(config: Config, check: Callable[[], None] = lambda: None) -> Update:
             f"({config.limits.min_free_bytes:,}), which the gallery leaves alone; make room"
         )
     with Ledger.to_read(ledger_path(config.state)) or Ledger(None) as ledger:
-        folders = Folders(config.roots, ledger.fact("owner") or "")
+        owner = ledger.fact("owner") or ""
+        # Not the jobs' unfinished files, which are put in order without the gallery's lock.
+        folders = Folders(config.roots, f"{owner}g")
         try:
             folders.make(config.gallery)
             with _alone(config.gallery / LOCK_NAME, check):
-                _claim(config, folders, ledger.fact("owner") or "")
+                _claim(config, folders, owner)
+                if tidies:
+                    folders.remove_temporaries(config.gallery)
                 return _Update(config, folders, ledger, check).carry_out()
         except OSError as error:
             raise cannot_write(config.gallery, error) from error
@@ -132,8 +137,8 @@ def _claim(config: Config, folders: Folders, own: str) -> None:
         raise ConfigError(
             [
                 f"{shown(config.gallery)}: shows what the pipeline painted whose state is in "
-                f"{shown(state)}; give this pipeline another outbox, turn its output.gallery off, or "
-                "delete the folder for this one to have it"
+                f"{shown(state)}; give this pipeline another outbox, turn its output.gallery off, "
+                "or delete the folder for this one to have it"
             ]
         )
     if own and (owner, state) != (own, config.state):

@@ -167,7 +167,7 @@ def test_the_end_of_a_process_begins_no_update(
     monkeypatch.setattr(keeper, "EVERY_SECONDS", 0.0)
     monkeypatch.setattr(keeper, "SHARE", 0)
     calls = []
-    monkeypatch.setattr(site, "update", lambda *_: calls.append(1))
+    monkeypatch.setattr(site, "update", lambda *_, **__: calls.append(1))
     beside = Keeper(settings(home))
     beside.look()
     beside.close()

@@ -497,3 +497,29 @@ def test_a_pipeline_leaves_the_gallery_of_another_alone(home: Path, tmp_path: Pa
     (home / "state").rename(home / "archive")  # it is no more
     refresh(other)
     assert "new.png" in contents(home)
+
+
+def test_a_run_leaves_what_an_update_beside_it_has_not_finished_and_the_next_update_does_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, found = Folders.create, []
+
+    def noted(folders: Folders, path: Path, mode: int = 0o666) -> Any:
+        file = create(folders, path, mode)
+        if path.parent == home / "outbox/gallery/assets" and not found:
+            found.append(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(Folders, "create", create)
+                with Ledger(ledger_path(home / "state")) as ledger:
+                    ledger.set_fact("clean", "no")  # as after a kill
+                run_once(settings(home))
+            assert path.exists()
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folders, "create", noted)
+        refresh(home)
+    assert found
+    found[0].write_text("left by a kill")
+    refresh(home)
+    assert not found[0].exists()
