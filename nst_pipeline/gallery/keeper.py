@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import PipelineError
-from nst_pipeline.files import shown
+from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery import site
 from nst_pipeline.gallery.pictures import Pictures
@@ -93,6 +93,8 @@ class Keeper:
         content = record.content
         path = Path(os.fsdecode(bytes.fromhex(content.raw)) if content.raw else content.path)
         with contextlib.suppress(Exception):
+            if free_bytes(self._config.outbox) < self._config.limits.min_free_bytes:
+                return
             folders = Folders(self._config.roots)
             pictures = Pictures(self._config, folders, {})
             pictures.sound.add(content.sha256 or "")

@@ -172,3 +172,19 @@ def test_the_end_of_a_process_begins_no_update(
     beside.look()
     beside.close()
     assert calls == [1]
+
+
+@pytest.mark.parametrize(("room", "kept"), [(0, True), (10**18, False)])
+def test_no_photograph_is_kept_in_the_room_that_jobs_need(
+    tmp_path: Path, room: int, kept: bool
+) -> None:
+    home = make_exhibition(tmp_path / "home", is_hostile=False, on_success="move")
+    draw(home / "inbox/new.png", 7)
+    observer = SilentObserver()
+    run_once(settings(home), observer=observer)
+    (home / "processed/new.png").rename(home / "inbox/new.png")
+    change(home, on_success="delete", limits={"min_free_bytes": room})
+    beside = Keeper(settings(home))
+    beside._is_closing.set()  # no update makes what is not kept
+    beside.note(observer.records[0])
+    assert bool(list(home.glob("outbox/gallery/pictures/*/*.webp"))) == kept
