@@ -325,6 +325,16 @@ def test_a_stream_tells_of_a_job_from_its_beginning_to_its_result(home: Path) ->
         assert ask(watch.page(), job["picture"]).status == 404
 
 
+def test_a_loss_that_is_not_finite_is_told_as_none(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow infinite")
+    with Watch(home) as watch, Stream(watch.page()) as stream:
+        (job,) = stream.until("state", lambda state: state["at_work"])["at_work"]
+        assert job["loss"] is None and job["curve"] == []
+        (home / "orders/a.png").unlink()
+        stream.until("state", lambda state: state["results"] and not state["at_work"])
+
+
 def test_no_glimpse_is_asked_for_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     live, now = Live(), [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
