@@ -22,6 +22,7 @@ from support import (
     command,
     configure,
     draw,
+    free_port,
     make_home,
     outputs,
     painted,
@@ -478,6 +479,28 @@ def test_settings_that_change_move_the_page_or_switch_it_off(home: Path) -> None
         wait_until(lambda: is_refused(watch.page()))
         draw(home / "inbox/a.png", 1)
         watch.until_outputs("a-s.png")
+        assert watch.stop() == 0
+
+
+def test_the_page_moves_to_another_address_of_its_port_and_back_where_it_cannot(
+    home: Path,
+) -> None:
+    port = free_port()
+    configure(home, http=f"127.0.0.1:{port}")
+    with Watch(home) as watch, Stream(watch.page()) as stream:
+        first = watch.page()
+        stream.until("state")
+        with socket.create_server(("127.0.0.2", port)):
+            configure(home, http=f"0.0.0.0:{port}")  # which is another's in part
+            watch.send(signal.SIGHUP)
+            wait_until(lambda: "the settings stay as they were: http" in watch.log.read_text())
+            assert stream.until("end")["why"] == "moved"
+            assert ask(first).status == 200
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: watch.page() == f"http://0.0.0.0:{port}/")
+        wait_until(lambda: "the settings were read again" in watch.log.read_text())
+        assert ask(first).status == 200
+        assert ask(f"http://127.0.0.2:{port}/").status == 200
         assert watch.stop() == 0
 
 
