@@ -5,6 +5,7 @@ As a program, this is nst-pipeline with that executor.
 
 import io
 import json
+import math
 import os
 import random
 import re
@@ -54,9 +55,9 @@ class FakeExecutor:
     What it is to do with a content stands in ``orders/NAME`` beside the inbox: ``fail``, ``input``
     (is no picture), ``pass`` (may pass), ``cut`` (the result is cut short), ``die`` (SIGKILL),
     ``lost`` (the device is), ``raise`` (what nobody foresaw), or ``slow`` (steps until the order is
-    taken away); with ``once`` after it, only the first time. What it painted stands in
-    ``painted.log``. The program takes ``crash``, too: the process is killed when it looks at the
-    file.
+    taken away); with ``once`` after it, only the first time; with ``infinite``, so are its losses.
+    What it painted stands in ``painted.log``. The program takes ``crash``, too: the process is
+    killed when it looks at the file.
 
     Attributes:
         fates: a failure or an error for the contents of a stem.
@@ -128,7 +129,8 @@ class FakeExecutor:
         if what in kinds:
             return Failure(f"{name}: told to {what}", kind=kinds[what])
         step = 1
-        progress.stepped(job, step, 2, 2.0)
+        loss = math.inf if how_often == "infinite" else 2.0
+        progress.stepped(job, step, 2, loss)
         while what == "hang" and order.exists():
             threading.Event().wait(0.01)
         while what == "slow" and order.exists():
@@ -138,7 +140,7 @@ class FakeExecutor:
             if progress.wants_glimpse():
                 picture = Image.frombytes("RGB", (64, 48), random.Random(step).randbytes(9216))
                 progress.glimpsed(job, Glimpse(step, picture))
-            progress.stepped(job, step, 2, 2.0)
+            progress.stepped(job, step, 2, loss)
         try:
             pixels = decode(task.data, name, 10**6).pixels
         except ImageError as error:

@@ -90,6 +90,20 @@ def test_watch_gives_up_what_crashes_a_decoder_and_paints_the_others(tmp_path: P
         assert f"{culprit}: {TOLD}" in report["reason"]
 
 
+def test_a_style_that_new_settings_name_ends_the_daemon_once(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (home / "killer.bmp").write_bytes(originals()["bmp"])
+    environment = crashing(tmp_path / "site", "header", signal.SIGABRT)
+    with Watch(home, **environment) as watch:
+        watch.until_idle()
+        configure(home, styles={"s": "style.png", "t": "killer.bmp"})
+        watch.send(signal.SIGHUP)
+        assert watch.process.wait(60) == -signal.SIGABRT
+    with Watch(home, **environment) as watch:
+        assert watch.process.wait(60) == 78
+    assert "killer.bmp: " + TOLD in watch.log.read_text()
+
+
 def test_what_ends_the_process_from_outside_is_tried_max_attempts_times(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
     draw(home / "inbox/a.png", 1)

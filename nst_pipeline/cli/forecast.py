@@ -71,7 +71,9 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
         PipelineError: as `make_plan`.
     """
     patience, of_styles = (
-        Patience(0, config.state / f"forecast-{name}", also_known=(config.state / name,))
+        Patience(
+            0, config.state / f"forecast-{name}", also_known=(config.state / name,), is_shared=True
+        )
         for name in (LOOKS_NAME, STYLE_LOOKS_NAME)
     )
     with Ledger.to_try(ledger_path(config.state)) as ledger:
@@ -79,6 +81,9 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
             config, ledger, make_scanner(config, paths, 0), force=force, patience=patience,
             style_folders=StyleFolders(config, 0, of_styles),
         )  # fmt: skip
+        if paths is None:  # all others were looked at, and are sound
+            patience.forget_all_but({broken.found.path for broken in plan.broken})
+            patience.end_look()
         copied = set() if force else copies(plan.todo, ledger)
         pace = seconds_per_pixel(ledger, config, plan.weights)
     is_replaced = config.conflict_policy == "replace"

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from nst_pipeline.daemon.live import Live
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import shown
+
+log = logging.getLogger(__name__)
 
 EVENT_SECONDS = 1.0
 """How often, at most, it is told what is new."""
@@ -39,6 +42,7 @@ class Events:
         """
         self._live, self._state, self._is_stopping = live, state, is_stopping
         self._why, self._told = "", ""
+        self._before, self._trouble = dict[str, object](), ""
         self._news = asyncio.Event()
         self._teller: asyncio.Task[None] | None = None
 
@@ -51,7 +55,7 @@ class Events:
         self._live.viewers += 1
         try:
             if self._teller is None or self._teller.done():
-                self._told = ""  # it may be old
+                self._told, self._before = "", {}  # they may be old
                 self._teller = asyncio.create_task(self._tell())
             told = ""
             yield RETRY
@@ -72,17 +76,13 @@ class Events:
 
     async def _tell(self) -> None:
         """Find out what is new, for all together, as long as somebody looks on."""
-        due, before = 0.0, dict[str, object]()
+        due = 0.0
         try:
             while self._live.viewers and not self._why:
                 now = time.monotonic()
                 if now >= due:
                     due = now + EVENT_SECONDS + VIEWER_SECONDS * self._live.viewers
-                    state = await self._found()
-                    if state != before:
-                        before = state
-                        self._told = _event("state", state | {"now": time.time()})
-                        self._announce()
+                    await self._look()
                 if self._is_stopping():
                     self._why = self._why or "stopping"
                 else:
@@ -90,11 +90,25 @@ class Events:
         finally:
             self._announce()
 
-    async def _found(self) -> dict[str, object]:
+    async def _look(self) -> None:
+        """Tell what is new, or why nobody knows."""
         try:
-            return await self._state()
+            self._say(await self._state())
+            self._trouble = ""
         except PipelineError as error:
-            return {"unknown": shown(error)}
+            self._say({"unknown": shown(error)})
+        except Exception as error:  # noqa: BLE001 - the daemon goes on, and so does its page
+            trouble = f"{type(error).__name__}: {error}"
+            if trouble != self._trouble:
+                log.error("the live page does not know what there is to tell", exc_info=error)
+            self._trouble = trouble
+            self._say({"unknown": shown(trouble)})
+
+    def _say(self, state: dict[str, object]) -> None:
+        if state != self._before:
+            self._told = _event("state", state | {"now": time.time()})
+            self._before = state
+            self._announce()
 
     def _announce(self) -> None:
         self._news, news = asyncio.Event(), self._news
@@ -102,4 +116,4 @@ class Events:
 
 
 def _event(kind: str, data: dict[str, object]) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {kind}\ndata: {json.dumps(data, allow_nan=False)}\n\n"

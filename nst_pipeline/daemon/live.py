@@ -1,6 +1,7 @@
 """What a daemon does at this moment, for who looks on from another thread."""
 
 import itertools
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -31,8 +32,8 @@ class AtWork:
         style: the style's name.
         iteration: steps done.
         iterations: steps in all.
-        loss: the best so far.
-        curve: iterations and losses.
+        loss: the best so far; None: none that is finite.
+        curve: iterations and losses, the finite ones.
         glimpse: the picture, as it was seen last; None: nobody looked yet.
         left_seconds: how long it still takes; None: nobody knows.
     """
@@ -42,7 +43,7 @@ class AtWork:
     style: str
     iteration: int = 0
     iterations: int = 1
-    loss: float = 0.0
+    loss: float | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
     glimpse: Glimpse | None = None
     left_seconds: float | None = None
@@ -115,8 +116,10 @@ class Live:
         self.beat()
         with self._lock:
             one = self._known(job)
-            one.iteration, one.iterations, one.loss = done, total, loss
-            one.curve.append((done, loss))
+            one.iteration, one.iterations, one.loss = done, total, None
+            if math.isfinite(loss):  # browsers read no other number
+                one.loss = loss
+                one.curve.append((done, loss))
             if len(one.curve) > CURVE_POINTS:
                 del one.curve[1:-1:2]
             recipe, output = job.style.recipe, as_text(job.output)

@@ -30,7 +30,8 @@ from nst_pipeline.errors import (
 from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.inbox.file_watcher import FileWatcher
 from nst_pipeline.inbox.mounts import mount_point
-from nst_pipeline.inbox.style_folders import searched_folders
+from nst_pipeline.inbox.patience import STYLE_LOOKS_NAME, Patience
+from nst_pipeline.inbox.style_folders import StyleFolders, searched_folders
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.lock import Lock
 from nst_pipeline.jobs.planning import Plan, find_styles, make_scanner
@@ -363,7 +364,9 @@ class _Daemon:
             if config.state != self._config.state or config.metrics != self._config.metrics:
                 raise ConfigError(["state and metrics cannot change while watching; restart"])
             with Ledger(ledger_path(config.state)) as ledger, contextlib.suppress(NoStylesError):
-                find_styles(config, ledger)  # where there is none yet, one may come
+                looks = Patience(0, config.state / STYLE_LOOKS_NAME, self._observer.looks)
+                folders = StyleFolders(config, 0, looks)
+                find_styles(config, ledger, folders)  # where there is none yet, one may come
             self._web.use(config)
         except PipelineError as error:
             self._observer.error(f"the settings stay as they were: {error}", "settings")

@@ -96,6 +96,7 @@ class Pages:
         """
         self._live, self._figures = live, figures
         self._pool = ThreadPoolExecutor(THREADS, "http")
+        self._slow = ThreadPoolExecutor(1, "thumbnails")  # they hold nobody else up
         self.events = Events(live, self._state, is_stopping)
         self._jpegs: dict[int, tuple[int, bytes]] = {}
         self.app = Guard(_routes(self), settings)
@@ -110,7 +111,8 @@ class Pages:
 
     def close(self) -> None:
         """Begin nothing more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._slow):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def own_file(self, request: Request) -> Response:
         """Answer with a part of the page."""
@@ -151,7 +153,7 @@ class Pages:
         """Answer with one of the last results, small."""
         side = LARGE_SIDE if "large" in request.query_params else THUMBNAIL_SIDE
         number, shelf = _number(request), self._shelf
-        data = await self._in_pool(lambda: shelf.thumbnail(number, side))
+        data = await self._in_pool(lambda: shelf.thumbnail(number, side), self._slow)
         if data is None:
             return _nothing()
         headers = {"cache-control": "private, max-age=3600"}
@@ -196,8 +198,10 @@ class Pages:
             return Response(None, 304 if is_known else 200, headers, found.kind)
         return StreamingResponse(_parts(found, self._pool), 200, headers, found.kind)
 
-    async def _in_pool(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+    async def _in_pool(
+        self, function: Callable[[], T], pool: ThreadPoolExecutor | None = None
+    ) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool or self._pool, function)
 
 
 async def _parts(found: Found, pool: ThreadPoolExecutor) -> AsyncIterator[bytes]:

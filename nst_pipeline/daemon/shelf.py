@@ -92,6 +92,7 @@ class Shelf:
         self._folders = Folders((config.outbox,))
         self._alone = threading.Lock()
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
+        self._without: set[str] = set()
 
     def latest(self) -> list[Result]:
         """Return the last results that are still there, the last first."""
@@ -146,21 +147,31 @@ class Shelf:
             return None
         key, kept = f"{result.sha256} {side}", self._thumbnails
         with self._alone:
-            made = kept[key] = kept.pop(key, b"") or self._make_thumbnail(result, side)
+            made = kept.pop(key, None) or self._thumbnail_of_gallery(result, side)
+            if not made and key not in self._without:
+                made = self._make_thumbnail(result, side, key)
+            if made:
+                kept[key] = made
             while len(kept) > 4 * LATEST or sum(map(len, kept.values())) > THUMBNAIL_BYTES:
                 kept.popitem(last=False)
         return made or None
 
-    def _make_thumbnail(self, result: Result, side: int) -> bytes:
-        """Return a thumbnail; empty: there can be none."""
+    def _thumbnail_of_gallery(self, result: Result, side: int) -> bytes:
+        """Return the gallery's thumbnail; empty: there is none."""
         name, pictures = result.sha256[:ID_DIGITS], self._config.outbox / GALLERY / "pictures"
         # What is small has no large one.
         for made in dict.fromkeys((side, THUMBNAIL_SIDE)):
             if known := self._read(pictures / name[:2] / f"{name}-{made}.webp"):
                 return known
-        data = self._read(self._config.outbox / os.fsdecode(result.place))
-        with contextlib.suppress(PipelineError):
-            return thumbnail(data, result.content, THUMBNAIL_PIXELS, side)
+        return b""
+
+    def _make_thumbnail(self, result: Result, side: int, key: str) -> bytes:
+        """Return a thumbnail; empty: there can be none, which is remembered, or not now."""
+        if data := self._read(self._config.outbox / os.fsdecode(result.place)):
+            try:
+                return thumbnail(data, result.content, THUMBNAIL_PIXELS, side)
+            except PipelineError:
+                self._without.add(key)
         return b""
 
     def _read(self, path: Path) -> bytes:

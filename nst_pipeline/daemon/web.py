@@ -1,5 +1,6 @@
 """The live page while a daemon lives: where it is served, and what becomes of that on a reload."""
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +28,7 @@ class Web:
     ) -> None:
         """Serve nothing yet; the arguments are as `Pages` takes them."""
         self._live, self._figures, self._is_stopping = live, figures, is_stopping
-        self._served: tuple[HttpSettings, Pages, Server] | None = None
+        self._served: tuple[Config, Pages, Server] | None = None
 
     def use(self, config: Config) -> None:
         """Serve as these settings say from now on; what cannot be leaves all as it was.
@@ -36,14 +37,32 @@ class Web:
             UnavailableError: the address cannot be served at, or packages are missing.
         """
         http = config.http
-        if http and self._served and self._served[0].address == http.address:
+        before = self._served[0].http if self._served else None
+        if http and self._served and before and before.address == http.address:
             _, pages, server = self._served
             pages.show(config, http)
-            self._served = http, pages, server
+            self._served = config, pages, server
             return
-        served = self._serve(config, http) if http else None
+        try:
+            served = self._serve(config, http) if http else None
+        except UnavailableError as error:
+            if http and before and before.port == http.port and _is_taken(error):
+                self._move(config, http)  # it may be we who have the port
+                return
+            raise
         self.close("moved")
         self._served = served
+
+    def _move(self, config: Config, http: HttpSettings) -> None:
+        """Serve at another address of the same port: not before the old one is free."""
+        old = self._served[0] if self._served else None
+        self.close("moved")
+        try:
+            self._served = self._serve(config, http)
+        except UnavailableError:
+            if old and old.http:
+                self._served = self._serve(old, old.http)
+            raise
 
     def close(self, why: End) -> None:
         """End what is served, and say why to those who look on."""
@@ -54,7 +73,7 @@ class Web:
             pages.close()
         self._served = None
 
-    def _serve(self, config: Config, http: HttpSettings) -> "tuple[HttpSettings, Pages, Server]":
+    def _serve(self, config: Config, http: HttpSettings) -> "tuple[Config, Pages, Server]":
         try:
             from nst_pipeline.daemon.pages import Pages
             from nst_pipeline.daemon.server import Server, listen
@@ -76,4 +95,9 @@ class Web:
                 "%s:%d is for this machine alone",
                 http.address, LOOPBACK, port,
             )  # fmt: skip
-        return http, pages, server
+        return config, pages, server
+
+
+def _is_taken(error: UnavailableError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE

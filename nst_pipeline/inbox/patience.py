@@ -95,6 +95,7 @@ class Patience:
         memory: Path | None = None,
         on_look: Callable[[], None] = lambda: None,
         also_known: tuple[Path, ...] = (),
+        is_shared: bool = False,
     ) -> None:
         """Put off what is known to have ended a process, and nothing else yet.
 
@@ -105,11 +106,14 @@ class Patience:
                 at. It is not there while there is none, nor where its folder is not there.
             on_look: called before each file that is looked at, which may take long.
             also_known: such files of others, which are only read.
+            is_shared: others use the memory at the same time. What is looked at may then be by one
+                that lives: it is suspect, and counts as no try.
         """
         self._first, self._memory, self._on_look = first_seconds, memory, on_look
+        self._is_shared = is_shared
         self._waits: dict[Path, _Wait] = {}
         self._suspects: dict[Path, str] = {}
-        self._remembered = NOTHING
+        self._remembered = ""  # so that a file left over goes as soon as there is nothing to hold
         self._recall()
         self._also_suspects: set[tuple[str, str]] = set()
         for other in also_known:
@@ -164,7 +168,7 @@ class Patience:
             return
         with contextlib.suppress(OSError):  # then a file may end one process more
             if text == NOTHING:
-                self._memory.unlink()
+                self._memory.unlink(missing_ok=True)
             else:
                 self._memory.write_text(text)
             self._remembered = text
@@ -175,13 +179,15 @@ class Patience:
             return
         looked_at, errors, suspects = _notes(self._memory)
         now = time.monotonic()
-        for path, signatures, tries, reason in errors:
+        for path, signatures, tries, reason in () if self._is_shared else errors:
             due = now + self._first
             self._waits[Path(path)] = _Wait(signatures, "error", tries, due, reason)
         self._suspects = {Path(path): signatures for path, signatures in suspects}
         if looked_at:
             path, signatures = Path(looked_at[0]), looked_at[1]
             self._suspects[path] = signatures
+            if self._is_shared:
+                return
             known = self._waits.get(path)
             tries = known.tries + 1 if known and known.signatures == signatures else 1
             reason = f"{shown(path)}: the process ended while it was looked at"

@@ -134,7 +134,10 @@ class Renderer:
         self.notes: list[str] = []
         self._terms = terms_of(config.limits)
         self._patience = Patience(
-            0, config.state / "preview-looks.json", also_known=(config.state / STYLE_LOOKS_NAME,)
+            0,
+            config.state / "preview-looks.json",
+            also_known=(config.state / STYLE_LOOKS_NAME,),
+            is_shared=True,
         )
         self._targets = TargetCache(None, config.limits.cache_bytes)
         self._styles: dict[str, engine.Style | dict[str, engine.Style]] = {}
@@ -269,6 +272,7 @@ class Renderer:
                 try_apart(data, shown(path), limits.max_pixels)
             check_need(data, shown(path), limits.max_pixels, limits.memory_bytes)
             picture = decode(data, shown(path), limits.max_pixels)
+            self._patience.forget(path)
         finally:
             self._patience.end_look()
         if picture.note and picture.note not in self.notes:

@@ -13,10 +13,13 @@ from typer.testing import CliRunner, Result
 
 from nst_pipeline.cli.app import app
 from nst_pipeline.cli.display import Bars
+from nst_pipeline.config.pipeline import load
 from nst_pipeline.engine import Callbacks, StyleTransfer, tiles
 from nst_pipeline.engine import Result as EngineResult
 from nst_pipeline.engine.batch import Batch
 from nst_pipeline.errors import CannotCreateError, PipelineError, UsageError
+from nst_pipeline.inbox.patience import Patience
+from nst_pipeline.jobs.looking import as_listed, terms_of
 from nst_pipeline.preview.renderer import is_sheet
 
 
@@ -267,3 +270,14 @@ def test_a_picture_of_the_longest_name_gets_a_sheet_of_a_shorter_one(project: Pa
     assert preview(name).exit_code == 0
     (sheet,) = files(project) - before
     assert sheet.startswith("preview-aaa") and len(sheet) == 255
+
+
+def test_a_picture_that_proves_sound_is_suspect_no_more(project: Path) -> None:
+    config = load(project / "pipeline.yaml")
+    config.state.mkdir(exist_ok=True)
+    notes = config.state / "preview-looks.json"
+    seen = as_listed(Path("photo.jpg").absolute(), terms_of(config.limits))
+    Patience(0, notes).begin_look(seen)  # a process ended there, such as by somebody's kill
+    assert Patience(0, notes, is_shared=True).is_suspect(seen)
+    assert preview("photo.jpg").exit_code == 0
+    assert not notes.exists()

@@ -41,7 +41,7 @@ def test_a_picture_is_seen_from_the_drop_to_the_result(home: Path, browser: Brow
         assert "in s" in browser.text(".caption h2")
         assert "of 400 steps" in browser.text(".facts-line")
         assert browser.run("return document.querySelector('progress').value") > 0
-        assert browser.run("return document.querySelector('.losses path').getAttribute('d')")
+        browser.wait_for("document.querySelector('.losses path').getAttribute('d')")
         assert "%" in browser.driver.title
         browser.wait_for(
             "document.querySelector('.frame img').src.replace(arguments[0], '').includes('growi')",
@@ -88,6 +88,17 @@ def test_a_clean_stop_says_so(home: Path, browser: Browser) -> None:
         assert watch.process.wait(30) == 0
         has_text(browser, "and has ended. What was not done is still in the queue")
         assert browser.text("#state-text") == "Stopped"
+
+
+def test_a_loss_that_is_not_finite_stops_no_page(home: Path, browser: Browser) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow infinite")
+    with Watch(home) as watch:
+        browser.open(watch.page())
+        has_text(browser, "no finite loss")
+        (home / "orders/a.png").unlink()
+        has_text(browser, "Painted just now")
+        assert browser.errors() == []
 
 
 def test_pauses_failures_and_hostile_names_in_any_light_and_width(

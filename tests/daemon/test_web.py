@@ -22,6 +22,7 @@ from support import (
     command,
     configure,
     draw,
+    free_port,
     make_home,
     outputs,
     painted,
@@ -325,6 +326,16 @@ def test_a_stream_tells_of_a_job_from_its_beginning_to_its_result(home: Path) ->
         assert ask(watch.page(), job["picture"]).status == 404
 
 
+def test_a_loss_that_is_not_finite_is_told_as_none(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    (home / "orders/a.png").write_text("slow infinite")
+    with Watch(home) as watch, Stream(watch.page()) as stream:
+        (job,) = stream.until("state", lambda state: state["at_work"])["at_work"]
+        assert job["loss"] is None and job["curve"] == []
+        (home / "orders/a.png").unlink()
+        stream.until("state", lambda state: state["results"] and not state["at_work"])
+
+
 def test_no_glimpse_is_asked_for_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     live, now = Live(), [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -468,6 +479,28 @@ def test_settings_that_change_move_the_page_or_switch_it_off(home: Path) -> None
         wait_until(lambda: is_refused(watch.page()))
         draw(home / "inbox/a.png", 1)
         watch.until_outputs("a-s.png")
+        assert watch.stop() == 0
+
+
+def test_the_page_moves_to_another_address_of_its_port_and_back_where_it_cannot(
+    home: Path,
+) -> None:
+    port = free_port()
+    configure(home, http=f"127.0.0.1:{port}")
+    with Watch(home) as watch, Stream(watch.page()) as stream:
+        first = watch.page()
+        stream.until("state")
+        with socket.create_server(("127.0.0.2", port)):
+            configure(home, http=f"0.0.0.0:{port}")  # which is another's in part
+            watch.send(signal.SIGHUP)
+            wait_until(lambda: "the settings stay as they were: http" in watch.log.read_text())
+            assert stream.until("end")["why"] == "moved"
+            assert ask(first).status == 200
+        watch.send(signal.SIGHUP)
+        wait_until(lambda: watch.page() == f"http://0.0.0.0:{port}/")
+        wait_until(lambda: "the settings were read again" in watch.log.read_text())
+        assert ask(first).status == 200
+        assert ask(f"http://127.0.0.2:{port}/").status == 200
         assert watch.stop() == 0
 
 

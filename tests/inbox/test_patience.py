@@ -51,3 +51,29 @@ def test_files_that_are_gone_are_forgotten() -> None:
     assert patience.tries(A, "system") == 1
     patience.forget_all_but(set())
     assert patience.tries(A, "system") == 0 and not patience.waiting()
+
+
+def test_what_is_looked_at_in_a_shared_memory_is_suspect_and_counts_as_no_try(
+    tmp_path: Path,
+) -> None:
+    memory = tmp_path / "looks.json"
+    Patience(0, memory).begin_look(A)  # by a process that lives, or one that ended there
+    for _ in range(3):
+        other = Patience(0, memory, is_shared=True)
+        other.check(A, 1)
+        assert other.is_suspect(A)
+        other.begin_look(A)
+    other.forget(A.path)
+    other.end_look()
+    assert not memory.exists()
+
+
+def test_notes_that_an_earlier_process_left_go_with_their_files(tmp_path: Path) -> None:
+    memory = tmp_path / "looks.json"
+    Patience(0, memory).begin_look(A)  # the process ends
+    Patience(0, memory).end_look()
+    assert Patience(0, memory).is_suspect(A)
+    third = Patience(0, memory)
+    third.forget_all_but(set())
+    third.end_look()
+    assert not memory.exists()

@@ -151,7 +151,7 @@ function changePiece(piece, job) {
   bar.setAttribute("aria-label", `Progress of ${name}`);
   const facts = [`${job.iteration} of ${counted(job.iterations, "step")}`];
   if (job.left_seconds !== null) facts.push(`about ${duration(job.left_seconds)} left`);
-  facts.push(`loss ${job.loss.toPrecision(4)}`);
+  facts.push(job.loss === null ? "no finite loss" : `loss ${job.loss.toPrecision(4)}`);
   if (job.worker) facts.push(`on ${job.worker}`);
   setText(piece.querySelector(".facts-line"), facts.join(" · "));
   drawCurve(piece.querySelector(".losses"), job.curve, job.iterations);
