@@ -267,10 +267,12 @@ class Config(Settings):
         """Note the file that the settings stand in, if the context of the validation has it."""
         self._file = (context or {}).get("file")
 
-    def command(self, *words: object) -> str:
-        """Return a command of ours for these settings, as people type it."""
+    def command(self, *words: object, is_for_anywhere: bool = False) -> str:
+        """Return a command of ours for these settings, as people type it here, or anywhere."""
         is_usual = self._file in (None, Path(CONFIG_NAME))
-        given = [] if is_usual else ["-c", self._file]
+        given: list[object] = [] if is_usual else ["-c", self._file]
+        if self._file and is_for_anywhere:
+            given = ["-c", self._file.absolute()]
         return shlex.join(["nst-pipeline", *(shown(word) for word in (*words, *given))])
 
     @property

@@ -25,7 +25,7 @@ def page_state(config: Config, view: View, status: Status, results: list[Result]
         "state": view.state,
         "detail": shown(view.detail),
         "paused": status.paused,
-        "resume": config.command("resume"),
+        "resume": config.command("resume", is_for_anywhere=True),
         "queue": status.queue,
         "arriving": status.arriving,
         "left_seconds": view.left_seconds,
@@ -78,7 +78,7 @@ def _failure(config: Config, failure: dict[str, Any]) -> dict[str, Any]:
         "source": source,
         "reason": shown(failure["reason"]),
         "place": None if place == source else place,
-        "retry": config.command("retry", source),
+        "retry": config.command("retry", source, is_for_anywhere=True),
         "time": failure["time"],
     }
 

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -22,7 +23,7 @@ from nst_pipeline.daemon.events import Events
 from nst_pipeline.daemon.guard import Guard
 from nst_pipeline.daemon.live import Live
 from nst_pipeline.daemon.page_state import page_state
-from nst_pipeline.daemon.shelf import LARGE_SIDE, THUMBNAIL_SIDE, Found, Shelf
+from nst_pipeline.daemon.shelf import LARGE_SIDE, RESULT_TYPES, THUMBNAIL_SIDE, Found, Shelf
 from nst_pipeline.daemon.status import read_status
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import shown
@@ -36,6 +37,7 @@ FILES = {
     "/live.css": (ASSETS / "live.css", "text/css"),
     "/live.js": (ASSETS / "live.js", "text/javascript"),
     "/icon.svg": (ASSETS / "icon.svg", "image/svg+xml"),
+    "/favicon.ico": (ASSETS / "icon.svg", "image/svg+xml"),
     "/style.css": (STYLE, "text/css"),
 }
 """The page, and what it consists of."""
@@ -45,7 +47,19 @@ THREADS = 2
 PART_BYTES = 256 * 1024
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
+SHOWN_ALONE = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
+"""The policy of a picture: browsers show it in a page of their own, with a style of their own."""
+
 T = TypeVar("T")
+
+
+class AnyName(StringConvertor):
+    """The rest of a path, of any bytes: newlines, too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", AnyName())
 
 
 class Looked(Generic[T]):
@@ -190,6 +204,8 @@ class Pages:
         if found is None:
             return _nothing()
         headers = {"etag": found.tag, "cache-control": "no-cache"}
+        if found.kind in RESULT_TYPES.values():
+            headers["content-security-policy"] = SHOWN_ALONE
         is_known = request.headers.get("if-none-match") == found.tag
         if not is_known:
             headers["content-length"] = str(found.bytes)
@@ -227,8 +243,8 @@ def _routes(pages: Pages) -> Starlette:
             Route("/metrics", pages.metrics),
             Route("/healthz", pages.health),
             Route("/gallery", to_gallery),
-            Route("/gallery/{rest:path}", pages.gallery),
-            Route("/{rest:path}", pages.result),
+            Route("/gallery/{rest:any}", pages.gallery),
+            Route("/{rest:any}", pages.result),
         ]
     )
 

@@ -160,7 +160,9 @@ class Details:
                 if path.endswith((".gif", ".webp")) and os.path.isfile(path):  # noqa: PTH113
                     found["animation"] = self._url(os.fsencode(path))
         if piece.status == "failed":
-            found["retry"] = self._config.command("retry", _typed(piece.path, self._config))
+            found["retry"] = self._config.command(
+                "retry", _typed(piece.path, self._config), is_for_anywhere=True
+            )
         else:
             found["again"] = self._again(piece)
         return found
@@ -179,9 +181,9 @@ class Details:
                 return ""
         elif not is_at_large or shown(path) != str(path):
             # Named, it would lie in no folder of the inbox, and its result in none of the outbox.
-            retry = config.command("retry", "--force", _typed(path, config))
-            return f"{retry}\n{config.command('run')}"
-        return config.command("run", "--force", "--style", piece.style, path)
+            retry = config.command("retry", "--force", _typed(path, config), is_for_anywhere=True)
+            return f"{retry}\n{config.command('run', is_for_anywhere=True)}"
+        return config.command("run", "--force", "--style", piece.style, path, is_for_anywhere=True)
 
 
 def _typed(path: Path, config: Config) -> str:

@@ -145,6 +145,19 @@ def _claim(config: Config, folders: Folders, own: str) -> None:
         publish(path, json.dumps([own, str(config.state)]).encode(), folders)
 
 
+def _refuse_results(config: Config, pieces: Iterable[Piece]) -> None:
+    """Make no gallery among results, which nobody is to delete together with it."""
+    outputs = (Path(os.fsdecode(one.output)) for one in pieces if one.output)
+    if inside := next((path for path in outputs if path.is_relative_to(config.gallery)), None):
+        raise ConfigError(
+            [
+                f"{shown(config.gallery)}: is the gallery's folder, but there are results in it, "
+                f"such as {shown(inside)}; give the inbox's folder of that name another, and take "
+                "its results out"
+            ]
+        )
+
+
 def _is_there(state: Path, owner: str) -> bool:
     try:
         with Ledger.to_read(ledger_path(state)) or Ledger(None) as ledger:
@@ -177,6 +190,7 @@ class _Update:
         if not pieces:
             manifests = read_manifests(config.outbox, self._folders, self._check)
             pieces = pieces_of(manifests, self._folders, config.outbox)
+        _refuse_results(config, pieces)
         changed = [
             piece
             for piece in pieces
@@ -381,5 +395,10 @@ def _terms(config: Config) -> str:
     """Return a digest of what decides the files besides the pieces."""
     places: Iterable[Path] = (*config.roots, config.state)
     return digest(
-        [knowledge.VERSION, __version__, config.command("run"), json.dumps(list(map(str, places)))]
+        [
+            knowledge.VERSION,
+            __version__,
+            config.command("run", is_for_anywhere=True),
+            json.dumps(list(map(str, places))),
+        ]
     )

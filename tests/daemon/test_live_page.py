@@ -90,6 +90,15 @@ def test_a_clean_stop_says_so(home: Path, browser: Browser) -> None:
         assert browser.text("#state-text") == "Stopped"
 
 
+def test_a_result_is_shown_alone_without_an_error(home: Path, browser: Browser) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        browser.open(watch.page() + "a-s.png")
+        browser.wait_for("document.images[0].naturalWidth === 48")
+        assert browser.errors() == []
+
+
 def test_a_loss_that_is_not_finite_stops_no_page(home: Path, browser: Browser) -> None:
     draw(home / "inbox/a.png", 1)
     (home / "orders/a.png").write_text("slow infinite")

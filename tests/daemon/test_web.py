@@ -267,13 +267,14 @@ def test_the_gallery_s_files_can_be_read_and_lead_nowhere_else(home: Path) -> No
         assert b"There is no gallery yet" in ask(page, "/gallery/").data
 
 
-def test_names_that_are_no_text_are_read_by_their_bytes(home: Path) -> None:
-    draw(os.fsencode(home / "inbox") + b"/caf\xe9.png", 1)
+@pytest.mark.parametrize(("name", "said"), [(b"caf\xe9", "caf\\xe9"), (b"a\nb", "a\\nb")])
+def test_names_that_are_no_text_are_read_by_their_bytes(home: Path, name: bytes, said: str) -> None:
+    draw(os.fsencode(home / "inbox") + b"/" + name + b".png", 1)
     with Watch(home) as watch, Stream(watch.page()) as stream:
         state = stream.until("state", lambda state: state["results"])
         (result,) = state["results"]
-        assert result["content"] == "caf\\xe9.png"
-        assert result["href"] == "/" + quote_from_bytes(b"caf\xe9-s.png")
+        assert result["content"] == f"{said}.png"
+        assert result["href"] == "/" + quote_from_bytes(name + b"-s.png")
         (path,) = (home / "outbox").glob("*.png")
         assert ask(watch.page(), result["href"]).data == path.read_bytes()
 

@@ -211,6 +211,21 @@ def test_the_photograph_is_kept_of_a_source_that_went(tmp_path: Path, on_success
                      if on_success == "move" else "")  # fmt: skip
 
 
+def test_no_gallery_is_made_among_results_of_a_folder_of_its_name(home: Path) -> None:
+    (home / "inbox/gallery").mkdir()
+    draw(home / "inbox/gallery/x.png", 78)
+    run_once(settings(home))
+    done = program(home, "gallery")
+    assert done.returncode == 78
+    assert f"there are results in it, such as {home}/outbox/gallery/x-ink.png" in done.stderr
+    assert not (home / "outbox/gallery/index.html").exists()
+
+
+def test_commands_of_a_gallery_hold_wherever_they_are_typed(home: Path) -> None:
+    assert program(home, "gallery").returncode == 0
+    assert pieces(home)["boat.png", "ink"]["again"].endswith(f" -c {home}/pipeline.yaml")
+
+
 def test_a_command_makes_a_picture_again_or_tries_it_again(home: Path, tmp_path: Path) -> None:
     (home / "inbox/sub").mkdir()
     draw(home / "inbox/sub/bad.png", 77)

@@ -336,8 +336,9 @@ function tellLoss() {
     moved: `This page was moved or switched off at ${since}, by new settings; the daemon's log says where it is.`,
   };
   const lost = `The daemon has not answered since ${since}. It may have been killed, or the connection is broken.`;
-  say("lost", ended ? "Stopped" : "No connection");
-  document.title = `${ended ? "Stopped" : "No connection"} – nst-pipeline`;
+  const head = ended === "moved" ? "Not here any more" : ended ? "Stopped" : "No connection";
+  say("lost", head);
+  document.title = `${head} – nst-pipeline`;
   document.body.classList.add("lost");
   notice(`${ended ? texts[ended] || texts.failed : lost} ${again}`);
 }

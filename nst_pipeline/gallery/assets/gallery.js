@@ -56,12 +56,12 @@ const gallery = (() => {
     return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   }
 
-  const date = (seconds) =>
-    new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+  const date = (seconds, timeStyle = "short") =>
+    new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle });
 
   function runName(run) {
     const part = run.match(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z/);
-    return part ? date(Date.UTC(part[1], part[2] - 1, ...part.slice(3)) / 1000) : run;
+    return part ? date(Date.UTC(part[1], part[2] - 1, ...part.slice(3)) / 1000, "medium") : run;
   }
 
   // Data
