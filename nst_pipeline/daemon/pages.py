@@ -23,10 +23,11 @@ from nst_pipeline.daemon.events import Events
 from nst_pipeline.daemon.guard import Guard
 from nst_pipeline.daemon.live import Live
 from nst_pipeline.daemon.page_state import page_state
-from nst_pipeline.daemon.shelf import LARGE_SIDE, RESULT_TYPES, THUMBNAIL_SIDE, Found, Shelf
+from nst_pipeline.daemon.shelf import RESULT_TYPES, Found, Shelf
 from nst_pipeline.daemon.status import read_status
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import shown
+from nst_pipeline.gallery.pictures import LARGE, SMALL
 from nst_pipeline.images.reduction import as_jpeg
 
 ASSETS = Path(__file__).with_name("assets")
@@ -165,7 +166,7 @@ class Pages:
 
     async def thumbnail(self, request: Request) -> Response:
         """Answer with one of the last results, small."""
-        side = LARGE_SIDE if "large" in request.query_params else THUMBNAIL_SIDE
+        side = LARGE if "large" in request.query_params else SMALL
         number, shelf = _number(request), self._shelf
         data = await self._in_pool(lambda: shelf.thumbnail(number, side), self._slow)
         if data is None:

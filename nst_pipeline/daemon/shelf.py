@@ -13,13 +13,13 @@ from pathlib import Path
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.folders import Folders
+from nst_pipeline.gallery.pictures import SMALL, thumbnail_path
+from nst_pipeline.gallery.pieces import ID_DIGITS
 from nst_pipeline.images.encoding import SUFFIXES
 from nst_pipeline.images.reduction import thumbnail
 from nst_pipeline.inbox.kinds import MANIFESTS_NAME
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 
-GALLERY = "gallery"
-"""The gallery's folder in the outbox, and what its address begins with."""
 RESULT_TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".tif": "image/tiff",
     ".avif": "image/avif", ".gif": "image/gif",
@@ -32,10 +32,6 @@ GALLERY_TYPES = RESULT_TYPES | {
 }  # fmt: skip
 LATEST = 12
 """How many of the last results are shown."""
-THUMBNAIL_SIDE, LARGE_SIDE = 480, 1600
-"""The longer side of a thumbnail, in pixels, in the strip and on the wall; as the gallery's."""
-ID_DIGITS = 16
-"""Of a result's SHA-256, by which the gallery's thumbnails are named."""
 THUMBNAIL_PIXELS = 40_000_000
 """Of a larger result there is no thumbnail, for it would take too long from the work."""
 THUMBNAIL_BYTES = 8 * 2**20
@@ -130,7 +126,7 @@ class Shelf:
         Args:
             place: its path in the gallery's folder.
         """
-        path = self._inside(GALLERY.encode() + b"/" + place)
+        path = self._inside(os.fsencode(self._config.gallery.name) + b"/" + place)
         if path is None or path.suffix not in GALLERY_TYPES:
             return None
         return self._open(path, GALLERY_TYPES[path.suffix])
@@ -158,10 +154,10 @@ class Shelf:
 
     def _thumbnail_of_gallery(self, result: Result, side: int) -> bytes:
         """Return the gallery's thumbnail; empty: there is none."""
-        name, pictures = result.sha256[:ID_DIGITS], self._config.outbox / GALLERY / "pictures"
+        name, gallery = result.sha256[:ID_DIGITS], self._config.gallery
         # What is small has no large one.
-        for made in dict.fromkeys((side, THUMBNAIL_SIDE)):
-            if known := self._read(pictures / name[:2] / f"{name}-{made}.webp"):
+        for made in dict.fromkeys((side, SMALL)):
+            if known := self._read(thumbnail_path(gallery, name, made)):
                 return known
         return b""
 

@@ -17,7 +17,8 @@ from nst_pipeline.files import is_gone, numbered, publish, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.gallery.pieces import ID_DIGITS
 from nst_pipeline.images.apart import try_apart
-from nst_pipeline.images.decoding import check_need, decode, identify, to_depth
+from nst_pipeline.images.decoding import check_need, decode, identify
+from nst_pipeline.images.reduction import as_picture
 from nst_pipeline.inbox import reading
 
 SMALL, LARGE = 480, 1600
@@ -37,6 +38,11 @@ class Size(NamedTuple):
     height: int
     width: int
     has_large: bool
+
+
+def thumbnail_path(gallery: Path, picture: str, side: int) -> Path:
+    """Return where a thumbnail stands, by the first `ID_DIGITS` of the picture's SHA-256."""
+    return gallery / FOLDER / picture[:2] / f"{picture}-{side}.webp"
 
 
 class Pictures:
@@ -59,7 +65,7 @@ class Pictures:
 
     def path(self, picture: str, side: int) -> Path:
         """Return where a thumbnail stands."""
-        return self._config.gallery / FOLDER / picture[:2] / f"{picture}-{side}.webp"
+        return thumbnail_path(self._config.gallery, picture, side)
 
     def make(self, path: Path, sha256: str = "") -> str | None:
         """Make the thumbnails of a file, unless they are there; return what they are named by.
@@ -134,10 +140,7 @@ class Pictures:
         height, width = identify(data, name, limits.max_pixels)
         check_need(data, name, limits.max_pixels, limits.memory_bytes)
         with self._alone if height * width > MANY_PIXELS else contextlib.nullcontext():
-            decoded = decode(data, name, limits.max_pixels)
-            image = Image.fromarray(to_depth(decoded.pixels, 8))
-            if decoded.alpha is not None:
-                image.putalpha(Image.fromarray(to_depth(decoded.alpha, 8)))
+            image = as_picture(decode(data, name, limits.max_pixels))
             size = Size(image.height, image.width, max(image.size) > SMALL)
             for side in (LARGE, SMALL) if size.has_large else (SMALL,):
                 image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)

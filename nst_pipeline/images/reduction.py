@@ -4,9 +4,17 @@ import io
 
 from PIL import Image
 
-from nst_pipeline.images.decoding import decode, to_depth
+from nst_pipeline.images.decoding import Decoded, decode, to_depth
 
 GLIMPSE_QUALITY, THUMBNAIL_QUALITY = 88, 82
+
+
+def as_picture(decoded: Decoded) -> Image.Image:
+    """Return what was decoded as 8-bit RGB, with its alpha if it has some."""
+    picture = Image.fromarray(to_depth(decoded.pixels, 8))
+    if decoded.alpha is not None:
+        picture.putalpha(Image.fromarray(to_depth(decoded.alpha, 8)))
+    return picture
 
 
 def as_jpeg(picture: Image.Image) -> bytes:
@@ -28,10 +36,7 @@ def thumbnail(data: bytes, name: str, max_pixels: int, side: int) -> bytes:
     Raises:
         ImageError: not an image, cut short, damaged or too large.
     """
-    decoded = decode(data, name, max_pixels)
-    picture = Image.fromarray(to_depth(decoded.pixels, 8))
-    if decoded.alpha is not None:
-        picture.putalpha(Image.fromarray(to_depth(decoded.alpha, 8)))
+    picture = as_picture(decode(data, name, max_pixels))
     picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2)
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=THUMBNAIL_QUALITY)

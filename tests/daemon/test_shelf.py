@@ -11,7 +11,9 @@ from support import configure, draw, make_home, run_once
 from nst_pipeline.daemon import shelf
 from nst_pipeline.daemon.live import Live
 from nst_pipeline.daemon.pages import THREADS, Pages
-from nst_pipeline.daemon.shelf import ID_DIGITS, THUMBNAIL_SIDE, Shelf
+from nst_pipeline.daemon.shelf import Shelf
+from nst_pipeline.gallery.pictures import SMALL
+from nst_pipeline.gallery.pieces import ID_DIGITS
 
 
 @pytest.fixture
@@ -30,18 +32,18 @@ def test_a_result_too_large_for_a_thumbnail_is_read_once_and_shown_by_the_galler
     (result,) = shown.latest()
     path, away = config.outbox / "a-s.png", home / "away.png"
     path.rename(away)
-    assert shown.thumbnail(result.job, THUMBNAIL_SIDE) is None  # which may pass
+    assert shown.thumbnail(result.job, SMALL) is None  # which may pass
     away.rename(path)
     with monkeypatch.context() as small:
         small.setattr(shelf, "THUMBNAIL_PIXELS", 10)
-        assert shown.thumbnail(result.job, THUMBNAIL_SIDE) is None
-    assert shown.thumbnail(result.job, THUMBNAIL_SIDE) is None  # it is not tried again
-    assert Shelf(config).thumbnail(result.job, THUMBNAIL_SIDE)
+        assert shown.thumbnail(result.job, SMALL) is None
+    assert shown.thumbnail(result.job, SMALL) is None  # it is not tried again
+    assert Shelf(config).thumbnail(result.job, SMALL)
     name = result.sha256[:ID_DIGITS]
-    made = config.outbox / f"gallery/pictures/{name[:2]}/{name}-{THUMBNAIL_SIDE}.webp"
+    made = config.outbox / f"gallery/pictures/{name[:2]}/{name}-{SMALL}.webp"
     made.parent.mkdir(parents=True)
     made.write_bytes(b"the gallery's")
-    assert shown.thumbnail(result.job, THUMBNAIL_SIDE) == b"the gallery's"
+    assert shown.thumbnail(result.job, SMALL) == b"the gallery's"
 
 
 def test_thumbnails_hold_up_no_other_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
