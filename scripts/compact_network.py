@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +77,31 @@ def pooled(x: Tensor, name: str) -> Tensor:
 
 
 def padded(x: Tensor) -> Tensor:
-    """Return `x` with its border repeated once."""
-    return F.pad(x, (1, 1, 1, 1), mode="replicate")
+    """Return `x` with its border repeated once, channels last in memory."""
+    return _Padded.apply(x)
+
+
+class _Padded(torch.autograd.Function):
+    """As `F.pad` does it, which on a GPU rearranges channels-last memory twice and adds atomically."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        y = x.new_empty((b, h + 2, w + 2, c)).permute(0, 3, 1, 2)
+        y[:, :, 1:-1, 1:-1] = x
+        y[:, :, 1:-1, 0], y[:, :, 1:-1, -1] = x[:, :, :, 0], x[:, :, :, -1]
+        y[:, :, 0], y[:, :, -1] = y[:, :, 1], y[:, :, -2]
+        return y
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        rows = gradient[:, :, 1:-1].clone(memory_format=torch.channels_last)
+        rows[:, :, 0] += gradient[:, :, 0]
+        rows[:, :, -1] += gradient[:, :, -1]
+        inner = rows[:, :, :, 1:-1].contiguous(memory_format=torch.channels_last)
+        inner[:, :, :, 0] += rows[:, :, :, 0]
+        inner[:, :, :, -1] += rows[:, :, :, -1]
+        return inner
 
 
 def load_teacher(path: Path) -> Trunk:

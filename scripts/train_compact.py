@@ -158,9 +158,21 @@ class Draw:
         gain, shift = self.uniform(0.6, 1.4), self.uniform(-0.2, 0.2)
         return ((mixed - 0.5) * gain + 0.5 + shift).clamp(0, 1)
 
+    def collage(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return both pictures (1, 3, S, S) in one, parted by random curves, soft or hard."""
+        cells = int(self.random.integers(3, 10))
+        noise = torch.from_numpy(self.random.standard_normal((1, 1, cells, cells))).float()
+        field = F.interpolate(noise, (self.size, self.size), mode="bicubic")
+        mask = torch.sigmoid(field * math.exp(self.uniform(0, 3)))
+        return torch.lerp(other, one, mask)
+
     def clean(self) -> Tensor:
-        """Return a picture that no optimiser has touched, sometimes recoloured or noisy."""
+        """Return a picture that no optimiser has touched, sometimes of two, recoloured or noisy."""
         picture = self.style() if self.random.random() < 0.3 else self.photograph()
+        if self.random.random() < 0.3:
+            picture = self.collage(picture, self.photograph())
+        if self.random.random() < 0.2:
+            picture = self.recolour(picture)
         if self.random.random() < 0.3:
             level = self.uniform(0.01, 0.08)
             noise = self.random.standard_normal(picture.shape).astype(np.float32)
@@ -539,6 +551,7 @@ def main(
     """Distil the compact network from VGG-16 and write its weights."""
     if threads:
         torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = True
     student = load_teacher(start).requires_grad_(True) if start else None
     chosen = tuple(int(w) for w in widths.split(",")) if widths else WIDTHS
     settings = Settings(
