@@ -82,7 +82,7 @@ def padded(x: Tensor) -> Tensor:
 
 
 class _Padded(torch.autograd.Function):
-    """As `F.pad` does it, which on a GPU rearranges channels-last memory twice and adds atomically."""
+    """As by `F.pad`, which on a GPU rearranges channels-last memory and adds atomically."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
