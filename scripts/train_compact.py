@@ -551,7 +551,7 @@ def main(
     """Distil the compact network from VGG-16 and write its weights."""
     if threads:
         torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True  # as the convolutions; for the Gram matrices
     student = load_teacher(start).requires_grad_(True) if start else None
     chosen = tuple(int(w) for w in widths.split(",")) if widths else WIDTHS
     settings = Settings(

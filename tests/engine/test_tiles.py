@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture, wave
-from safetensors import safe_open
 
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, losses, tiles
@@ -202,12 +201,10 @@ def test_a_transfer_in_tiles_paints_the_same_picture(monkeypatch: pytest.MonkeyP
     assert np.abs(on.pixels.astype(float) - off.pixels).max() <= 3
 
 
-def widths_to(last: str) -> dict[str, int]:
-    """Return the channels of the compact network's convolutions up to one of them."""
-    with safe_open(COMPACT_PATH, "pt") as file:
-        sizes = {name: file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118
-    names = sorted(name.removesuffix(".weight") for name in sizes if name.endswith(".weight"))
-    return {name: sizes[f"{name}.weight"] for name in names if name <= last}
+def widths_of(trunk: torch.nn.Module) -> dict[str, int]:
+    """Return the channels of a network's convolutions."""
+    layers = trunk.named_children()
+    return {n: layer.out_channels for n, layer in layers if isinstance(layer, torch.nn.Conv2d)}
 
 
 def enough(need: Need) -> int:
@@ -222,7 +219,7 @@ def test_auto_cuts_what_memory_does_not_suffice_for(
     model, image = build(regions=regions), wave(70, 53)
     assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
     need = estimate(
-        widths_to("conv3_1"),
+        widths_of(load_trunk(COMPACT_PATH, "relu3_1")),
         ["relu2_2"], ["relu1_1", "relu2_1", "relu3_1"], (53, 70), 1, 10, 4, "average", regions,
     )  # fmt: skip
     monkeypatch.setattr(tiles, "available_bytes", lambda device: enough(need))
@@ -237,7 +234,7 @@ def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refu
 ) -> None:
     trunk, image = load_trunk(COMPACT_PATH, "relu2_2", "average"), wave(256, 192)
     layers = ["relu2_2"], ["relu1_1"]
-    widths = widths_to("conv2_2")
+    widths = widths_of(trunk)
 
     def need(batch: int, history_size: int) -> int:
         return enough(
