@@ -37,7 +37,7 @@ from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.runner import Runner
-from nst_pipeline.workers.protocol import Glimpse, MakeExecutor, Progress, Task
+from nst_pipeline.workers.protocol import Glimpse, MakeExecutor, Progress, Task, WorkerState
 
 LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
 PATIENCE_SECONDS = 120.0
@@ -84,6 +84,10 @@ class FakeExecutor:
     def capacity(self) -> int:
         return self.limit - len(self._tasks)
 
+    @property
+    def outlives_workers(self) -> bool:
+        return False
+
     def submit(self, task: Task) -> None:
         assert self.capacity
         self._tasks.append(task)
@@ -101,7 +105,7 @@ class FakeExecutor:
                     outcome = self._paint(task, job, progress)
                 except Abandoned:
                     is_over = True
-            yield Outcome(job, outcome)
+            yield Outcome(job, outcome, self.machine())
 
     def drain(self, progress: Progress) -> Iterator[Outcome]:
         while self._tasks:
@@ -109,6 +113,9 @@ class FakeExecutor:
 
     def machine(self) -> Machine:
         return Machine("fake", "fp32", 3, 4, threads=2)
+
+    def workers(self) -> list[WorkerState]:
+        return [WorkerState("fake")]
 
     def close(self) -> None:
         self._tasks.clear()

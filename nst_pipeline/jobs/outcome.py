@@ -85,19 +85,12 @@ def failure(error: Exception) -> Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a job; None: it was ended before its time, and may be begun anew."""
-
-    job: Job
-    outcome: EncodedResult | Failure | None
-
-
-@dataclass(frozen=True)
 class Machine:
     """What a worker runs on, and how its cache of style targets fares.
 
     ``memory_bytes`` is what it holds of the device's memory; None for a CPU. ``threads`` is how
-    many a CPU computes with; None for other devices.
+    many a CPU computes with; None for other devices. ``node`` is the name of the computer; empty:
+    this one.
     """
 
     device: str
@@ -107,3 +100,16 @@ class Machine:
     cache_bytes: int = 0
     memory_bytes: int | None = None
     threads: int | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; None: it was ended before its time, and may be begun anew.
+
+    ``machine`` is what it was painted on, where it is a result.
+    """
+
+    job: Job
+    outcome: EncodedResult | Failure | None
+    machine: Machine | None = None

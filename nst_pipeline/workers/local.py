@@ -30,11 +30,12 @@ from nst_pipeline.workers.handover import (
     Event,
     JobDone,
     JobGlimpse,
+    JobStep,
     TaskDone,
     TaskInWork,
 )
 from nst_pipeline.workers.memory import Budget, longest_side, used_companions
-from nst_pipeline.workers.protocol import Progress, Task
+from nst_pipeline.workers.protocol import Progress, Task, WorkerState
 
 if TYPE_CHECKING:
     from nst_pipeline.engine import Result
@@ -52,11 +53,18 @@ class LocalExecutor:
         self._tasks: deque[TaskInWork] = deque()
         self._engine = EngineThread(config, weights)
         self._budget = Budget(config.limits)
+        self._at: JobStep | None = None
+        self._jobs_done = 0
 
     @property
     def capacity(self) -> int:
         """One task at work, and one that is ready when it is over."""
         return 2 - len(self._tasks)
+
+    @property
+    def outlives_workers(self) -> bool:
+        """No: it is the worker."""
+        return False
 
     def submit(self, task: Task) -> None:
         """Take a task, and decode its content."""
@@ -103,7 +111,8 @@ class LocalExecutor:
             if isinstance(event, JobDone):
                 work.room.release()
                 frames = work.frames.pop(event.job.output, [])
-                yield Outcome(event.job, _encoded(event, work, frames))
+                self._at, self._jobs_done = None, self._jobs_done + 1
+                yield Outcome(event.job, _encoded(event, work, frames), self.machine())
                 continue
             try:
                 if work.beats > beats:
@@ -114,6 +123,7 @@ class LocalExecutor:
                 if isinstance(event, JobGlimpse):
                     progress.glimpsed(event.job, event.glimpse)
                 elif event:
+                    self._at = event
                     progress.stepped(event.job, event.done, event.total, event.loss)
             except Abandoned:
                 work.halt.set()
@@ -129,6 +139,21 @@ class LocalExecutor:
     def machine(self) -> Machine | None:
         """Tell what it runs on; None before the first result."""
         return self._engine.machine
+
+    def workers(self) -> list[WorkerState]:
+        """Tell what this process does."""
+        machine, at = self.machine(), self._at if self._tasks else None
+        return [
+            WorkerState(
+                "local",
+                device=machine.device if machine else "",
+                memory_bytes=machine.memory_bytes if machine else None,
+                job=at.job if at else None,
+                done=at.done if at else 0,
+                total=at.total if at else 0,
+                jobs_done=self._jobs_done,
+            )
+        ]
 
     def close(self) -> None:
         """End everything submitted, after the step at work."""
