@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1")
-WIDTHS = (16, 32, 48, 64, 112, 96, 96, 256, 192, 256, 512)
+WIDTHS = (16, 24, 32, 64, 96, 96, 112, 288, 256, 256, 512)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAMPLES = 20_000
 """Places of the photographs that the choice of channels and the fit of a layer look at."""
@@ -82,7 +82,7 @@ def padded(x: Tensor) -> Tensor:
 
 
 class _Padded(torch.autograd.Function):
-    """As `F.pad` does it, which on a GPU rearranges channels-last memory twice and adds atomically."""
+    """As by `F.pad`, which on a GPU rearranges channels-last memory and adds atomically."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:

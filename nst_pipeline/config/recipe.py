@@ -270,7 +270,8 @@ class Recipe(Settings):
         description="Steps, over all scales; or a list: of each scale, coarse to fine.",
     )
     content_layers: ContentLayers = Field(
-        {"relu4_2": 1.0}, description="Layers compared with the content; a list or layer: weight."
+        {"relu3_3": 0.4, "relu4_1": 0.3, "relu4_2": 0.3},
+        description="Layers compared with the content; a list or layer: weight.",
     )
     style_layers: StyleLayers = Field(
         {"relu1_1": 16.0, "relu2_1": 8.0, "relu3_1": 4.0, "relu4_1": 2.0, "relu5_1": 1.0},
@@ -410,6 +411,7 @@ def recipe_digest(recipe: Recipe) -> str:
 
 
 PLAIN: dict[str, Any] = {
+    "content_layers": ["relu4_2"],
     "style_layers": ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],
     "statistic": "gram",
     "tv_weight": 0.0,

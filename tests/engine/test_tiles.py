@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture, wave
+from safetensors import safe_open
 
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, losses, tiles
@@ -201,6 +202,14 @@ def test_a_transfer_in_tiles_paints_the_same_picture(monkeypatch: pytest.MonkeyP
     assert np.abs(on.pixels.astype(float) - off.pixels).max() <= 3
 
 
+def widths_to(last: str) -> dict[str, int]:
+    """Return the channels of the compact network's convolutions up to one of them."""
+    with safe_open(COMPACT_PATH, "pt") as file:
+        sizes = {name: file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118
+    names = sorted(name.removesuffix(".weight") for name in sizes if name.endswith(".weight"))
+    return {name: sizes[f"{name}.weight"] for name in names if name <= last}
+
+
 def enough(need: Need) -> int:
     """Return the bytes that just suffice for a need."""
     return round(need.total / SHARE) + 1
@@ -213,7 +222,7 @@ def test_auto_cuts_what_memory_does_not_suffice_for(
     model, image = build(regions=regions), wave(70, 53)
     assert isinstance(Tiling("auto", 32).model(model, image, 10), LossModel)
     need = estimate(
-        {"conv1_1": 16, "conv1_2": 32, "conv2_1": 48, "conv2_2": 64, "conv3_1": 112},
+        widths_to("conv3_1"),
         ["relu2_2"], ["relu1_1", "relu2_1", "relu3_1"], (53, 70), 1, 10, 4, "average", regions,
     )  # fmt: skip
     monkeypatch.setattr(tiles, "available_bytes", lambda device: enough(need))
@@ -228,7 +237,7 @@ def test_memory_decides_what_is_painted_together_and_remembered_and_what_is_refu
 ) -> None:
     trunk, image = load_trunk(COMPACT_PATH, "relu2_2", "average"), wave(256, 192)
     layers = ["relu2_2"], ["relu1_1"]
-    widths = {"conv1_1": 16, "conv1_2": 32, "conv2_1": 48, "conv2_2": 64}
+    widths = widths_to("conv2_2")
 
     def need(batch: int, history_size: int) -> int:
         return enough(
