@@ -35,7 +35,7 @@ from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.jobs.state import Entry
-from nst_pipeline.runner import dispatcher, publishing
+from nst_pipeline.runner import intake, publishing
 from nst_pipeline.runner.runner import Runner, folders_of
 
 
@@ -234,10 +234,10 @@ def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
     config = configure(home_of(config), on_conflict="suffix", watch={"settle_seconds": 0})
     rename = Folders.rename_new
 
-    def race(folders: Folders, source: Path, target: Path) -> None:
+    def race(folders: Folders, source: Path, target: Path, durably: bool = True) -> None:
         if not target.exists() and target.name == "a-s.png":
             target.write_bytes(b"theirs")
-        rename(folders, source, target)
+        rename(folders, source, target, durably)
 
     monkeypatch.setattr(Folders, "rename_new", race)
     if standing:
@@ -257,9 +257,9 @@ def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
     rename = publishing._rename
 
-    def cancelled(jobs: JobTable, folders: Folders, entry: Entry, *rest: Any) -> Path | None:
-        jobs.cancel(entry.source)
-        return rename(jobs, folders, entry, *rest)
+    def cancelled(jobs: JobTable, folders: Folders, whole: Any, *rest: Any) -> Any:
+        jobs.cancel(whole[0].entry.source)
+        return rename(jobs, folders, whole, *rest)
 
     def refuse(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
@@ -279,7 +279,7 @@ def test_an_end_while_a_result_is_published_is_no_attempt(
     def interrupt(*_: object) -> None:
         raise SystemExit(130)
 
-    monkeypatch.setattr(dispatcher, "publish_result", interrupt)
+    monkeypatch.setattr(intake, "publish_results", interrupt)
     with pytest.raises(SystemExit):
         observed_run(config)
     (entry,) = ledger.jobs.all()
@@ -297,11 +297,11 @@ def test_a_kill_while_a_duplicate_is_published_is_no_attempt_at_painting_it(
     killed = f"""
 import os, sys
 sys.path.insert(0, {str(Path(support.__file__).parent)!r})
-from nst_pipeline.runner import dispatcher, publishing
+from nst_pipeline.runner import intake, publishing
 def kill(*_):
     os.kill(os.getpid(), 9)
 if {point == "before"}:
-    dispatcher.publish_duplicate = kill
+    intake.publish_duplicate = kill
 else:
     publishing.Folders.replace = kill
 import support
