@@ -51,7 +51,7 @@ def _at_work(one: AtWork, device: str | None) -> dict[str, Any]:
         "number": one.number,
         "content": one.content,
         "style": shown(one.style),
-        "worker": device.partition(", ")[0] if device else None,
+        "worker": one.worker or (device.partition(", ")[0] if device else None),
         "iteration": one.iteration,
         "iterations": one.iterations,
         "loss": one.loss,

@@ -152,6 +152,8 @@ class Dispatcher:
             self._keep_busy(plan, todo, force)
         if not (self._is_apart() and self._policy.looks):
             self._drain()
+        if not self._in_flight:
+            self._tell_workers(at_once=True)
         if self._intake.pixels:
             seconds, pixels = self._intake.seconds, self._intake.pixels
             note_pace(self._ledger, self._config, plan.weights, seconds, pixels)
@@ -214,6 +216,7 @@ class Dispatcher:
             self._is_ending = True
             self._drain()
             self._is_ending = False
+            self._tell_workers(at_once=True)
 
     def has_jobs_in_flight(self) -> bool:
         """Tell whether a worker has something to do."""
@@ -283,7 +286,8 @@ class Dispatcher:
         """
         self._observer.check()
         self._tell_workers()
-        if self._is_apart() and not self._in_flight and self._observer.should_stop():
+        has_begun = any(one.has_begun for one in self._in_flight.values())
+        if self._is_apart() and not has_begun and self._observer.should_stop():
             raise Abandoned  # nobody need wait for a worker to come
 
     def wants_glimpse(self) -> bool:
@@ -294,8 +298,8 @@ class Dispatcher:
         """Pass a glimpse on."""
         self._observer.glimpsed(job, glimpse)
 
-    def _tell_workers(self) -> None:
-        if self._executor and time.monotonic() - self._told >= TELL_SECONDS:
+    def _tell_workers(self, at_once: bool = False) -> None:
+        if self._executor and (at_once or time.monotonic() - self._told >= TELL_SECONDS):
             self._told = time.monotonic()
             self._observer.workers(self._executor.workers())
 
