@@ -7,10 +7,12 @@ After a kill, `recover` finds each job on one side or the other of every step.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nst_pipeline.digests import bytes_digest, file_digest
 from nst_pipeline.errors import OutputError
@@ -25,6 +27,11 @@ from nst_pipeline.folders import Folders
 from nst_pipeline.images.decoding import decode
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.state import Entry, JobState
+
+T = TypeVar("T")
+R = TypeVar("R")
+THREADS = 8
+"""So many results of a group are written and read back at a time."""
 
 OnConflict = Literal["replace", "suffix", "fail"]
 
@@ -107,23 +114,38 @@ def publish_results(
         DatabaseError: the ledger cannot be written to.
     """
     done: dict[int, Published] = {}
-    with contextlib.ExitStack() as left:
-        whole = []
-        for entry, data in results:
-            try:
-                one = _write(folders, entry, data, mode)
-                left.enter_context(_removed(folders, one.temporary))
-                _verify(folders, one.temporary, one.sha256)
-                whole.append(one)
-            except Exception as error:  # noqa: BLE001 - the caller has the error
+    whole: dict[int, _Whole] = {}
+
+    def write(result: tuple[Entry, bytes]) -> Exception | None:
+        entry, data = result
+        try:
+            temporary = write_temporary(entry.output, data, folders, mode)
+            whole[entry.id] = one = _Whole(entry, temporary, bytes_digest(data))
+            _verify(folders, temporary, one.sha256)
+        except Exception as error:  # noqa: BLE001 - the caller has it
+            return error
+        return None
+
+    try:
+        for (entry, _), error in zip(results, _side_by_side(write, results), strict=True):
+            if error:
                 done[entry.id] = error
-        done |= _rename(jobs, folders, whole, on_conflict)
+        written = [whole[entry.id] for entry, _ in results if entry.id not in done]
+        done |= _rename(jobs, folders, written, on_conflict)
+    finally:
+        for one in whole.values():
+            with contextlib.suppress(OSError):
+                folders.unlink(one.temporary)
     return [done[entry.id] for entry, _ in results]
 
 
-def _write(folders: Folders, entry: Entry, data: bytes, mode: int) -> _Whole:
-    temporary = write_temporary(entry.output, data, folders, mode)
-    return _Whole(entry, temporary, bytes_digest(data))
+def _side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Return what a function returns of each item; several are done at a time, for disks wait."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    # Here, because those that the threads put back may not be those that there were.
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS, "results") as pool:
+        return list(pool.map(function, items))
 
 
 def publish_duplicate(
