@@ -98,6 +98,7 @@ class Dispatcher:
         self._weights: Weights | None = None
         self._disposal: Disposal | None = None
         self._in_flight: dict[Place, InFlight] = {}
+        self._came: list[Outcome] = []
         self._look_is_due = self._is_ending = False
         self._told = 0.0
 
@@ -166,16 +167,22 @@ class Dispatcher:
         look_at = time.monotonic() + self._config.watch.poll_seconds
         self._intake.are_apart, has_polled = True, False
         while (todo or self._in_flight) and not self._is_to_stop():
-            self._fill(plan, todo, force)
+            try:
+                self._fill(plan, todo, force)
+            except PipelineError:
+                self._settle()
+                raise
+            self._settle()  # after it, for no worker waits for that
             is_idle = self._policy.looks and has_polled and self._executor.capacity > 0
             if is_idle and (plan.more or self._is_look_due(look_at)):
                 return
             polled, has_polled = time.monotonic(), True
-            is_new = self._take_in(self._executor.poll)
-            if not is_new and time.monotonic() - polled < BREATH_SECONDS:
+            self._take_in(self._executor.poll)
+            if not self._came and time.monotonic() - polled < BREATH_SECONDS:
                 time.sleep(BREATH_SECONDS)
             todo.extend(_by_content(self._intake.again))
             self._intake.again = []
+        self._settle()
 
     def _fill(self, plan: Plan, todo: deque[list[Job]], force: bool) -> None:
         """Hand over as much as the executor takes."""
@@ -442,37 +449,29 @@ class Dispatcher:
     def _drain(self) -> None:
         if self._executor is not None:
             self._take_in(self._executor.drain)
+            self._settle()
 
-    def _take_in(self, outcomes: Callable[[Progress], Iterator[Outcome]]) -> bool:
-        """Take in what comes: each outcome at once, but those of many workers together.
-
-        Returns:
-            Whether anything came.
-        """
-        came: list[Outcome] = []
-        is_new = False
+    def _take_in(self, outcomes: Callable[[Progress], Iterator[Outcome]]) -> None:
+        """Take in what comes; those of many workers are left to be settled together."""
         try:
             for outcome in outcomes(self):
-                is_new = True
-                came.append(outcome)
+                self._came.append(outcome)
                 if not self._is_apart():
-                    self._settle(came)
+                    self._settle()
         except Exception as error:
-            self._settle(came)
+            self._settle()
             if isinstance(error, PipelineError | DatabaseError):
                 raise
             self._break(failure(error))
-        else:
-            self._settle(came)
         self._tell_workers()
-        return is_new
 
-    def _settle(self, came: list[Outcome]) -> None:
+    def _settle(self) -> None:
+        """Do what is to be done with the outcomes that came."""
+        came, self._came = self._came, []
         taken: list[Taken] = []
         for outcome in came:
             if one := self._in_flight.get(_place(outcome.job)):
                 taken.append((one, outcome))
-        came.clear()
         if not taken:
             return
         self._note_machines([outcome.machine for _, outcome in taken])
