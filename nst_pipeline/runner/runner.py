@@ -66,6 +66,7 @@ class Runner:
 
     Attributes:
         machines: what the executor's workers told last of what they run on.
+        outlives_workers: whether its last executor does; then it is made anew once it is lost.
     """
 
     def __init__(self, config: Config, make_executor: MakeExecutor, observer: Observer) -> None:
@@ -79,6 +80,7 @@ class Runner:
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
         self.machines: dict[Place, Machine] = {}
+        self.outlives_workers = False
         self._patience = Patience(
             config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
         )
@@ -224,6 +226,7 @@ class Runner:
             self._close_executor()
         if self._executor is None:
             self._executor = weights, self._make_executor(self._config, weights)
+            self.outlives_workers = self._executor[1].outlives_workers
         return self._executor[1]
 
 
