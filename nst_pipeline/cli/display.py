@@ -164,7 +164,7 @@ class Display(Bars, Observer):
         had_none, self._workers = self._workers == [], workers
         self._pace.use(len(workers))
         if not workers and not had_none:
-            self.line("waits    there is no worker; one that comes goes on", "yellow")
+            self.line("waits    for a worker: there is none now", "yellow")
         if not are_many(workers):
             return
         self._progress.update(self._current, visible=False)

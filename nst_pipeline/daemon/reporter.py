@@ -179,7 +179,7 @@ class Reporter(Observer):
         self.live.workers(workers)
         self.metrics.workers(workers)
         if not workers and not self._is_stopping:
-            self.state("waiting", "there is no worker; one that comes goes on", logging.WARNING)
+            self.state("waiting", "for a worker: there is none now", logging.WARNING)
 
     def _has_many(self) -> bool:
         return self._workers is not None and are_many(self._workers)

@@ -270,7 +270,8 @@ def lines(status: Status) -> Iterator[str]:
     if status.state == "idle" and status.queue:
         state = f"idle: {counted(status.queue, 'job')} cannot be done yet"
     yield f"state      {state}{' (a pause is asked for)' if status.paused else ''}"
-    if has_many := len(status.workers) > 1 or any(one["node"] for one in status.workers):
+    if in_short := workers_in_short(status.workers):
+        yield f"workers    {in_short}"
         yield from _worker_lines(status.workers)
     elif status.current:
         now = status.current
@@ -308,7 +309,7 @@ def lines(status: Status) -> Iterator[str]:
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
         yield f"error      {when} {shown(status.last_error['reason'])}"
-    if status.device and not has_many:
+    if status.device and not in_short:
         memory = f", {_megabytes(status.memory_bytes)}" if status.memory_bytes else ""
         yield f"device     {status.device}{memory}"
     cache = status.cache
@@ -327,11 +328,17 @@ def lines(status: Status) -> Iterator[str]:
     )
 
 
-def _worker_lines(workers: list[dict[str, Any]]) -> Iterator[str]:
-    """Give what the workers do, those at work first."""
+def workers_in_short(workers: list[dict[str, Any]]) -> str:
+    """Return how many workers there are and are at work; empty: none but the daemon itself."""
+    if len(workers) < 2 and not any(one["node"] for one in workers):
+        return ""
     at_work = sum(one["job"] is not None for one in workers)
     nodes = len({one["node"] for one in workers})
-    yield f"workers    {len(workers)} on {counted(nodes, 'node')}, {at_work} at work"
+    return f"{len(workers)} on {counted(nodes, 'node')}, {at_work} at work"
+
+
+def _worker_lines(workers: list[dict[str, Any]]) -> Iterator[str]:
+    """Give what the workers do, those at work first."""
     for one in sorted(workers, key=lambda one: one["job"] is None)[:WORKERS]:
         memory = f", {_megabytes(one['memory_bytes'])}" if one["memory_bytes"] else ""
         where = shown(", ".join(filter(None, (one["node"], one["device"]))))

@@ -76,7 +76,7 @@ def test_who_waits_for_a_worker_is_told_so_once(config: Config, job: Job) -> Non
     with Display(Console(file=text), config, lambda: None) as bars:
         for workers in ([], [], crew(2, job), []):
             bars.workers(workers)
-    assert text.getvalue().count("there is no worker") == 2
+    assert text.getvalue().count("waits    for a worker") == 2
 
 
 def test_the_one_worker_of_this_process_has_the_bar_that_it_ever_had(

@@ -412,7 +412,7 @@ def test_a_cluster_that_shrinks_to_nothing_is_waited_for_and_told(home: Path) ->
         watch.until_at_work("00.png", "01.png")
         order(home, "0", ".workers")
         watch.until_state("waiting")
-        assert "no worker" in watch.status()["detail"] and watch.status()["workers"] == []
+        assert "for a worker" in watch.status()["detail"] and watch.status()["workers"] == []
         take_back(home, "00.png", "01.png")
         order(home, "3", ".workers")
         watch.until_outputs(*names)
