@@ -296,19 +296,35 @@ def test_sources_go_when_their_last_job_is_over_whichever_plan_began_it(home: Pa
 
 def test_an_urgent_file_gets_the_next_worker_that_is_free(home: Path) -> None:
     draw_all(home, 8)
-    slow = [f"{number:02}.png" for number in range(4)]
-    order(home, "slow", *slow, "04.png", "05.png", "06.png", "07.png")
-    with Watching(home) as watch:
-        watch.until_at_work(*slow)
-        (home / "inbox/urgent").mkdir()
-        draw(home / "inbox/urgent/now.png", 50)
-        order(home, "slow", "now.png")
-        take_back(home, "02.png")
-        watch.until_at_work("00.png", "01.png", "03.png", "now.png")
-        assert "04-s.png" not in outputs(home) and attempts(home)["04.png"] <= 1
-        take_back(home, "00.png", "01.png", *slow[3:], "04.png", "05.png", "06.png", "07.png")
-        take_back(home, "now.png")
-        wait_until(lambda: len(outputs(home)) == 9)
+    every = [f"{number:02}.png" for number in range(8)]
+    order(home, "slow", *every)
+    urgent = home / "inbox/urgent/now.png"
+    urgent.parent.mkdir()
+
+    class Urgent(SilentObserver):
+        begun: list[str] = []
+        has_seen = False
+
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            name = job.content.path.name
+            if done == 1:
+                self.begun.append(name)
+            if len(self.begun) == 4 and not urgent.exists():
+                draw(urgent, 50)
+                take_back(home, self.begun[2])
+            elif name == "now.png" and (home / "orders" / self.begun[0]).exists():
+                take_back(home, *(one for one in every if one != self.begun[2]))
+
+        def looked(self, plan: Plan) -> None:
+            self.has_seen = urgent.exists()
+
+        def should_look(self) -> bool:
+            return urgent.exists() and not self.has_seen
+
+    config, observer = config_of(home), Urgent()
+    with Runner(config, ManyWorkers(4), observer) as runner:
+        runner.run_standing(make_scanner(config))
+    assert observer.begun[4] == "now.png" and len(outputs(home)) == 9
     assert set(attempts(home).values()) == {1}
 
 
