@@ -173,8 +173,9 @@ class Dispatcher:
                 self._settle()
                 raise
             self._settle()  # after it, for no worker waits for that
-            is_idle = self._policy.looks and has_polled and self._executor.capacity > 0
-            if is_idle and (plan.more or self._is_look_due(look_at)):
+            # The plan after this one is made while workers still have a task ready.
+            is_used_up = self._policy.looks and (not todo or self._executor.capacity > 0)
+            if has_polled and is_used_up and (plan.more or self._is_look_due(look_at)):
                 return
             polled, has_polled = time.monotonic(), True
             self._take_in(self._executor.poll)
