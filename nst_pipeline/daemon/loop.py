@@ -316,7 +316,8 @@ class _Daemon:
         """Report trouble that is not a job's, and wait before the next try, ever longer."""
         low, high = TROUBLE_SECONDS
         self._trouble_seconds = min(high, max(low, 2 * self._trouble_seconds))
-        if isinstance(error, DiskFullError):  # room comes without a sign
+        # Room, and a cluster, come without a sign.
+        if isinstance(error, DiskFullError) or self._runner.outlives_workers:
             self._trouble_seconds = min(OBSTACLE_SECONDS, self._trouble_seconds)
         what = (
             str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"

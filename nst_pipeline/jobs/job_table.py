@@ -1,9 +1,10 @@
 """The ledger's jobs: queued when they are planned, and every change of their state."""
 
+import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS, clock_of
@@ -176,6 +177,17 @@ class JobTable:
         return None if when is None else float(when)
 
     # What becomes of it
+
+    @contextlib.contextmanager
+    def together(self, is_durable: bool = False) -> Iterator[None]:
+        """Note all that a block changes at once, or nothing.
+
+        Args:
+            is_durable: whether it must outlive a loss of power.
+        """
+        outer = durably(self._database) if is_durable else contextlib.nullcontext()
+        with outer, transaction(self._database):
+            yield
 
     def add(self, jobs: Iterable[Job], force: bool = False) -> None:
         """Queue planned jobs: those that are new, and those that are to be done again.

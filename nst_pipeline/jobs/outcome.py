@@ -84,13 +84,17 @@ def failure(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {error}", trace, kind)
 
 
+Place = tuple[str, str, str]
+"""A worker: its node, its name there and its device."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a worker runs on, and how its cache of style targets fares.
 
     ``memory_bytes`` is what it holds of the device's memory; None for a CPU. ``threads`` is how
     many a CPU computes with; None for other devices. ``node`` is the name of the computer; empty:
-    this one.
+    this one. ``worker`` tells it from others there, as `WorkerState.name` does.
     """
 
     device: str
@@ -101,6 +105,12 @@ class Machine:
     memory_bytes: int | None = None
     threads: int | None = None
     node: str = ""
+    worker: str = ""
+
+    @property
+    def place(self) -> Place:
+        """What tells it from others: their counts are apart."""
+        return self.node, self.worker, self.device
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,6 +65,11 @@ class WorkerState:
     jobs_done: int = 0
 
 
+def are_many(workers: Sequence[WorkerState]) -> bool:
+    """Tell whether workers are others than this process alone."""
+    return len(workers) != 1 or bool(workers[0].node)
+
+
 class Progress(Protocol):
     """Told, inside `Executor.poll`, how far the tasks are; ends one by raising `Abandoned`."""
 
@@ -100,6 +105,9 @@ class Executor(Protocol):
 
     def poll(self, progress: Progress) -> Iterator[Outcome]:
         """Give outcomes as they come, in any order, until it takes another task.
+
+        One that outlives its workers gives all that there are together; if it takes another task
+        already, it waits for them no longer than a moment.
 
         Raises:
             UnavailableError: no such device or weights, or no workers within reach.

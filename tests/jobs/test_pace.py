@@ -32,3 +32,22 @@ def test_of_a_job_with_scales_the_last_steps_are_most_of_the_work() -> None:
     assert half == sum(costs[:100]) and half < 0.1 * steps.all(recipe)
     assert steps.move("job", recipe, 200, 200) == sum(costs[100:])
     assert steps.done("job") == steps.all(recipe)
+
+
+def test_several_workers_share_what_is_left_and_one_has_its_own_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Pace(2.0, workers=4).all_left_seconds(10) == 5
+    assert Pace(2.0, workers=4).left_seconds(10) == 20
+    assert Pace(2.0, workers=0).all_left_seconds(10) is None
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = Pace(None, workers=2)
+    pace.begin()
+    now[0] += 10
+    pace.advance(20)  # a worker does one a second
+    pace.use(8)
+    assert (pace.left_seconds(16), pace.all_left_seconds(16)) == (16, 2)
+    now[0] += 10
+    pace.advance(80)
+    assert (pace.left_seconds(16), pace.all_left_seconds(16)) == (16, 2)
