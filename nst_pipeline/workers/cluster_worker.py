@@ -64,9 +64,7 @@ class ClusterWorker:
             "pid": os.getpid(),
         }
 
-    def begin(
-        self, config: Config, weights: Weights, weights_sha256: str, threads: int
-    ) -> None:
+    def begin(self, config: Config, weights: Weights, weights_sha256: str, threads: int) -> None:
         """Be ready for tasks.
 
         Args:
@@ -241,8 +239,9 @@ class _Work:
     def _end(self, number: int, events: list[Done]) -> None:
         self.halted.discard(number)
         del self._kept[number]
-        for event in (*events, Over(number)):
+        for event in events:
             self._news.tell(event)
+        self._news.tell(Over(number))
 
     def _weights_here(self) -> Weights:
         """Return the weights with a path of this computer: where they are already, or put there."""

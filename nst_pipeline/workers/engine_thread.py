@@ -144,7 +144,8 @@ class EngineThread:
         given = [job for job in jobs if job.output in styles]
         if not given:
             return
-        callbacks, wanted = JobCallbacks(self._config, given, work, self._supply), list(styles.values())
+        callbacks = JobCallbacks(self._config, given, work, self._supply)
+        wanted = list(styles.values())
         for indices, outcome in transfer.paint(work.content, wanted, callbacks, **work.arguments):
             self.machine = _machine(transfer)
             results: Sequence[Result | Failure]
