@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ CLOSE_SECONDS = 90.0
 """How long the driver may take to end: what is at work makes its checkpoint."""
 LOST_SECONDS = 5.0
 """How long it may take when there is no cluster any more."""
+TOKEN = "~/.ray/auth_token"
 DRIVER = "nst_pipeline.workers.cluster_driver"
 
 
@@ -75,10 +77,11 @@ class Link:
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._connection = Connection(os.dup(ours.fileno()))
+        self._said = tempfile.TemporaryFile()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", DRIVER, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
                 pass_fds=[theirs.fileno()], start_new_session=True,  # a Ctrl-C is for us alone
             )  # fmt: skip
         is_local = self.address == "local"
@@ -103,9 +106,7 @@ class Link:
         """
         if not self._connection.poll(seconds):
             if self.places is None and time.monotonic() > self._deadline:
-                raise self.lost(
-                    "does not answer; `ray status` tells whether it works, and from where"
-                )
+                raise self.lost(self._silence())
             return None
         try:
             report: Report = self._connection.recv()
@@ -118,6 +119,13 @@ class Link:
         if isinstance(report, Connected):
             self.places = report.places
         return report
+
+    def _silence(self) -> str:
+        """Return why there may be no answer, for people."""
+        self._said.seek(0)
+        if b"AuthToken" in self._said.read():
+            return f"asks for its token; {TOKEN} of its head belongs there here, too"
+        return "does not answer; `ray status` tells whether it works, and from where"
 
     def close(self, seconds: float) -> None:
         """Have the process end, and all that it began."""
@@ -132,6 +140,7 @@ class Link:
                     if not self._socket.recv(2**20):
                         break
         self._connection.close()
+        self._said.close()
         self._socket.close()
         try:
             self._process.wait(max(0.1, until - time.monotonic()))

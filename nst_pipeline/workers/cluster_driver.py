@@ -8,6 +8,7 @@ import contextlib
 import functools
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ from nst_pipeline.workers.cluster_messages import (
     Opened,
     Over,
     Place,
+    Read,
     Report,
     Setup,
     Submit,
@@ -72,6 +74,7 @@ SLOW_SECONDS = 30.0
 """It is told of a worker that has not begun after so long."""
 KNOCK_SECONDS = 5.0
 """How long a host has to take a connection."""
+TOKEN = "~/.ray/auth_token"
 INSTALL = "pip install 'nst-pipeline[cluster]'"
 START = "`ray start --head` begins one, `ray status` shows what it has"
 STORE_BYTES = 2**30
@@ -108,7 +111,8 @@ class Worker:
         is_ready: whether it takes tasks.
         is_slow: whether it was told that it takes long to be ready.
         tasks: what it was given, the oldest first.
-        opened: those of them that it may have died of.
+        opened: those of them that it began to read.
+        read: those of them that it has read.
     """
 
     spot: Spot
@@ -118,6 +122,12 @@ class Worker:
     is_slow: bool = False
     tasks: list[int] = field(default_factory=list)
     opened: set[int] = field(default_factory=set)
+    read: set[int] = field(default_factory=set)
+
+    @property
+    def at_work(self) -> set[int]:
+        """What it may have died of: the task that it paints, and the one that it reads."""
+        return self.opened & {*self.tasks[:1], *(self.opened - self.read)}
 
 
 class Driver:
@@ -311,9 +321,10 @@ class Driver:
         self._ray.kill(worker.actor)
         if not worker.is_ready:
             self._put_off(worker.spot.key)
+        guilty = worker.at_work
         for number in reversed(worker.tasks):
             held = self._tasks[number]
-            if number in worker.opened:
+            if number in guilty:
                 reason = f"{held.submitted.name}: the worker on {worker.spot.node} died: {why}"
                 self._finish(worker.spot.worker, number, Failure(reason))
             elif held.is_halted:
@@ -401,6 +412,8 @@ class Driver:
     def _take_in(self, worker: Worker, event: Event) -> None:
         if isinstance(event, Opened):
             worker.opened.add(event.task)
+        elif isinstance(event, Read):
+            worker.read.add(event.task)
         elif isinstance(event, Keep):
             checkpoints.keep(self._config.state, event.keys, event.data)
         elif isinstance(event, Ask):
@@ -421,6 +434,7 @@ class Driver:
                 del self._tasks[event.task]
                 worker.tasks.remove(event.task)
                 worker.opened.discard(event.task)
+                worker.read.discard(event.task)
             self.tell(Told(worker.spot.worker, event))
 
     def _answer(self, question: Ask) -> Any:
@@ -493,10 +507,10 @@ def _cause(error: BaseException) -> str:
 
 
 CAUSES = {
+    "low on memory": "it was ended for want of memory",
     "node was terminated": "its node is gone",
     "node died": "its node is gone",
-    "OOM": "it was killed for want of memory",
-    "connection error code 2": "its process was killed, or crashed",
+    "connection error code": "its process was killed, or crashed",
 }
 """What Ray says of a death, and what it means; the first that fits."""
 
@@ -589,10 +603,13 @@ def _connect(setup: Setup) -> Any:
     if address == "local":
         # Ray's switch for systems where a cluster is one machine: all listens at 127.0.0.1 alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         options |= {"include_dashboard": False, "_temp_dir": os.environ["TMPDIR"]}
         options["num_cpus"] = _local_cpus(setup.config.cluster)
     elif address != "auto":
         _knock(address)
+        if _has_token():  # Ray itself looks for one with auto alone
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.util.scheduling_strategies
@@ -603,6 +620,12 @@ def _connect(setup: Setup) -> Any:
     except Exception as error:  # noqa: BLE001 - of many kinds, Ray's and others
         raise PipelineError(f"no cluster there ({_last_line(error)}); {START}") from error
     return ray
+
+
+def _has_token() -> bool:
+    """Tell whether this user has a token for clusters that ask for one."""
+    given = os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+    return bool(given) or os.path.exists(os.path.expanduser(TOKEN))  # noqa: PTH110, PTH111
 
 
 def _local_cpus(settings: ClusterSettings) -> int | None:

@@ -70,6 +70,13 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Read:
+    """A task is read, and waits for those before it."""
+
+    task: int
+
+
+@dataclass(frozen=True)
 class Step:
     """How far a job is; ``job`` is its place in the task."""
 
@@ -136,7 +143,7 @@ class Broken:
     is_unable: bool
 
 
-Event = Opened | Step | Glimpsed | Done | Over | Ask | Keep | Broken
+Event = Opened | Read | Step | Glimpsed | Done | Over | Ask | Keep | Broken
 
 
 # From the driver to the executor

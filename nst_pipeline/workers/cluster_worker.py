@@ -35,6 +35,7 @@ from nst_pipeline.workers.cluster_messages import (
     Keep,
     Opened,
     Over,
+    Read,
     Step,
 )
 from nst_pipeline.workers.local import LocalExecutor
@@ -225,6 +226,7 @@ class _Work:
             self._jobs[job.output] = number, index
         self._executor.submit(task)
         self._tasks.append((number, task))
+        self._news.tell(Read(number))
 
     def _paint(self) -> None:
         number, task = self._tasks[0]
