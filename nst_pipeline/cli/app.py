@@ -240,29 +240,14 @@ def check(config_path: ConfigOption = None) -> None:
     """Report every problem of the settings, and what a run would use and do."""
     from nst_pipeline.cli.forecast import show_jobs
     from nst_pipeline.config.pipeline import load
-    from nst_pipeline.engine.devices import (
-        describe_device,
-        describe_precision,
-        resolve_device,
-        resolve_precision,
-    )
     from nst_pipeline.runner import hooks
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
     say(f"settings   {shown(path)}: fine")
-    exit_code = 0
-    try:
-        device = resolve_device(config.device)
-        dtype = resolve_precision(config.precision, device)
-        say(f"device     {describe_device(device)}")
-        say(f"precision  {describe_precision(dtype)} ({config.precision})")
-    except PipelineError as error:
-        say(f"device     {error}")
-        exit_code = error.exit_code
+    show_device = _show_workers if config.cluster.address else _show_device
+    exit_code = show_device(config)
     has_device = not exit_code
-    if config.cluster.address:
-        exit_code = _show_workers(config) or exit_code
     for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
         say(f"{name:10} {shown(getattr(config, name))}: {state}")
@@ -277,6 +262,26 @@ def check(config_path: ConfigOption = None) -> None:
         exit_code = exit_code or error.exit_code
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _show_device(config: "Config") -> int:
+    """Say what this process would paint on; return the exit code."""
+    from nst_pipeline.engine.devices import (
+        describe_device,
+        describe_precision,
+        resolve_device,
+        resolve_precision,
+    )
+
+    try:
+        device = resolve_device(config.device)
+        dtype = resolve_precision(config.precision, device)
+        say(f"device     {describe_device(device)}")
+        say(f"precision  {describe_precision(dtype)} ({config.precision})")
+    except PipelineError as error:
+        say(f"device     {error}")
+        return error.exit_code
+    return 0
 
 
 def _show_workers(config: "Config") -> int:

@@ -77,7 +77,7 @@ class Link:
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._connection = Connection(os.dup(ours.fileno()))
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the rest
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", DRIVER, str(theirs.fileno())],

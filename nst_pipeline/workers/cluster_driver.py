@@ -6,6 +6,7 @@ ends itself, and all that it began, when the process that began it is gone.
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import secrets
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -51,6 +52,7 @@ from nst_pipeline.workers.cluster_messages import (
     Report,
     Setup,
     Submit,
+    TaskEvent,
     Told,
 )
 from nst_pipeline.workers.cluster_nodes import Spot, chosen, spots
@@ -74,6 +76,8 @@ SLOW_SECONDS = 30.0
 """It is told of a worker that has not begun after so long."""
 KNOCK_SECONDS = 5.0
 """How long a host has to take a connection."""
+SOCKET_ROOM = 20
+"""Letters that the folder for temporary files may have, for sockets below it have long names."""
 TOKEN = "~/.ray/auth_token"
 INSTALL = "pip install 'nst-pipeline[cluster]'"
 START = "`ray start --head` begins one, `ray status` shows what it has"
@@ -93,11 +97,13 @@ class Held:
         submitted: as it came.
         left: the places of its jobs that nothing came of yet.
         is_halted: whether it is to end.
+        given: number of its last giving to a worker; what is told of one before counts no more.
     """
 
     submitted: Submit
     left: set[int]
     is_halted: bool = False
+    given: int = 0
 
 
 @dataclass(eq=False)
@@ -129,6 +135,12 @@ class Worker:
         """What it may have died of: the task that it paints, and the one that it reads."""
         return self.opened & {*self.tasks[:1], *(self.opened - self.read)}
 
+    def forget(self, number: int) -> None:
+        """Have a task no more."""
+        self.tasks.remove(number)
+        self.opened.discard(number)
+        self.read.discard(number)
+
 
 class Driver:
     """Keeps a crew of workers, gives them the tasks, and tells the executor what comes of them."""
@@ -150,6 +162,8 @@ class Driver:
         self._store = Store(ray)
         self._tasks: dict[int, Held] = {}
         self._waiting: deque[int] = deque()
+        self._givings = itertools.count(1)
+        self._given: dict[int, int] = {}  # task of each giving
         self._workers: dict[tuple[str, int], Worker] = {}
         self._refused: dict[str, str] = {}  # reasons by node
         self._failures: dict[tuple[str, int], int] = {}
@@ -208,7 +222,7 @@ class Driver:
             self._finish("", number, None)
         for worker in self._workers.values():
             if number in worker.tasks:
-                self._call(worker, "halt", number)
+                self._call(worker, "halt", held.given)
 
     def _finish(self, name: str, number: int, outcome: Failure | None) -> None:
         """Have the rest of a task come to nothing."""
@@ -410,11 +424,7 @@ class Driver:
         self._listen(worker)
 
     def _take_in(self, worker: Worker, event: Event) -> None:
-        if isinstance(event, Opened):
-            worker.opened.add(event.task)
-        elif isinstance(event, Read):
-            worker.read.add(event.task)
-        elif isinstance(event, Keep):
+        if isinstance(event, Keep):
             checkpoints.keep(self._config.state, event.keys, event.data)
         elif isinstance(event, Ask):
             self._call(worker, "answer", event.number, self._answer(event))
@@ -425,17 +435,29 @@ class Driver:
             else:
                 self._lose(worker, event.reason)
         else:
-            if isinstance(event, Done):
-                if event.job not in self._tasks[event.task].left:
-                    return  # done before, by a worker that could not do the rest
-                self._tasks[event.task].left.remove(event.job)
-                self._has_painted |= isinstance(event.outcome, EncodedResult)
-            elif isinstance(event, Over):
-                del self._tasks[event.task]
-                worker.tasks.remove(event.task)
-                worker.opened.discard(event.task)
-                worker.read.discard(event.task)
-            self.tell(Told(worker.spot.worker, event))
+            number = self._given[event.task]
+            if isinstance(event, Over):
+                del self._given[event.task]
+            if (held := self._tasks.get(number)) and held.given == event.task:
+                self._take_in_of(worker, number, held, event)
+
+    def _take_in_of(self, worker: Worker, number: int, held: Held, event: TaskEvent) -> None:
+        """Take in what a worker tells of a task that it has."""
+        if isinstance(event, Opened):
+            worker.opened.add(number)
+            return
+        if isinstance(event, Read):
+            worker.read.add(number)
+            return
+        if isinstance(event, Done):
+            if event.job not in held.left:
+                return  # done before, by a worker that could not do the rest
+            held.left.remove(event.job)
+            self._has_painted |= isinstance(event.outcome, EncodedResult)
+        elif isinstance(event, Over):
+            del self._tasks[number]
+            worker.forget(number)
+        self.tell(Told(worker.spot.worker, replace(event, task=number)))
 
     def _answer(self, question: Ask) -> Any:
         """Return what a worker asks for, as a reference into the object store, or an error."""
@@ -453,15 +475,31 @@ class Driver:
     def _hand_out(self) -> None:
         """Give what waits to the workers that have the least to do."""
         ready = [worker for worker in self._workers.values() if worker.is_ready]
+        are_all_there = all(worker.is_ready or worker.is_slow for worker in self._workers.values())
+        most = TASKS_READY if are_all_there else 1  # what has no worker yet is soon to have one
         while self._waiting and ready:
             worker = min(ready, key=lambda one: len(one.tasks))
-            if len(worker.tasks) == TASKS_READY:
+            if len(worker.tasks) >= most:
                 return
-            number = self._waiting.popleft()
-            submitted = self._tasks[number].submitted
-            kept = checkpoints.of_jobs(self._config.state, submitted.keys)
-            worker.tasks.append(number)
-            self._call(worker, "paint", number, submitted.payload, kept)
+            self._give(worker, self._waiting.popleft())
+        for idle in [worker for worker in ready if not worker.tasks]:
+            busiest = max(ready, key=lambda one: len(one.tasks))
+            if len(busiest.tasks) < TASKS_READY:
+                return
+            number = busiest.tasks[-1]
+            busiest.forget(number)
+            self._call(busiest, "halt", self._tasks[number].given)
+            self._give(idle, number)
+
+    def _give(self, worker: Worker, number: int) -> None:
+        held = self._tasks[number]
+        kept = checkpoints.of_jobs(self._config.state, held.submitted.keys)
+        held.given = next(self._givings)
+        self._given[held.given] = number
+        worker.tasks.append(number)
+        self._call(worker, "paint", held.given, held.submitted.payload, kept)
+        if held.is_halted:
+            self._call(worker, "halt", held.given)
 
 
 class Store:
@@ -524,7 +562,7 @@ def main() -> None:
     os.set_inheritable(link.fileno(), False)
     setup: Setup = link.recv()
     is_local = setup.config.cluster.address == "local"
-    scratch = make_scratch() if is_local else None
+    scratch = make_scratch(SOCKET_ROOM) if is_local else None
     if scratch:  # all that Ray and the workers write is to go with it
         os.environ["TMPDIR"] = str(scratch)
     try:
@@ -618,7 +656,8 @@ def _connect(setup: Setup) -> Any:
     try:
         ray.init(address, **options)
     except Exception as error:  # noqa: BLE001 - of many kinds, Ray's and others
-        raise PipelineError(f"no cluster there ({_last_line(error)}); {START}") from error
+        reason = _last_line(error).partition(". ")[0]  # what follows is advice that is not ours
+        raise PipelineError(f"no cluster there ({reason}); {START}") from error
     return ray
 
 

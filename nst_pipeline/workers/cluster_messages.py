@@ -143,7 +143,8 @@ class Broken:
     is_unable: bool
 
 
-Event = Opened | Read | Step | Glimpsed | Done | Over | Ask | Keep | Broken
+TaskEvent = Opened | Read | Step | Glimpsed | Done | Over
+Event = TaskEvent | Ask | Keep | Broken
 
 
 # From the driver to the executor

@@ -14,13 +14,19 @@ LOCK_NAME = "in-use"
 _held: dict[Path, int] = {}
 
 
-def make_scratch() -> Path:
+def make_scratch(most_letters: int | None = None) -> Path:
     """Return a new folder below the system's for temporary files, of this process alone.
 
     Removes those whose processes are gone.
+
+    Args:
+        most_letters: of the system's folder; where its name is longer, it is below /tmp.
     """
-    _remove_left()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    base = Path(tempfile.gettempdir())
+    if most_letters and len(str(base)) > most_letters:
+        base = Path("/tmp")
+    _remove_left(base)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     descriptor = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     _held[folder] = descriptor
@@ -34,8 +40,8 @@ def remove_scratch(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_left() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def _remove_left(base: Path) -> None:
+    for folder in base.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's, or removed meanwhile
             descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from conftest import picture
 from fuzzing import originals
 from support import PATIENCE_SECONDS, free_port, plan_of, wait_until
 
+from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.sections import ClusterSettings
 from nst_pipeline.config.weights import resolve
@@ -27,6 +29,21 @@ from nst_pipeline.workers.cluster import ClusterExecutor
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Executor, Glimpse, Task
 
+OTHER_VERSION = """
+import importlib.machinery, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "nst_pipeline":
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            load = spec.loader.exec_module
+            def exec_module(module):
+                load(module)
+                module.__version__ = "0.0.1"
+            spec.loader.exec_module = exec_module
+            return spec
+sys.meta_path.insert(0, Finder())
+"""
+"""A ``sitecustomize`` that has nst-pipeline be of another version."""
 LONG = 100_000
 """Steps that nobody waits for."""
 
@@ -41,11 +58,28 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
+def _nothing_left(two: Nodes) -> Iterator[None]:
     """See that no test leaves a driver, or a worker, behind."""
     yield
-    if mark := os.environ.get(MARK):
-        wait_until(lambda: not drivers(mark) and not workers(mark), 30)
+    mark = os.environ[MARK]
+    wait_until(lambda: not drivers(mark) and not workers(mark), 30)
+
+
+Make = Callable[[Config], ClusterExecutor]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Return what makes executors that are closed after the test, whatever comes of it."""
+    made: list[ClusterExecutor] = []
+
+    def one(config: Config) -> ClusterExecutor:
+        made.append(ClusterExecutor(config, resolve(config.weights)))
+        return made[-1]
+
+    yield one
+    for executor in made:
+        executor.close()
 
 
 @pytest.fixture
@@ -131,7 +165,9 @@ def stems(outcomes: list[Outcome], kind: type | None) -> list[str]:
     )
 
 
-def test_a_cluster_paints_the_same_bytes_as_this_process(project: Path, two: Nodes) -> None:
+def test_a_cluster_paints_the_same_bytes_as_this_process(
+    project: Path, two: Nodes, make: Make
+) -> None:
     inbox = project / "inbox"
     picture(seed=3).save(inbox / "hill.init.png")
     picture(seed=4).convert("L").save(inbox / "boat.mask.png")
@@ -140,7 +176,7 @@ def test_a_cluster_paints_the_same_bytes_as_this_process(project: Path, two: Nod
     local = LocalExecutor(config, resolve(config.weights))
     expected = data_of(paint(local, todo))
     local.close()
-    executor = ClusterExecutor(config, resolve(config.weights))
+    executor = make(config)
     assert executor.capacity and executor.workers() == []
     outcomes = paint(executor, todo)
     assert {state.node for state in executor.workers()} == {"north", "south"}
@@ -154,12 +190,12 @@ def test_a_cluster_paints_the_same_bytes_as_this_process(project: Path, two: Nod
 
 
 def test_what_a_killed_worker_was_at_fails_and_what_it_had_ready_goes_on(
-    project: Path, inbox: Path, two: Nodes
+    project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     for name in "abcd":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
     config = config_of(project, two.address, LONG)
-    executor = ClusterExecutor(config, resolve(config.weights))
+    executor = make(config)
     watcher = Watcher()
     killed: list[set[str]] = []
 
@@ -183,12 +219,12 @@ def test_what_a_killed_worker_was_at_fails_and_what_it_had_ready_goes_on(
 
 
 def test_workers_follow_the_nodes_as_they_come_and_go(
-    project: Path, inbox: Path, two: Nodes
+    project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     for name in "abcdef":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
     config = config_of(project, two.address, LONG)
-    executor = ClusterExecutor(config, resolve(config.weights))
+    executor = make(config)
     watcher, added = Watcher(), []
 
     def change() -> None:
@@ -209,13 +245,13 @@ def test_workers_follow_the_nodes_as_they_come_and_go(
 
 
 def test_what_kills_its_workers_takes_no_other_with_it(
-    project: Path, inbox: Path, two: Nodes
+    project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     (inbox / "a.bmp").write_bytes(originals()["bmp"])
     for name in "bc":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
     config = config_of(project, two.address)
-    executor = ClusterExecutor(config, resolve(config.weights))
+    executor = make(config)
     for _ in range(2):
         outcomes = paint(executor, tasks(config))
         assert stems(outcomes, Failure) == ["a", "a"]
@@ -224,12 +260,12 @@ def test_what_kills_its_workers_takes_no_other_with_it(
 
 
 def test_a_task_is_ended_on_its_node_and_the_others_go_on(
-    project: Path, inbox: Path, two: Nodes
+    project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     for name in "ab":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
     config = config_of(project, two.address, LONG)
-    executor = ClusterExecutor(config, resolve(config.weights))
+    executor = make(config)
     watcher = Watcher(ended={"a"}, looks=True)
     outcomes: list[Outcome] = []
 
@@ -248,10 +284,10 @@ def test_a_task_is_ended_on_its_node_and_the_others_go_on(
 
 
 def test_a_checkpoint_comes_to_the_state_folder_and_goes_to_whoever_goes_on(
-    project: Path, inbox: Path, two: Nodes
+    project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     picture(seed=1).save(inbox / "a.png")
-    config = config_of(project, two.address, 200, checkpoint_seconds=0.05)
+    config = config_of(project, two.address, 80, checkpoint_seconds=0.05)
     weights, todo = resolve(config.weights), tasks(config)
     local = LocalExecutor(config, weights)
     expected = data_of(paint(local, todo))
@@ -259,7 +295,7 @@ def test_a_checkpoint_comes_to_the_state_folder_and_goes_to_whoever_goes_on(
     folder = config.state / "checkpoints"
     for path in folder.iterdir():
         path.unlink()
-    executor = ClusterExecutor(config, weights)
+    executor = make(config)
     watcher = Watcher()
 
     def end() -> None:
@@ -274,12 +310,12 @@ def test_a_checkpoint_comes_to_the_state_folder_and_goes_to_whoever_goes_on(
 
 
 def test_what_is_at_work_makes_its_checkpoint_when_the_executor_is_closed(
-    project: Path, inbox: Path, two: Nodes
+    project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     for name in "ab":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
     config = config_of(project, two.address, LONG, checkpoint_seconds=0.05)
-    executor = ClusterExecutor(config, resolve(config.weights))
+    executor = make(config)
 
     class Interrupted(Exception):
         pass
@@ -300,21 +336,16 @@ def test_what_is_at_work_makes_its_checkpoint_when_the_executor_is_closed(
 
 
 def test_a_node_with_another_version_is_refused_by_both_names(
-    project: Path, two: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    project: Path, two: Nodes, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    other = tmp_path / "other"
-    (other / "nst_pipeline").mkdir(parents=True)
-    for path in Path(cluster.__file__).parents[1].iterdir():
-        (other / "nst_pipeline" / path.name).symlink_to(path)
-    (other / "nst_pipeline/__init__.py").unlink()
-    (other / "nst_pipeline/__init__.py").write_text("__version__ = '0.0.1'\nCONFIG_NAME = 'p'\n")
+    (tmp_path / "sitecustomize.py").write_text(OTHER_VERSION)
     with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(other))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
         node = two.add(node_name="old")
     try:
         config = config_of(project, two.address)
-        executor = ClusterExecutor(config, resolve(config.weights))
+        executor = make(config)
         watcher = Watcher()
         outcomes = paint(executor, tasks(config), watcher)
         assert {state.node for state in executor.workers()} <= {"north", "south"}
@@ -322,30 +353,31 @@ def test_a_node_with_another_version_is_refused_by_both_names(
     finally:
         two.remove(node)
     data_of(outcomes)
-    from nst_pipeline import __version__
-
     assert f"node old has nst-pipeline 0.0.1, and this is {__version__}" in caplog.text
 
 
-def test_no_cluster_is_told_by_its_address(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
+def test_no_cluster_is_told_by_its_address(
+    project: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (free_port(), silent.getsockname()[1]):
             config = config_of(project, f"127.0.0.1:{port}")
-            executor = ClusterExecutor(config, resolve(config.weights))
+            executor = make(config)
             with pytest.raises(UnavailableError, match=f"^cluster 127.0.0.1:{port}: .*`ray st"):
                 paint(executor, tasks(config))
 
 
-def test_a_lost_head_ends_nothing_but_what_it_had(project: Path, tmp_path: Path) -> None:
+def test_a_lost_head_ends_nothing_but_what_it_had(
+    project: Path, make: Make, tmp_path: Path
+) -> None:
     config = config_of(project, None, LONG)
     todo = tasks(config)
     with nodes(tmp_path) as one:
         one.add()
         config = config_of(project, one.address, LONG)
-        executor = ClusterExecutor(config, resolve(config.weights))
+        executor = make(config)
         watcher, lost = Watcher(), []
 
         def lose() -> None:
