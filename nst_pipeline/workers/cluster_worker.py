@@ -44,6 +44,8 @@ from nst_pipeline.workers.scratch import make_scratch, remove_scratch
 
 Given = tuple[int, bytes, dict[str, bytes]]
 """A task's number, the pickled `Task`, and the checkpoints of its jobs by their names."""
+LEAVE_SECONDS = 0.2
+"""How long the answer to the last call may take on its way."""
 STEP_SECONDS = 0.2
 """How often steps are told, if there is nothing else to tell."""
 
@@ -102,9 +104,10 @@ class ClusterWorker:
         return self._news.take(seconds)
 
     def leave(self) -> None:
-        """Remove what lies on this computer's disk."""
+        """Remove what lies on this computer's disk, and end, also when Ray's head is lost."""
         if self._work:
             self._work.remove()
+        threading.Timer(LEAVE_SECONDS, os._exit, (0,)).start()
 
 
 class _News:
