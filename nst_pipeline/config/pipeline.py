@@ -35,6 +35,7 @@ from nst_pipeline.config.recipe import (
     model_in,
 )
 from nst_pipeline.config.sections import (
+    ClusterSettings,
     HttpField,
     KeepSettings,
     Limits,
@@ -257,6 +258,7 @@ class Config(Settings):
         examples=["127.0.0.1:8080"],
     )
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     on_done: HookField | None = Field(None, description="What is told of each job that is done.")
     on_failed: HookField | None = Field(
         None, description="What is told of each job that has failed."

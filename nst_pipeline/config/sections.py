@@ -1,4 +1,4 @@
-"""Sections of pipeline.yaml: limits, what is kept, watching, the live page, metrics."""
+"""Sections of pipeline.yaml: limits, what is kept, watching, the live page, metrics, a cluster."""
 
 import contextlib
 import ipaddress
@@ -178,6 +178,43 @@ HttpField = Annotated[
     HttpSettings, BeforeValidator(as_http, json_schema_input_type=Address | HttpSettings)
 ]
 """What pipeline.yaml holds as `http`: its settings, or an address alone."""
+
+
+def _check_cluster(address: str) -> str:
+    if not re.fullmatch(CLUSTER, address):
+        raise ValueError(
+            f"{address!r} is no cluster; give local, auto, HOST:PORT or ray://HOST:PORT"
+        )
+    return address
+
+
+CLUSTER = r"local|auto|(ray://)?[^\s/:]+:[0-9]{1,5}"
+ClusterAddress = Annotated[
+    str,
+    AfterValidator(_check_cluster),
+    Field(json_schema_extra={"pattern": f"^({CLUSTER})$"}),
+]
+
+
+class ClusterSettings(Settings):
+    """Which cluster of Ray paints, if one does, and with how many workers."""
+
+    address: ClusterAddress | None = Field(
+        None,
+        description="local (one that is begun on this machine), auto (the one that this machine "
+        "is a part of), HOST:PORT of its head, or ray://HOST:PORT; null: this process paints.",
+    )
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
+        "auto",
+        description="How many workers; auto: as many as there is room for, as nodes come and go.",
+    )
+    gpus_per_worker: float = Field(
+        1.0, gt=0, le=1, description="Of a GPU, what a worker has; 0.5: two share one."
+    )
+    cpus_per_worker: int = Field(
+        1, ge=1, le=1024,
+        description="Cores of a worker. Where there are no GPUs, it paints with so many threads.",
+    )  # fmt: skip
 
 
 class MetricsSettings(Settings):
