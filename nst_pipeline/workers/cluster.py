@@ -271,7 +271,7 @@ class ClusterExecutor:
             job, machine = held.jobs.pop(event.job), event.machine
             node = self._crew[told.worker].node if told.worker in self._crew else ""
             if machine:
-                machine = replace(machine, node=node)
+                machine = replace(machine, node=node, worker=told.worker)
                 self._note(
                     told.worker, device=machine.device, memory_bytes=machine.memory_bytes,
                     jobs_done=self._crew[told.worker].jobs_done + 1 if node else 0,
