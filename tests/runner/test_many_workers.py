@@ -230,6 +230,9 @@ def test_workers_that_wait_get_new_files_while_another_is_slow(home: Path) -> No
 
 
 def test_a_retry_that_is_due_does_not_wait_for_what_is_slow(home: Path) -> None:
+    configure(
+        home, watch={"settle_seconds": 0, "retry_seconds": 1.5, "poll_seconds": LONG}
+    )  # later than any look for new files
     draw(home / "inbox/slow.png", 77)
     draw(home / "inbox/tried.png", 2)
     order(home, "slow", "slow.png")
