@@ -255,7 +255,7 @@ class ManyWorkers(FakeExecutor):
         self._hire()
         return [
             WorkerState(
-                one.name, one.node, "fake", 1000, one.job, one.steps, 2, one.jobs_done
+                one.name, one.node, "fake", 1000, one.job, min(one.steps, 2), 2, one.jobs_done
             )
             for one in self._crew
         ]  # fmt: skip

@@ -123,7 +123,8 @@ class Dispatcher:
             force: paint also what was painted before, for another name.
         """
         if self._weights and plan.weights != self._weights:
-            self.finish()  # they have another executor
+            self.finish()
+            self._executor = None  # it has them
         self._weights, self._disposal = plan.weights, disposal
         self._intake.recorder, self._intake.is_outdated = recorder, False
         self._intake.seconds, self._intake.pixels = 0.0, 0
@@ -132,23 +133,7 @@ class Dispatcher:
         if disposal:
             disposal.dispose_of_done()
         todo = _by_content(plan.todo)
-        while todo and not self._is_apart():
-            jobs = todo.popleft()
-            is_suspect = self._config.watch.max_attempts == 1 or self._was_begun(plan, jobs)
-            if is_suspect or self._clashes(jobs):
-                self._drain()
-            if self._is_to_stop():
-                break
-            if one := self._load(plan, jobs, force):
-                self._executor = executor_for(plan.weights)
-                if self._is_apart():
-                    todo.appendleft(jobs)
-                    break
-                self._hand_over(plan, [one])
-            while self._executor and self._executor.capacity == 0:
-                self._take_in(self._executor.poll)
-            if is_suspect:
-                self._drain()
+        self._do_one_by_one(plan, todo, force, executor_for)
         if self._is_apart():
             self._keep_busy(plan, todo, force)
         if not (self._is_apart() and self._policy.looks):
@@ -160,6 +145,32 @@ class Dispatcher:
             note_pace(self._ledger, self._config, plan.weights, seconds, pixels)
         if disposal:
             disposal.dispose_of_all()
+
+    def _do_one_by_one(
+        self,
+        plan: Plan,
+        todo: deque[list[Job]],
+        force: bool,
+        executor_for: Callable[[Weights], Executor],
+    ) -> None:
+        """Carry out a plan with the one worker that this process is; stop if it is not."""
+        while todo and not self._is_apart():
+            jobs = todo.popleft()
+            is_suspect = self._config.watch.max_attempts == 1 or self._was_begun(plan, jobs)
+            if is_suspect or self._clashes(jobs):
+                self._drain()
+            if self._is_to_stop():
+                return
+            if one := self._load(plan, jobs, force):
+                self._executor = executor_for(plan.weights)
+                if self._is_apart():
+                    todo.appendleft(jobs)
+                    return
+                self._hand_over(plan, [one])
+            while self._executor and self._executor.capacity == 0:
+                self._take_in(self._executor.poll)
+            if is_suspect:
+                self._drain()
 
     def _keep_busy(self, plan: Plan, todo: deque[list[Job]], force: bool) -> None:
         """Carry out a plan with many workers, until it is over or there is reason for another."""

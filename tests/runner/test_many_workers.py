@@ -3,7 +3,9 @@
 import json
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import (
@@ -230,6 +232,9 @@ def test_workers_that_wait_get_new_files_while_another_is_slow(home: Path) -> No
 
 
 def test_a_retry_that_is_due_does_not_wait_for_what_is_slow(home: Path) -> None:
+    configure(
+        home, watch={"settle_seconds": 0, "retry_seconds": 1.5, "poll_seconds": LONG}
+    )  # later than any look for new files
     draw(home / "inbox/slow.png", 77)
     draw(home / "inbox/tried.png", 2)
     order(home, "slow", "slow.png")
@@ -499,3 +504,39 @@ def test_observers_are_told_what_the_workers_do(
     run_once(config_of(home), ManyWorkers(3, seconds=0.02), Following())
     assert max(sum(one.job is not None for one in some) for some in seen) == 3
     assert sum(one.jobs_done for one in seen[-1]) == 6
+
+
+def test_other_weights_wait_for_what_is_painted_with_the_old_ones(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(home / "inbox/a.png", 1)
+    order(home, "slow", "a.png")
+    plans: list[Plan] = []
+    make_plan = runner_module.make_plan
+
+    def made(*arguments: Any, **options: Any) -> Plan:
+        plan = make_plan(*arguments, **options)
+        if (home / "inbox/b.png").exists():
+            weights = replace(plan.weights, sha256="0" * 64)
+            plan = replace(
+                plan, weights=weights, todo=[replace(job, weights=weights) for job in plan.todo]
+            )
+        plans.append(plan)
+        return plan
+
+    class Changing(SilentObserver):
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            if not (home / "inbox/b.png").exists():
+                draw(home / "inbox/b.png", 2)
+            elif job.content.path.name == "a.png" and (home / "orders/a.png").exists():
+                take_back(home, "a.png")
+
+        def should_look(self) -> bool:
+            return (home / "inbox/b.png").exists() and len(plans) == 1
+
+    monkeypatch.setattr(runner_module, "make_plan", made)
+    config, executor = config_of(home), ManyWorkers(2)
+    with Runner(config, executor, Changing()) as runner:
+        runner.run_standing(make_scanner(config))
+    assert outputs(home) == ["a-s.png", "b-s.png"] and executor.made == 2
+    assert painted(home) == ["a.png", "b.png"] and attempts(home)["a.png"] == 1
