@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -287,7 +289,7 @@ def test_a_checkpoint_comes_to_the_state_folder_and_goes_to_whoever_goes_on(
     project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     picture(seed=1).save(inbox / "a.png")
-    config = config_of(project, two.address, 80, checkpoint_seconds=0.05)
+    config = config_of(project, two.address, 40, checkpoint_seconds=0.05)
     weights, todo = resolve(config.weights), tasks(config)
     local = LocalExecutor(config, weights)
     expected = data_of(paint(local, todo))
@@ -299,7 +301,7 @@ def test_a_checkpoint_comes_to_the_state_folder_and_goes_to_whoever_goes_on(
     watcher = Watcher()
 
     def end() -> None:
-        watcher.ends_all = watcher.done.get("a", 0) > 20
+        watcher.ends_all = watcher.done.get("a", 0) > 5
 
     watcher.act = end
     assert stems(paint(executor, todo, watcher), None) == ["a", "a"]
@@ -389,3 +391,17 @@ def test_a_lost_head_ends_nothing_but_what_it_had(
             paint(executor, todo, watcher)
         assert executor.workers() == [] and executor.capacity
         executor.close()
+
+
+def test_without_the_library_it_is_told_what_to_install(
+    project: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
+    config = config_of(project, "auto")
+    with pytest.raises(UnavailableError, match=r"pip install 'nst-pipeline\[cluster\]'"):
+        make(config).submit(tasks(config)[0])
+
+
+def test_our_own_process_does_not_load_the_library() -> None:
+    code = "import sys, nst_pipeline.workers.cluster; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
