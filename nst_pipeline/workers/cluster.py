@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from nst_pipeline.config.pipeline import Config
@@ -82,7 +83,9 @@ class Link:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", DRIVER, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
-                pass_fds=[theirs.fileno()], start_new_session=True,  # a Ctrl-C is for us alone
+                pass_fds=[theirs.fileno()],
+                cwd=Path(__file__).parents[2],  # and not where anybody's files are modules
+                start_new_session=True,  # a Ctrl-C is for us alone
             )  # fmt: skip
         is_local = self.address == "local"
         self._deadline = time.monotonic() + (BEGIN_SECONDS if is_local else CONNECT_SECONDS)

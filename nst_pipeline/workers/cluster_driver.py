@@ -19,6 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -335,6 +336,8 @@ class Driver:
         self._ray.kill(worker.actor)
         if not worker.is_ready:
             self._put_off(worker.spot.key)
+        if worker.spot.node_id not in self._refused:
+            self._note(logging.WARNING, f"worker {worker.spot.worker} died: {why}")
         guilty = worker.at_work
         for number in reversed(worker.tasks):
             held = self._tasks[number]
@@ -565,6 +568,9 @@ def main() -> None:
     scratch = make_scratch(SOCKET_ROOM) if is_local else None
     if scratch:  # all that Ray and the workers write is to go with it
         os.environ["TMPDIR"] = str(scratch)
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.chdir(scratch or "/")  # workers look for modules where their driver is
     try:
         _serve(link, setup)
     except Gone:

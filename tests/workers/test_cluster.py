@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -114,6 +116,7 @@ class Watcher(Observer):
     """Sees which jobs are at work, and ends those that it is told to, or all."""
 
     done: dict[str, int] = field(default_factory=dict)
+    first: dict[str, int] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     ends_all: bool = False
     glimpses: list[Glimpse] = field(default_factory=list)
@@ -123,6 +126,7 @@ class Watcher(Observer):
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         stem = job.content.path.stem
+        self.first.setdefault(stem, done)
         self.done[stem] = max(done, self.done.get(stem, 0))
         if stem in self.ended:
             raise Abandoned
@@ -287,26 +291,18 @@ def test_a_checkpoint_comes_to_the_state_folder_and_goes_to_whoever_goes_on(
     project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:
     picture(seed=1).save(inbox / "a.png")
-    config = config_of(project, two.address, 80, checkpoint_seconds=0.05)
-    weights, todo = resolve(config.weights), tasks(config)
-    local = LocalExecutor(config, weights)
-    expected = data_of(paint(local, todo))
-    local.close()
-    folder = config.state / "checkpoints"
-    for path in folder.iterdir():
-        path.unlink()
-    executor = make(config)
-    watcher = Watcher()
+    config = config_of(project, two.address, LONG, checkpoint_seconds=0.05)
+    executor, (task,) = make(config), tasks(config)
+    for is_resumed in (False, True):
+        watcher = Watcher()
 
-    def end() -> None:
-        watcher.ends_all = watcher.done.get("a", 0) > 20
+        def end(watcher: Watcher = watcher) -> None:
+            watcher.ends_all = watcher.done.get("a", 0) > 200
 
-    watcher.act = end
-    assert stems(paint(executor, todo, watcher), None) == ["a", "a"]
-    assert list(folder.iterdir())
-    watcher = Watcher()
-    assert data_of(paint(executor, todo, watcher)) == expected
-    executor.close()
+        watcher.act = end
+        assert stems(paint(executor, [task], watcher), None) == ["a", "a"]
+        assert list((config.state / "checkpoints").iterdir())
+        assert (watcher.first["a"] >= 100) == is_resumed
 
 
 def test_what_is_at_work_makes_its_checkpoint_when_the_executor_is_closed(
@@ -314,25 +310,26 @@ def test_what_is_at_work_makes_its_checkpoint_when_the_executor_is_closed(
 ) -> None:
     for name in "ab":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
-    config = config_of(project, two.address, LONG, checkpoint_seconds=0.05)
-    executor = make(config)
+    config = config_of(project, two.address, LONG, checkpoint_seconds=3)
+    executor, folder, todo = make(config), config.state / "checkpoints", tasks(config)
+
+    def kept() -> list[str]:
+        names = [path.name[:64] for path in folder.glob("[0-9a-f]*")]
+        return [t.content.path.stem for t in todo if {job.key for job in t.jobs} & {*names}]
 
     class Interrupted(Exception):
         pass
 
-    watcher = Watcher()
-
     def interrupt() -> None:
-        if len(watcher.done) == 2:
+        if kept() == ["a", "b"]:
             raise Interrupted
 
-    watcher.act = interrupt
-    todo = tasks(config)
     with pytest.raises(Interrupted):
-        paint(executor, todo, watcher)
+        paint(executor, todo, Watcher(act=interrupt))
+    for path in folder.iterdir():  # the next are due in three seconds, unless all is halted
+        path.unlink()
     executor.close()
-    kept = {path.name[:64] for path in (config.state / "checkpoints").iterdir()}
-    assert len([task for task in todo if kept & {job.key for job in task.jobs}]) == 2
+    assert kept() == ["a", "b"]
 
 
 def test_a_node_with_another_version_is_refused_by_both_names(
@@ -389,3 +386,17 @@ def test_a_lost_head_ends_nothing_but_what_it_had(
             paint(executor, todo, watcher)
         assert executor.workers() == [] and executor.capacity
         executor.close()
+
+
+def test_without_the_library_it_is_told_what_to_install(
+    project: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
+    config = config_of(project, "auto")
+    with pytest.raises(UnavailableError, match=r"pip install 'nst-pipeline\[cluster\]'"):
+        make(config).submit(tasks(config)[0])
+
+
+def test_our_own_process_does_not_load_the_library() -> None:
+    code = "import sys, nst_pipeline.workers.cluster; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
