@@ -14,7 +14,7 @@ from clusters import nodes
 from benchmarks.pipeline import pixel
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.runner import Runner
@@ -24,16 +24,15 @@ Row = dict[str, object]
 
 
 class Clock(Observer):
-    """Notes when the first job began, and when the last was over."""
+    """Notes when the work began, and when the last job was over."""
 
     def __init__(self) -> None:
         """Note nothing yet."""
-        self.begun: float | None = None
-        self.ended = 0.0
+        self.begun = self.ended = 0.0
 
-    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
-        """Note the first step."""
-        self.begun = self.begun or time.perf_counter()
+    def planned(self, plan: Plan) -> None:
+        """Note that it begins."""
+        self.begun = time.perf_counter()
 
     def finished(self, record: JobRecord) -> None:
         """Note the end of a job."""
@@ -98,10 +97,8 @@ def _rate(number: int, count: int, size: int, steps: int) -> float:
             while executor is None or len(executor.workers()) < number:
                 _add(config, 2 * number)
                 runner.run()
-            clock.begun = None
             _add(config, count)
             runner.run()
-        assert clock.begun
         return count / (clock.ended - clock.begun)
 
 

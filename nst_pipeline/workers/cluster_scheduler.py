@@ -1,0 +1,534 @@
+"""Which worker of a cluster gets which task, and what becomes of it when one dies."""
+
+import contextlib
+import functools
+import itertools
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from nst_pipeline import __version__
+from nst_pipeline.config.pipeline import Config
+from nst_pipeline.config.weights import COMPACT_PATH, Weights
+from nst_pipeline.digests import file_digest
+from nst_pipeline.errors import PipelineError
+from nst_pipeline.files import counted, shown
+from nst_pipeline.jobs.outcome import EncodedResult, Failure
+from nst_pipeline.workers import checkpoints
+from nst_pipeline.workers.cluster_messages import (
+    TASKS_READY,
+    Alive,
+    Ask,
+    Broken,
+    Crew,
+    Done,
+    Event,
+    Halt,
+    Keep,
+    LookOn,
+    Note,
+    Opened,
+    Over,
+    Read,
+    Report,
+    Setup,
+    Submit,
+    TaskEvent,
+    Told,
+)
+from nst_pipeline.workers.cluster_nodes import Spot, chosen, spots
+from nst_pipeline.workers.cluster_worker import ClusterWorker
+from nst_pipeline.workers.supply import Disk
+
+POLL_SECONDS = 5.0
+"""How long a worker is waited for at a time."""
+NODES_SECONDS = 1.0
+"""How often it is looked which nodes there are."""
+LOST_SECONDS = 15.0
+"""A head that does not answer for so long is lost."""
+HALT_SECONDS = 60.0
+"""How long, at the end, what is at work may take to make its checkpoint."""
+RETRY_SECONDS = (1.0, 60.0)
+"""The shortest and the longest wait after a worker that ended before it had begun."""
+SLOW_SECONDS = 30.0
+"""It is told of a worker that has not begun after so long."""
+INSTALL = "pip install 'nst-pipeline[cluster]'"
+START = "`ray start --head` begins one, `ray status` shows what it has"
+STORE_BYTES = 2**30
+"""Of files that the workers asked for, so much stays in the object store for the next."""
+
+
+class Gone(Exception):  # noqa: N818 - no error: it is how this process ends
+    """The executor wants nothing any more, or is gone."""
+
+
+@dataclass(eq=False)
+class Held:
+    """A task that the workers have not done with.
+
+    Attributes:
+        submitted: as it came.
+        left: the places of its jobs that nothing came of yet.
+        is_halted: whether it is to end.
+        given: number of its last giving to a worker; what is told of one before counts no more.
+    """
+
+    submitted: Submit
+    left: set[int]
+    is_halted: bool = False
+    given: int = 0
+
+
+@dataclass(eq=False)
+class Worker:
+    """An actor.
+
+    Attributes:
+        spot: where it is.
+        actor: Ray's handle.
+        begun: when it was asked for, of `time.monotonic`.
+        is_ready: whether it takes tasks.
+        is_slow: whether it was told that it takes long to be ready.
+        tasks: what it was given, the oldest first.
+        opened: those of them that it began to read.
+        read: those of them that it has read.
+    """
+
+    spot: Spot
+    actor: Any
+    begun: float
+    is_ready: bool = False
+    is_slow: bool = False
+    tasks: list[int] = field(default_factory=list)
+    opened: set[int] = field(default_factory=set)
+    read: set[int] = field(default_factory=set)
+
+    @property
+    def at_work(self) -> set[int]:
+        """What it may have died of: the task that it paints, and the one that it reads."""
+        return self.opened & {*self.tasks[:1], *(self.opened - self.read)}
+
+    def forget(self, number: int) -> None:
+        """Have a task no more."""
+        self.tasks.remove(number)
+        self.opened.discard(number)
+        self.read.discard(number)
+
+
+class Scheduler:
+    """Keeps a crew of workers, gives them the tasks, and tells the executor what comes of them."""
+
+    def __init__(self, setup: Setup, link: Connection, queue: SimpleQueue[Any], ray: Any) -> None:
+        """Begin nothing.
+
+        Args:
+            setup: what to do.
+            link: to the executor.
+            queue: of what is to be done next, by functions without arguments.
+            ray: the library, connected.
+        """
+        assert setup.weights
+        self._config, self._weights, self._ray = setup.config, setup.weights, ray
+        self._link, self._queue = link, queue
+        self._disk = Disk(self._config)
+        self._weights_sha256 = _file_sha256(self._weights)
+        self._store = Store(ray)
+        self._tasks: dict[int, Held] = {}
+        self._waiting: deque[int] = deque()
+        self._givings = itertools.count(1)
+        self._given: dict[int, int] = {}  # task of each giving
+        self._workers: dict[tuple[str, int], Worker] = {}
+        self._refused: dict[str, str] = {}  # reasons by node
+        self._failures: dict[tuple[str, int], int] = {}
+        self._retry_at: dict[tuple[str, int], float] = {}
+        self._nodes_at = time.monotonic()
+        self._had_workers = self._has_painted = self._is_short = self._is_ending = False
+
+    def run(self) -> None:
+        """Work until the executor wants nothing any more.
+
+        Raises:
+            Gone: that is so.
+            PipelineError: the cluster is lost, or of no use.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                self._queue.get(timeout=NODES_SECONDS)()
+                while not self._queue.empty():
+                    self._queue.get()()
+            if time.monotonic() - self._nodes_at > LOST_SECONDS:
+                raise PipelineError(f"the cluster's head has not answered for {LOST_SECONDS:.0f} s")
+            self._hand_out()
+
+    def tell(self, report: Report) -> None:
+        """Tell the executor something.
+
+        Raises:
+            Gone: there is nobody to tell.
+        """
+        try:
+            self._link.send(report)
+        except OSError as error:
+            raise Gone from error
+
+    # What the executor wants
+
+    def take(self, request: object) -> None:
+        """Do what the executor wants."""
+        if isinstance(request, Submit):
+            self._tasks[request.task] = Held(request, set(range(len(request.keys))))
+            self._waiting.append(request.task)
+        elif isinstance(request, Halt):
+            for number in request.tasks:
+                self._halt(number)
+        elif isinstance(request, LookOn):
+            for worker in self._workers.values():
+                if worker.tasks:
+                    self._call(worker, "look_on")
+
+    def _halt(self, number: int) -> None:
+        if not (held := self._tasks.get(number)) or held.is_halted:
+            return
+        held.is_halted = True
+        if number in self._waiting:
+            self._waiting.remove(number)
+            self._finish("", number, None)
+        for worker in self._workers.values():
+            if number in worker.tasks:
+                self._call(worker, "halt", held.given)
+
+    def _finish(self, name: str, number: int, outcome: Failure | None) -> None:
+        """Have the rest of a task come to nothing."""
+        held = self._tasks.pop(number)
+        for job in sorted(held.left):
+            self.tell(Told(name, Done(number, job, outcome)))
+        self.tell(Told(name, Over(number)))
+
+    def end(self) -> None:
+        """Have everything at work make its checkpoint, for as long as somebody wants it."""
+        until, self._is_ending = time.monotonic() + HALT_SECONDS, True
+        for number in list(self._tasks):
+            self._halt(number)
+        while self._tasks and time.monotonic() < until:
+            self.tell(Alive())
+            with contextlib.suppress(Empty):
+                self._queue.get(timeout=0.2)()
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        last = [self._call(worker, "leave") for worker in self._workers.values() if worker.is_ready]
+        if last:
+            self._ray.wait(last, num_returns=len(last), timeout=2.0)
+        for worker in self._workers.values():
+            self._ray.kill(worker.actor)
+
+    # The crew
+
+    def note_nodes(self, nodes: list[dict[str, Any]]) -> None:
+        """Have a worker wherever there is room for one.
+
+        Raises:
+            PipelineError: there is none, and never was.
+        """
+        self._nodes_at = now = time.monotonic()
+        if self._is_ending:
+            return
+        settings = self._config.cluster
+        room = spots(nodes, settings, self._config.device)
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        for worker in list(self._workers.values()):
+            if worker.spot.node_id not in alive:
+                self._lose(worker, "its node is gone")
+        open_room = [spot for spot in room if spot.node_id not in self._refused]
+        for spot in chosen(open_room, set(self._workers), settings.workers):
+            if spot.key not in self._workers and now >= self._retry_at.get(spot.key, 0):
+                self._begin(spot)
+        for worker in self._workers.values():
+            self._tell_slow(worker)
+        self._tell_shortage(room, open_room)
+
+    def _begin(self, spot: Spot) -> None:
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            spot.node_id, soft=False
+        )
+        actors = self._ray.remote(concurrency_groups={"tell": 1, "poll": 1})(ClusterWorker)
+        actor = actors.options(
+            num_cpus=spot.cpus, num_gpus=spot.gpus, scheduling_strategy=strategy,
+            max_restarts=0, max_task_retries=0,
+        ).remote()  # fmt: skip
+        worker = self._workers[spot.key] = Worker(spot, actor, time.monotonic())
+        self._then(actor.hello.remote(), worker, self._greeted)
+
+    def _greeted(self, worker: Worker, greeting: dict[str, Any]) -> None:
+        if greeting["version"] != __version__:
+            self._refuse(
+                worker, f"has nst-pipeline {greeting['version']}, and this is {__version__}; "
+                "install the same version there",
+            )  # fmt: skip
+            return
+        spot = worker.spot
+        begun = self._call(
+            worker,
+            "begin",
+            _config_at(self._config, spot),
+            self._weights,
+            self._weights_sha256,
+            spot.cpus,
+        )
+        self._then(begun, worker, self._begun)
+        self._note(
+            logging.INFO,
+            f"worker {spot.worker}: {spot.device}; Python {greeting['python']}, "
+            f"torch {greeting['torch']}",
+        )
+
+    def _begun(self, worker: Worker, _: None) -> None:
+        worker.is_ready = self._had_workers = True
+        self._failures.pop(worker.spot.key, None)
+        self._tell_crew()
+        self._listen(worker)
+
+    def _listen(self, worker: Worker) -> None:
+        self._then(self._call(worker, "poll", POLL_SECONDS), worker, self._heard)
+
+    def _refuse(self, worker: Worker, reason: str) -> None:
+        """Have no worker on its node."""
+        node = worker.spot.node
+        self._refused[worker.spot.node_id] = f"node {node} {reason}"
+        self._note(logging.WARNING, f"node {node} {reason}; it gets no worker")
+        for one in list(self._workers.values()):
+            if one.spot.node_id == worker.spot.node_id:
+                self._lose(one, reason)
+
+    def _lose(self, worker: Worker, why: str) -> None:
+        """Do without a worker; what it was at is a failure, and what it had ready goes on."""
+        if self._workers.get(worker.spot.key) is not worker:
+            return
+        del self._workers[worker.spot.key]
+        self._ray.kill(worker.actor)
+        if not worker.is_ready:
+            self._put_off(worker.spot.key)
+        if worker.spot.node_id not in self._refused:
+            self._note(logging.WARNING, f"worker {worker.spot.worker} died: {why}")
+        guilty = worker.at_work
+        for number in reversed(worker.tasks):
+            held = self._tasks[number]
+            if number in guilty:
+                reason = f"{held.submitted.name}: the worker on {worker.spot.node} died: {why}"
+                self._finish(worker.spot.worker, number, Failure(reason))
+            elif held.is_halted:
+                self._finish(worker.spot.worker, number, None)
+            else:
+                self._waiting.appendleft(number)
+        self._tell_crew()
+
+    def _put_off(self, key: tuple[str, int]) -> None:
+        low, high = RETRY_SECONDS
+        self._failures[key] = count = self._failures.get(key, 0) + 1
+        self._retry_at[key] = time.monotonic() + min(high, low * 2 ** (count - 1))
+
+    def _tell_crew(self) -> None:
+        ready = [worker.spot for worker in self._workers.values() if worker.is_ready]
+        self.tell(Crew({spot.worker: spot.node for spot in ready}))
+
+    def _tell_slow(self, worker: Worker) -> None:
+        if worker.is_ready or worker.is_slow or time.monotonic() < worker.begun + SLOW_SECONDS:
+            return
+        worker.is_slow = True
+        self._note(
+            logging.WARNING,
+            f"worker {worker.spot.worker} has not begun after {SLOW_SECONDS:.0f} s; "
+            "`ray status` shows what else has its place",
+        )
+
+    def _tell_shortage(self, room: list[Spot], open_room: list[Spot]) -> None:
+        is_short = not open_room and not self._workers
+        if is_short and room and not self._has_painted:
+            raise PipelineError("; ".join(sorted({self._refused[one.node_id] for one in room})))
+        if is_short and not self._had_workers:
+            settings, device = self._config.cluster, self._config.device
+            raise PipelineError(
+                f"no node has room for a worker with {counted(settings.cpus_per_worker, 'core')} "
+                f"and the device {device}; {START}"
+            )
+        if is_short != self._is_short:
+            if is_short:
+                self._note(logging.WARNING, "the cluster has no worker any more; waiting for nodes")
+            self._is_short = is_short
+
+    def _note(self, level: int, text: str) -> None:
+        self.tell(Note(level, text))
+
+    # Talking with workers
+
+    def _call(self, worker: Worker, method: str, *arguments: object) -> Any:
+        group = "poll" if method == "poll" else "tell"
+        return getattr(worker.actor, method).options(concurrency_group=group).remote(*arguments)
+
+    def _then(self, reference: Any, worker: Worker, act: Callable[[Worker, Any], None]) -> None:
+        """Have something done with what a worker answers; if it does not, it is lost."""
+
+        def take(future: Any) -> None:
+            self._queue.put(functools.partial(self._answered, worker, future, act))
+
+        reference.future().add_done_callback(take)
+
+    def _answered(self, worker: Worker, future: Any, act: Callable[[Worker, Any], None]) -> None:
+        if self._workers.get(worker.spot.key) is not worker:
+            return
+        if error := future.exception():
+            self._failed(worker, error)
+        else:
+            act(worker, future.result())
+
+    def _failed(self, worker: Worker, error: BaseException) -> None:
+        """Do without a worker that raised an error, or died."""
+        text = str(error)
+        is_ours = isinstance(error, self._ray.exceptions.RayTaskError) or "creation task" in text
+        if is_ours and not worker.is_ready:
+            problem = f"cannot run nst-pipeline {__version__}: {last_line(error)}"
+            self._refuse(worker, f"{problem}; {INSTALL} there")
+        else:
+            self._lose(worker, _cause(error))
+
+    def _heard(self, worker: Worker, events: list[Event]) -> None:
+        for event in events:
+            self._take_in(worker, event)
+            if self._workers.get(worker.spot.key) is not worker:
+                return
+        self._listen(worker)
+
+    def _take_in(self, worker: Worker, event: Event) -> None:
+        if isinstance(event, Keep):
+            checkpoints.keep(self._config.state, event.keys, event.data)
+        elif isinstance(event, Ask):
+            self._call(worker, "answer", event.number, self._answer(event))
+        elif isinstance(event, Broken):
+            if event.is_unable:
+                worker.opened.clear()  # nothing was begun
+                self._refuse(worker, f"cannot paint: {event.reason}")
+            else:
+                self._lose(worker, event.reason)
+        else:
+            number = self._given[event.task]
+            if isinstance(event, Over):
+                del self._given[event.task]
+            if (held := self._tasks.get(number)) and held.given == event.task:
+                self._take_in_of(worker, number, held, event)
+
+    def _take_in_of(self, worker: Worker, number: int, held: Held, event: TaskEvent) -> None:
+        """Take in what a worker tells of a task that it has."""
+        if isinstance(event, Opened):
+            worker.opened.add(number)
+            return
+        if isinstance(event, Read):
+            worker.read.add(number)
+            return
+        if isinstance(event, Done):
+            if event.job not in held.left:
+                return  # done before, by a worker that could not do the rest
+            held.left.remove(event.job)
+            self._has_painted |= isinstance(event.outcome, EncodedResult)
+        elif isinstance(event, Over):
+            del self._tasks[number]
+            worker.forget(number)
+        self.tell(Told(worker.spot.worker, replace(event, task=number)))
+
+    def _answer(self, question: Ask) -> Any:
+        """Return what a worker asks for, as a reference into the object store, or an error."""
+        try:
+            if not question.arguments:
+                sha256 = self._weights_sha256
+                return self._store.put(sha256, self._weights.path.read_bytes)
+            path, sha256, root = question.arguments
+            return self._store.put(sha256, lambda: self._disk.read(path, sha256, root))
+        except (PipelineError, OSError) as error:
+            return error
+
+    # Handing out
+
+    def _hand_out(self) -> None:
+        """Give what waits to the workers that have the least to do."""
+        ready = [worker for worker in self._workers.values() if worker.is_ready]
+        are_all_there = all(worker.is_ready or worker.is_slow for worker in self._workers.values())
+        most = TASKS_READY if are_all_there else 1  # what has no worker yet is soon to have one
+        while self._waiting and ready:
+            worker = min(ready, key=lambda one: len(one.tasks))
+            if len(worker.tasks) >= most:
+                return
+            self._give(worker, self._waiting.popleft())
+        for idle in [worker for worker in ready if not worker.tasks]:
+            busiest = max(ready, key=lambda one: len(one.tasks))
+            if len(busiest.tasks) < TASKS_READY:
+                return
+            number = busiest.tasks[-1]
+            busiest.forget(number)
+            self._call(busiest, "halt", self._tasks[number].given)
+            self._give(idle, number)
+
+    def _give(self, worker: Worker, number: int) -> None:
+        held = self._tasks[number]
+        kept = checkpoints.of_jobs(self._config.state, held.submitted.keys)
+        held.given = next(self._givings)
+        self._given[held.given] = number
+        worker.tasks.append(number)
+        self._call(worker, "paint", held.given, held.submitted.payload, kept)
+        if held.is_halted:
+            self._call(worker, "halt", held.given)
+
+
+class Store:
+    """Files in the object store, each once, the least recently asked for out first."""
+
+    def __init__(self, ray: Any) -> None:
+        """Hold none."""
+        self._ray, self._files = ray, OrderedDict[str, tuple[Any, int]]()
+
+    def put(self, sha256: str, read: Callable[[], bytes]) -> Any:
+        """Return a reference to the file with this digest, which is read if it is not there."""
+        if sha256 not in self._files:
+            data = read()
+            self._files[sha256] = self._ray.put(data), len(data)
+        self._files.move_to_end(sha256)
+        reference, _ = self._files[sha256]
+        while len(self._files) > 1 and sum(size for _, size in self._files.values()) > STORE_BYTES:
+            self._files.popitem(last=False)
+        return reference
+
+
+def _config_at(config: Config, spot: Spot) -> Config:
+    """Return the settings of a worker, whose process sees its own device alone."""
+    device = config.device.partition(":")[0] if spot.gpus else "cpu"
+    return config.model_copy(update={"device": device})
+
+
+def _file_sha256(weights: Weights) -> str:
+    return weights.sha256 if weights.path == COMPACT_PATH else file_digest(weights.path)
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of what an error says, for people."""
+    return shown(str(error).strip().splitlines()[-1])
+
+
+def _cause(error: BaseException) -> str:
+    """Return what Ray says of a death, without advice."""
+    text = str(error)
+    for sign, meaning in CAUSES.items():
+        if sign in text:
+            return meaning
+    return f"{type(error).__name__}: {last_line(error)}"
+
+
+CAUSES = {
+    "low on memory": "it was ended for want of memory",
+    "node was terminated": "its node is gone",
+    "node died": "its node is gone",
+    "connection error code": "its process was killed, or crashed",
+}
+"""What Ray says of a death, and what it means; the first that fits."""
