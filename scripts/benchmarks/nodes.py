@@ -9,9 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from clusters import nodes
+from PIL import Image
 
-from benchmarks.pipeline import pixel
 from nst_pipeline.config.pipeline import Config, load
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.jobs.planning import Plan
@@ -79,10 +80,10 @@ def _rate(number: int, count: int, size: int, steps: int) -> float:
             cluster.add()
         home = Path(folder) / "home"
         (home / "inbox").mkdir(parents=True)
-        (home / "style.bmp").write_bytes(pixel(2**24 - 1))
+        _draw(home / "style.png", 0)
         (home / "pipeline.yaml").write_text(
             f"weights: compact\nrecipe: {{size: {size}, iterations: {steps}}}\n"
-            "styles: {s: style.bmp}\nwatch: {settle_seconds: 0}\n"
+            "styles: {s: style.png}\nwatch: {settle_seconds: 0}\n"
             f"limits: {{min_free_bytes: 0}}\ncluster: {{address: '{cluster.address}'}}\n"
         )
         config = load(home / "pipeline.yaml")
@@ -106,4 +107,10 @@ def _add(config: Config, count: int) -> None:
     """Add pictures to the inbox."""
     there = len(list(config.inbox.iterdir()))
     for index in range(there, there + count):
-        (config.inbox / f"{index:06}.bmp").write_bytes(pixel(index))
+        _draw(config.inbox / f"{index:06}.png", 1 + index)
+
+
+def _draw(path: Path, seed: int) -> None:
+    """Save a picture of its own."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((320, 240)).save(path)
