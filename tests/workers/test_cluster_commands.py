@@ -2,15 +2,17 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from clusters import MARK, Nodes, drivers, marked, nodes, processes, workers
 from conftest import Program, command
-from support import free_port, outputs, states, wait_until
+from support import draw, free_port, outputs, states, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,33 @@ def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster
     assert here("run", cwd=project).returncode == 0
     assert results(project) == whole
     assert not list(kept.glob("[0-9a-f]*-*"))
+
+
+def test_workers_killed_at_random_lose_nothing_and_double_nothing(
+    project: Path, two: Nodes, request: pytest.FixtureRequest
+) -> None:
+    kills, jobs = (request.config.getoption(f"--worker-{what}") for what in ("kills", "jobs"))
+    settle(project, 20, watch={"settle_seconds": 0, "max_attempts": 100})
+    for old in (project / "inbox").iterdir():
+        old.unlink()
+    for number in range(jobs):
+        draw(project / "inbox" / f"p{number:03}.png", number)
+    process, chance = start(project, "--cluster", two.address), random.Random(0)
+    mark = os.environ[MARK]
+    try:
+        for _ in range(kills):
+            wait_until(lambda: workers(mark) or process.poll() is not None)
+            time.sleep(chance.uniform(0, 1))  # any moment of a worker's life
+            if alive := workers(mark):
+                os.kill(chance.choice(alive), signal.SIGKILL)
+        assert process.wait(600) == 0, (project / "run.log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert outputs(project) == [f"p{number:03}-ink.png" for number in range(jobs)]
+    assert set(states(project).values()) == {"done"}
+    done = [line for line in (project / "run.log").read_text().splitlines() if "done  " in line]
+    assert len(done) == jobs
 
 
 def test_a_cluster_of_this_machine_is_begun_and_ended_with_the_run(
