@@ -16,9 +16,10 @@ SMALL = small_recipe(iterations=6)
 
 
 def test_a_blend_has_the_weighted_mean_of_the_statistics() -> None:
-    red, blue = (paint(style, iterations=40).pixels for style in (RED, BLUE))
-    mixed = paint(Style((RED, BLUE), (3, 1)), iterations=40).pixels
-    only = paint(Style((RED, BLUE), (1, 0)), iterations=40).pixels
+    colours = {"style_layers": ["pixels"], "statistic": "gram+mean", "iterations": 40}
+    red, blue = (paint(style, **colours).pixels for style in (RED, BLUE))
+    mixed = paint(Style((RED, BLUE), (3, 1)), **colours).pixels
+    only = paint(Style((RED, BLUE), (1, 0)), **colours).pixels
     assert np.array_equal(only, red)
     assert mean_colour(red)[0] > mean_colour(mixed)[0] > mean_colour(blue)[0]
     assert mean_colour(red)[2] < mean_colour(mixed)[2] < mean_colour(blue)[2]
