@@ -22,6 +22,7 @@ from typing import Any
 
 from nst_pipeline.config.sections import ClusterSettings
 from nst_pipeline.errors import PipelineError
+from nst_pipeline.workers.cluster_causes import last_line
 from nst_pipeline.workers.cluster_messages import (
     Connected,
     Lost,
@@ -35,7 +36,6 @@ from nst_pipeline.workers.cluster_scheduler import (
     START,
     Gone,
     Scheduler,
-    last_line,
 )
 from nst_pipeline.workers.scratch import make_scratch, remove_scratch
 

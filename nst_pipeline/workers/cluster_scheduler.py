@@ -7,7 +7,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -17,9 +17,11 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import COMPACT_PATH, Weights
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import PipelineError
-from nst_pipeline.files import counted, shown
+from nst_pipeline.files import counted
 from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.workers import checkpoints
+from nst_pipeline.workers.cluster_causes import cause, last_line
+from nst_pipeline.workers.cluster_crew import Held, Worker
 from nst_pipeline.workers.cluster_messages import (
     TASKS_READY,
     Alive,
@@ -65,59 +67,6 @@ STORE_BYTES = 2**30
 
 class Gone(Exception):  # noqa: N818 - no error: it is how this process ends
     """The executor wants nothing any more, or is gone."""
-
-
-@dataclass(eq=False)
-class Held:
-    """A task that the workers have not done with.
-
-    Attributes:
-        submitted: as it came.
-        left: the places of its jobs that nothing came of yet.
-        is_halted: whether it is to end.
-        given: number of its last giving to a worker; what is told of one before counts no more.
-    """
-
-    submitted: Submit
-    left: set[int]
-    is_halted: bool = False
-    given: int = 0
-
-
-@dataclass(eq=False)
-class Worker:
-    """An actor.
-
-    Attributes:
-        spot: where it is.
-        actor: Ray's handle.
-        begun: when it was asked for, of `time.monotonic`.
-        is_ready: whether it takes tasks.
-        is_slow: whether it was told that it takes long to be ready.
-        tasks: what it was given, the oldest first.
-        opened: those of them that it began to read.
-        read: those of them that it has read.
-    """
-
-    spot: Spot
-    actor: Any
-    begun: float
-    is_ready: bool = False
-    is_slow: bool = False
-    tasks: list[int] = field(default_factory=list)
-    opened: set[int] = field(default_factory=set)
-    read: set[int] = field(default_factory=set)
-
-    @property
-    def at_work(self) -> set[int]:
-        """What it may have died of: the task that it paints, and the one that it reads."""
-        return self.opened & {*self.tasks[:1], *(self.opened - self.read)}
-
-    def forget(self, number: int) -> None:
-        """Have a task no more."""
-        self.tasks.remove(number)
-        self.opened.discard(number)
-        self.read.discard(number)
 
 
 class Scheduler:
@@ -394,7 +343,7 @@ class Scheduler:
             problem = f"cannot run nst-pipeline {__version__}: {last_line(error)}"
             self._refuse(worker, f"{problem}; {INSTALL} there")
         else:
-            self._lose(worker, _cause(error))
+            self._lose(worker, cause(error))
 
     def _heard(self, worker: Worker, events: list[Event]) -> None:
         for event in events:
@@ -509,26 +458,3 @@ def _config_at(config: Config, spot: Spot) -> Config:
 
 def _file_sha256(weights: Weights) -> str:
     return weights.sha256 if weights.path == COMPACT_PATH else file_digest(weights.path)
-
-
-def last_line(error: BaseException) -> str:
-    """Return the last line of what an error says, for people."""
-    return shown(str(error).strip().splitlines()[-1])
-
-
-def _cause(error: BaseException) -> str:
-    """Return what Ray says of a death, without advice."""
-    text = str(error)
-    for sign, meaning in CAUSES.items():
-        if sign in text:
-            return meaning
-    return f"{type(error).__name__}: {last_line(error)}"
-
-
-CAUSES = {
-    "low on memory": "it was ended for want of memory",
-    "node was terminated": "its node is gone",
-    "node died": "its node is gone",
-    "connection error code": "its process was killed, or crashed",
-}
-"""What Ray says of a death, and what it means; the first that fits."""
