@@ -18,7 +18,7 @@ from nst_pipeline.config.weights import COMPACT_PATH, Weights
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import counted
-from nst_pipeline.jobs.outcome import EncodedResult, Failure
+from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.cluster_causes import cause, last_line
 from nst_pipeline.workers.cluster_crew import Held, Worker
@@ -37,8 +37,10 @@ from nst_pipeline.workers.cluster_messages import (
     Opened,
     Over,
     Read,
+    Ready,
     Report,
     Setup,
+    Step,
     Submit,
     TaskEvent,
     Told,
@@ -93,10 +95,11 @@ class Scheduler:
         self._given: dict[int, int] = {}  # task of each giving
         self._workers: dict[tuple[str, int], Worker] = {}
         self._refused: dict[str, str] = {}  # reasons by node
+        self._unable: dict[tuple[str, int], str] = {}  # and by spot, until it paints
         self._failures: dict[tuple[str, int], int] = {}
         self._retry_at: dict[tuple[str, int], float] = {}
         self._nodes_at = time.monotonic()
-        self._had_workers = self._has_painted = self._is_short = self._is_ending = False
+        self._had_workers = self._is_short = self._is_ending = False
 
     def run(self) -> None:
         """Work until the executor wants nothing any more.
@@ -182,9 +185,9 @@ class Scheduler:
         """Have a worker wherever there is room for one.
 
         Raises:
-            PipelineError: there is none, and never was.
+            PipelineError: there is none, and never was; or none that can paint.
         """
-        self._nodes_at = now = time.monotonic()
+        self._nodes_at = time.monotonic()
         if self._is_ending:
             return
         settings = self._config.cluster
@@ -193,13 +196,17 @@ class Scheduler:
         for worker in list(self._workers.values()):
             if worker.spot.node_id not in alive:
                 self._lose(worker, "its node is gone")
-        open_room = [spot for spot in room if spot.node_id not in self._refused]
+        open_room = [spot for spot in room if spot.key in self._workers or self._is_open(spot)]
         for spot in chosen(open_room, set(self._workers), settings.workers):
-            if spot.key not in self._workers and now >= self._retry_at.get(spot.key, 0):
+            if spot.key not in self._workers:
                 self._begin(spot)
         for worker in self._workers.values():
             self._tell_slow(worker)
-        self._tell_shortage(room, open_room)
+        self._tell_shortage(room)
+
+    def _is_open(self, spot: Spot) -> bool:
+        is_time = time.monotonic() >= self._retry_at.get(spot.key, 0)
+        return is_time and spot.node_id not in self._refused
 
     def _begin(self, spot: Spot) -> None:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -237,10 +244,12 @@ class Scheduler:
         )
 
     def _begun(self, worker: Worker, _: None) -> None:
-        worker.is_ready = self._had_workers = True
-        self._failures.pop(worker.spot.key, None)
-        self._tell_crew()
         self._listen(worker)
+
+    def _paints(self, worker: Worker) -> None:
+        """Note that all is well where a worker is."""
+        self._failures.pop(worker.spot.key, None)
+        self._unable.pop(worker.spot.key, None)
 
     def _listen(self, worker: Worker) -> None:
         self._then(self._call(worker, "poll", POLL_SECONDS), worker, self._heard)
@@ -252,19 +261,26 @@ class Scheduler:
         self._note(logging.WARNING, f"node {node} {reason}; it gets no worker")
         for one in list(self._workers.values()):
             if one.spot.node_id == worker.spot.node_id:
-                self._lose(one, reason)
+                self._lose(one, reason, is_blamed=False)
 
-    def _lose(self, worker: Worker, why: str) -> None:
-        """Do without a worker; what it was at is a failure, and what it had ready goes on."""
+    def _lose(self, worker: Worker, why: str, is_blamed: bool = True) -> None:
+        """Do without a worker; what it was at is a failure, and what it had ready goes on.
+
+        Args:
+            worker: the worker.
+            why: it is no more, for people.
+            is_blamed: whether it may have died of what it was at; otherwise that goes on, too.
+        """
         if self._workers.get(worker.spot.key) is not worker:
             return
         del self._workers[worker.spot.key]
         self._ray.kill(worker.actor)
-        if not worker.is_ready:
+        if not (worker.is_ready and is_blamed):
             self._put_off(worker.spot.key)
         if worker.spot.node_id not in self._refused:
-            self._note(logging.WARNING, f"worker {worker.spot.worker} died: {why}")
-        guilty = worker.at_work
+            what = "died" if is_blamed else "cannot paint, and is begun anew later"
+            self._note(logging.WARNING, f"worker {worker.spot.worker} {what}: {why}")
+        guilty = worker.at_work if is_blamed else set()
         for number in reversed(worker.tasks):
             held = self._tasks[number]
             if number in guilty:
@@ -295,10 +311,11 @@ class Scheduler:
             "`ray status` shows what else has its place",
         )
 
-    def _tell_shortage(self, room: list[Spot], open_room: list[Spot]) -> None:
-        is_short = not open_room and not self._workers
-        if is_short and room and not self._has_painted:
-            raise PipelineError("; ".join(sorted({self._refused[one.node_id] for one in room})))
+    def _tell_shortage(self, room: list[Spot]) -> None:
+        reasons = [self._refused.get(one.node_id) or self._unable.get(one.key) for one in room]
+        if room and all(reasons):
+            raise PipelineError("; ".join(sorted({*filter(None, reasons)})))
+        is_short = not room and not self._workers
         if is_short and not self._had_workers:
             settings, device = self._config.cluster, self._config.device
             raise PipelineError(
@@ -357,10 +374,14 @@ class Scheduler:
             checkpoints.keep(self._config.state, event.keys, event.data)
         elif isinstance(event, Ask):
             self._call(worker, "answer", event.number, self._answer(event))
+        elif isinstance(event, Ready):
+            worker.is_ready = self._had_workers = True
+            self._tell_crew()
         elif isinstance(event, Broken):
             if event.is_unable:
-                worker.opened.clear()  # nothing was begun
-                self._refuse(worker, f"cannot paint: {event.reason}")
+                spot = worker.spot
+                self._unable[spot.key] = f"node {spot.node} cannot paint: {event.reason}"
+                self._lose(worker, event.reason, is_blamed=False)
             else:
                 self._lose(worker, event.reason)
         else:
@@ -372,6 +393,8 @@ class Scheduler:
 
     def _take_in_of(self, worker: Worker, number: int, held: Held, event: TaskEvent) -> None:
         """Take in what a worker tells of a task that it has."""
+        if isinstance(event, Step) or (isinstance(event, Done) and event.outcome):
+            self._paints(worker)
         if isinstance(event, Opened):
             worker.opened.add(number)
             return
@@ -382,7 +405,6 @@ class Scheduler:
             if event.job not in held.left:
                 return  # done before, by a worker that could not do the rest
             held.left.remove(event.job)
-            self._has_painted |= isinstance(event.outcome, EncodedResult)
         elif isinstance(event, Over):
             del self._tasks[number]
             worker.forget(number)

@@ -24,6 +24,7 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, Weights
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import Abandoned, PipelineError, UnavailableError
+from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.cluster_messages import (
@@ -36,6 +37,7 @@ from nst_pipeline.workers.cluster_messages import (
     Opened,
     Over,
     Read,
+    Ready,
     Step,
 )
 from nst_pipeline.workers.local import LocalExecutor
@@ -209,6 +211,7 @@ class _Work:
         """Paint what is given, without an end."""
         try:
             self._executor = LocalExecutor(self._config, self._weights_here(), self)
+            self._news.tell(Ready())
             while True:
                 self._open(self._given.get())
                 while self._tasks:
@@ -249,7 +252,11 @@ class _Work:
         self._news.tell(Over(number))
 
     def _weights_here(self) -> Weights:
-        """Return the weights with a path of this computer: where they are already, or put there."""
+        """Return the weights with a path of this computer: where they are already, or put there.
+
+        Raises:
+            UnavailableError: they can be neither.
+        """
         ours = self._weights
         published = PUBLISHED.get(ours.id)
         candidates = published.paths() if published else [COMPACT_PATH]
@@ -257,9 +264,12 @@ class _Work:
             with contextlib.suppress(OSError):
                 if file_digest(path) == self._sha256:
                     return replace(ours, path=path)
-        self._scratch = make_scratch()
-        path = self._scratch / f"weights{ours.path.suffix}"
-        path.write_bytes(self._news.ask())
+        try:
+            self._scratch = make_scratch()
+            path = self._scratch / f"weights{ours.path.suffix}"
+            path.write_bytes(self._news.ask())
+        except OSError as error:
+            raise UnavailableError(f"weights: {shown(str(error))}") from error
         return replace(ours, path=path)
 
     # What the executor asks for, in either of its threads
