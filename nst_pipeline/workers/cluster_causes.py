@@ -17,6 +17,8 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {last_line(error)}"
 
 
+LOST = ("owner has died", "Owner's node has crashed", "Owner's worker process has crashed")
+"""What Ray says of an actor whose driver, this process, it takes for dead."""
 CAUSES = {
     "low on memory": "it was ended for want of memory",
     "node was terminated": "its node is gone",

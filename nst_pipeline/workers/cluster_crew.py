@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.workers.cluster_messages import Submit
 from nst_pipeline.workers.cluster_nodes import Spot
 
@@ -58,3 +59,13 @@ class Worker:
         self.tasks.remove(number)
         self.opened.discard(number)
         self.read.discard(number)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of the task that a worker died at, unless all of the cluster ends."""
+
+    since: float
+    worker: str
+    task: int
+    failure: Failure

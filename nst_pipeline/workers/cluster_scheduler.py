@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import counted
 from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.cluster_causes import cause, last_line
-from nst_pipeline.workers.cluster_crew import Held, Worker
+from nst_pipeline.workers.cluster_causes import LOST, cause, last_line
+from nst_pipeline.workers.cluster_crew import Held, Verdict, Worker
 from nst_pipeline.workers.cluster_messages import (
     TASKS_READY,
     Alive,
@@ -72,7 +73,11 @@ class Gone(Exception):  # noqa: N818 - no error: it is how this process ends
 
 
 class Scheduler:
-    """Keeps a crew of workers, gives them the tasks, and tells the executor what comes of them."""
+    """Keeps a crew of workers, gives them the tasks, and tells the executor what comes of them.
+
+    Attributes:
+        is_signalled: whether this process was asked to end, and so may the workers have been.
+    """
 
     def __init__(self, setup: Setup, link: Connection, queue: SimpleQueue[Any], ray: Any) -> None:
         """Begin nothing.
@@ -100,6 +105,8 @@ class Scheduler:
         self._retry_at: dict[tuple[str, int], float] = {}
         self._nodes_at = time.monotonic()
         self._had_workers = self._is_short = self._is_ending = False
+        self._verdicts: list[Verdict] = []
+        self.is_signalled = False
 
     def run(self) -> None:
         """Work until the executor wants nothing any more.
@@ -164,6 +171,7 @@ class Scheduler:
     def end(self) -> None:
         """Have everything at work make its checkpoint, for as long as somebody wants it."""
         until, self._is_ending = time.monotonic() + HALT_SECONDS, True
+        self._judge()
         for number in list(self._tasks):
             self._halt(number)
         while self._tasks and time.monotonic() < until:
@@ -181,8 +189,12 @@ class Scheduler:
 
     # The crew
 
-    def note_nodes(self, nodes: list[dict[str, Any]]) -> None:
+    def note_nodes(self, nodes: list[dict[str, Any]], asked: float) -> None:
         """Have a worker wherever there is room for one.
+
+        Args:
+            nodes: those of the cluster.
+            asked: when it was asked for them, of `time.monotonic`.
 
         Raises:
             PipelineError: there is none, and never was; or none that can paint.
@@ -190,6 +202,7 @@ class Scheduler:
         self._nodes_at = time.monotonic()
         if self._is_ending:
             return
+        self._judge(asked)
         settings = self._config.cluster
         room = spots(nodes, settings, self._config.device)
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
@@ -264,7 +277,7 @@ class Scheduler:
                 self._lose(one, reason, is_blamed=False)
 
     def _lose(self, worker: Worker, why: str, is_blamed: bool = True) -> None:
-        """Do without a worker; what it was at is a failure, and what it had ready goes on.
+        """Do without a worker; what it was at will be a failure, and what it had ready goes on.
 
         Args:
             worker: the worker.
@@ -285,12 +298,26 @@ class Scheduler:
             held = self._tasks[number]
             if number in guilty:
                 reason = f"{held.submitted.name}: the worker on {worker.spot.node} died: {why}"
-                self._finish(worker.spot.worker, number, Failure(reason))
+                verdict = Verdict(time.monotonic(), worker.spot.worker, number, Failure(reason))
+                self._verdicts.append(verdict)
             elif held.is_halted:
                 self._finish(worker.spot.worker, number, None)
             else:
                 self._waiting.appendleft(number)
         self._tell_crew()
+        if self._is_ending:
+            self._judge()
+
+    def _judge(self, asked: float = math.inf) -> None:
+        """Tell what workers died of, once the cluster has outlived them a little.
+
+        When it ends itself, or is ended with all of us, its workers are often the first to go.
+        """
+        due = [one for one in self._verdicts if asked >= one.since + NODES_SECONDS]
+        self._verdicts = [one for one in self._verdicts if one not in due]
+        is_the_end = self.is_signalled or self._is_ending
+        for one in due:
+            self._finish(one.worker, one.task, None if is_the_end else one.failure)
 
     def _put_off(self, key: tuple[str, int]) -> None:
         low, high = RETRY_SECONDS
@@ -353,8 +380,14 @@ class Scheduler:
             act(worker, future.result())
 
     def _failed(self, worker: Worker, error: BaseException) -> None:
-        """Do without a worker that raised an error, or died."""
+        """Do without a worker that raised an error, or died.
+
+        Raises:
+            PipelineError: it died because Ray takes us for dead.
+        """
         text = str(error)
+        if any(sign in text for sign in LOST):
+            raise PipelineError("its head has ended, or the node of this machine")
         is_ours = isinstance(error, self._ray.exceptions.RayTaskError) or "creation task" in text
         if is_ours and not worker.is_ready:
             problem = f"cannot run nst-pipeline {__version__}: {last_line(error)}"

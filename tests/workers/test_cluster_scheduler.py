@@ -36,10 +36,6 @@ from nst_pipeline.workers.cluster_scheduler import Scheduler
 BROKEN = "device: cuda: this machine has 0 CUDA devices"
 
 
-class RayError(Exception):
-    """What is no error of ours."""
-
-
 class Actor:
     """Takes every call and answers none; ``calls`` are their names and arguments."""
 
@@ -98,7 +94,7 @@ class Bench:
     def look(self, seconds: float = 1) -> None:
         """Have so many seconds pass, and the nodes be looked at."""
         self.now += seconds
-        self.scheduler.note_nodes(list(self.nodes.values()))
+        self.scheduler.note_nodes(list(self.nodes.values()), self.now)
 
     def settle(self) -> None:
         """Have all new workers begin."""
@@ -124,13 +120,13 @@ class Bench:
         """Have a worker be at its first task."""
         self.hear(worker, Opened, Read, lambda given: Step(given, 0, 5, 10, 1.0))
 
+    def outcomes(self) -> list[Any]:
+        """Return the outcomes told; those of jobs that came to nothing are None."""
+        told = [one.event for one in self.told if isinstance(one, Told)]
+        return [one.outcome for one in told if isinstance(one, Done)]
+
     def failures(self) -> list[str]:
-        outcomes = [
-            one.event.outcome
-            for one in self.told
-            if isinstance(one, Told) and isinstance(one.event, Done)
-        ]
-        return [one.reason for one in outcomes if isinstance(one, Failure)]
+        return [one.reason for one in self.outcomes() if isinstance(one, Failure)]
 
     def notes(self) -> list[str]:
         return [one.text for one in self.told if isinstance(one, Note)]
@@ -225,3 +221,66 @@ def test_when_all_nodes_are_refused_after_results_it_is_the_end(bench: Make) -> 
     assert one.failures() == ["bad"] and one.workers == []
     with pytest.raises(PipelineError, match=r"node a has nst-pipeline 0\.0\.1"):
         one.look()
+
+
+KILLED = "The actor is dead: connection error code 2. End of file"
+LOST = "The actor is dead because its owner has died. Owner Id: 0100ff Owner's node has crashed."
+
+
+def die(one: Bench, worker: Worker, text: str = KILLED) -> None:
+    one.scheduler._failed(worker, OSError(text))
+
+
+def test_what_a_worker_died_at_is_told_once_the_cluster_has_outlived_it(bench: Make) -> None:
+    one = bench(a=1, b=1)
+    one.settle()
+    one.submit(4)
+    first, _ = one.workers
+    one.work(first)
+    die(one, first)
+    one.scheduler.note_nodes(list(one.nodes.values()), one.now - 0.1)
+    one.look(0.5)
+    assert one.outcomes() == []
+    one.look()
+    died = "1.jpg: the worker on a died: its process was killed, or crashed"
+    assert one.failures() == [died, died]
+    one.look()
+    assert len(one.outcomes()) == 2
+
+
+def test_when_all_are_asked_to_end_a_death_is_no_attempt(bench: Make) -> None:
+    one = bench(a=2)
+    one.settle()
+    one.submit(2)
+    first, second = one.workers
+    one.work(first)
+    one.work(second)
+    die(one, first)
+    one.scheduler.is_signalled = True
+    die(one, second)
+    one.look(2)
+    assert one.outcomes() == [None] * 4
+
+
+def test_while_it_ends_a_death_is_no_attempt(bench: Make) -> None:
+    one = bench(a=2)
+    one.settle()
+    one.submit(2)
+    first, second = one.workers
+    one.work(first)
+    one.work(second)
+    die(one, first)
+    one.scheduler._queue.put(lambda: die(one, second))
+    one.scheduler.end()
+    assert one.outcomes() == [None] * 4
+
+
+def test_a_death_for_want_of_this_process_is_the_loss_of_the_cluster(bench: Make) -> None:
+    one = bench(a=1)
+    one.settle()
+    one.submit(1)
+    (worker,) = one.workers
+    one.work(worker)
+    with pytest.raises(PipelineError) as error:
+        die(one, worker, LOST)
+    assert "Owner" not in str(error.value) and one.outcomes() == []
