@@ -286,7 +286,7 @@ class _Work:
     def find(self, keys: Sequence[str]) -> bytes | None:
         """Return the checkpoint that came with the task."""
         name = checkpoints.name(keys)
-        return next((kept[name] for kept in self._kept.values() if name in kept), None)
+        return next((kept[name] for kept in list(self._kept.values()) if name in kept), None)
 
     # What the executor tells
 
