@@ -31,6 +31,7 @@ from nst_pipeline.workers.cluster_messages import (
     Crew,
     Done,
     Event,
+    Glimpsed,
     Halt,
     Keep,
     LookOn,
@@ -300,7 +301,7 @@ class Scheduler:
                 reason = f"{held.submitted.name}: the worker on {worker.spot.node} died: {why}"
                 verdict = Verdict(time.monotonic(), worker.spot.worker, number, Failure(reason))
                 self._verdicts.append(verdict)
-            elif held.is_halted:
+            elif held.is_halted or not held.left:
                 self._finish(worker.spot.worker, number, None)
             else:
                 self._waiting.appendleft(number)
@@ -434,9 +435,9 @@ class Scheduler:
         if isinstance(event, Read):
             worker.read.add(number)
             return
+        if isinstance(event, Step | Glimpsed | Done) and event.job not in held.left:
+            return  # done before, by a worker that could not do the rest
         if isinstance(event, Done):
-            if event.job not in held.left:
-                return  # done before, by a worker that could not do the rest
             held.left.remove(event.job)
         elif isinstance(event, Over):
             del self._tasks[number]
@@ -481,7 +482,8 @@ class Scheduler:
         held.given = next(self._givings)
         self._given[held.given] = number
         worker.tasks.append(number)
-        self._call(worker, "paint", held.given, held.submitted.payload, kept)
+        left = sorted(held.left)
+        self._call(worker, "paint", held.given, held.submitted.payload, left, kept)
         if held.is_halted:
             self._call(worker, "halt", held.given)
 

@@ -44,8 +44,9 @@ from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Glimpse, Task
 from nst_pipeline.workers.scratch import make_scratch, remove_scratch
 
-Given = tuple[int, bytes, dict[str, bytes]]
-"""A task's number, the pickled `Task`, and the checkpoints of its jobs by their names."""
+Given = tuple[int, bytes, list[int], dict[str, bytes]]
+"""A task's number, the pickled `Task`, the places of its jobs that are not done, and their
+checkpoints by their names."""
 LEAVE_SECONDS = 0.2
 """How long the answer to the last call may take on its way."""
 STEP_SECONDS = 0.2
@@ -82,10 +83,10 @@ class ClusterWorker:
         self._work = _Work(config, weights, weights_sha256, self._news)
         threading.Thread(target=self._work.run, name="work", daemon=True).start()
 
-    def paint(self, number: int, payload: bytes, kept: dict[str, bytes]) -> None:
-        """Take a task with the checkpoints of its jobs, by their names."""
+    def paint(self, number: int, payload: bytes, left: list[int], kept: dict[str, bytes]) -> None:
+        """Take a task; see `Given`."""
         assert self._work
-        self._work.give((number, payload, kept))
+        self._work.give((number, payload, left, kept))
 
     def halt(self, number: int) -> None:
         """End a task before its time."""
@@ -222,13 +223,14 @@ class _Work:
             self._news.tell(Broken(what, isinstance(error, UnavailableError)))
 
     def _open(self, given: Given) -> None:
-        number, payload, self._kept[given[0]] = given
+        number, payload, left, self._kept[given[0]] = given
+        if number in self.halted:
+            self._end(number, [Done(number, index, None) for index in left])
+            return
         self._news.tell_surely(Opened(number))  # for its bytes may end this process
         task: Task = pickle.loads(payload)
-        if number in self.halted:
-            self._end(number, [Done(number, index, None) for index in range(len(task.jobs))])
-            return
-        for index, job in enumerate(task.jobs):
+        task = replace(task, jobs=tuple(task.jobs[index] for index in left))
+        for index, job in zip(left, task.jobs, strict=True):
             self._jobs[job.output] = number, index
         self._executor.submit(task)
         self._tasks.append((number, task))

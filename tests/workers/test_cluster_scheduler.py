@@ -223,6 +223,25 @@ def test_when_all_nodes_are_refused_after_results_it_is_the_end(bench: Make) -> 
         one.look()
 
 
+def test_what_a_worker_did_before_it_could_no_more_is_not_told_twice(bench: Make) -> None:
+    one = bench(a=1, b=1)
+    one.settle()
+    one.submit(1)
+    first = next(worker for worker in one.workers if worker.tasks)
+    one.work(first)
+    one.hear(first, lambda given: Done(given, 0, Failure("bad")))
+    one.hear(first, lambda _: Broken(BROKEN, is_unable=True))
+    one.scheduler._hand_out()
+    (second,) = one.workers
+    assert second.tasks == [1] and ("paint", (2, b"", [1], {})) in second.actor.calls
+    del one.told[:]
+    one.work(second)
+    one.hear(second, lambda given: Done(given, 0, Failure("bad")))
+    assert one.told == []
+    one.hear(second, lambda given: Step(given, 1, 1, 10, 1.0))
+    assert len(one.told) == 1
+
+
 KILLED = "The actor is dead: connection error code 2. End of file"
 LOST = "The actor is dead because its owner has died. Owner Id: 0100ff Owner's node has crashed."
 
