@@ -23,7 +23,7 @@ from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, Weights
 from nst_pipeline.digests import file_digest
-from nst_pipeline.errors import Abandoned, PipelineError, UnavailableError
+from nst_pipeline.errors import PipelineError, UnavailableError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers import checkpoints
@@ -238,6 +238,7 @@ class _Work:
 
     def _paint(self) -> None:
         number, task = self._tasks[0]
+        self._check_halt()
         for outcome in self._executor.poll(self):
             place = self._jobs[outcome.job.output]
             self._news.tell(Done(*place, outcome.outcome, outcome.machine))
@@ -314,5 +315,6 @@ class _Work:
         self._news.tell(Glimpsed(*self._jobs[job.output], glimpse))
 
     def _check_halt(self) -> None:
-        if self._tasks[0][0] in self.halted:
-            raise Abandoned
+        for place, (number, _) in enumerate(self._tasks):
+            if number in self.halted:
+                self._executor.halt(place)
