@@ -19,6 +19,7 @@ from nst_pipeline.config.weights import COMPACT_PATH, Weights
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import counted
+from nst_pipeline.jobs.looking import decoders
 from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.cluster_causes import LOST, cause, last_line
@@ -240,6 +241,12 @@ class Scheduler:
                 worker, f"has nst-pipeline {greeting['version']}, and this is {__version__}; "
                 "install the same version there",
             )  # fmt: skip
+            return
+        there = greeting["decoders"]
+        lacking = [name for name, ours in decoders().items() if ours and not there[name]]
+        if lacking:
+            names = " ".join(lacking)
+            self._refuse(worker, f"lacks {names}, which is here; pip install {names} there")
             return
         spot = worker.spot
         begun = self._call(

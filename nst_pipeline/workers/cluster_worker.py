@@ -26,6 +26,7 @@ from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import PipelineError, UnavailableError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.looking import decoders
 from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.cluster_messages import (
     Ask,
@@ -67,6 +68,7 @@ class ClusterWorker:
             "version": __version__,
             "python": platform.python_version(),
             "torch": version("torch"),
+            "decoders": decoders(),
             "pid": os.getpid(),
         }
 

@@ -14,6 +14,7 @@ from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import load
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.errors import PipelineError
+from nst_pipeline.jobs.looking import decoders
 from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.workers import cluster_scheduler
 from nst_pipeline.workers.cluster_crew import Worker
@@ -133,7 +134,8 @@ class Bench:
 
 
 def greeting(**changes: Any) -> dict[str, Any]:
-    return {"version": __version__, "python": "3.11", "torch": "2"} | changes
+    plain = {"version": __version__, "python": "3.11", "torch": "2", "decoders": decoders()}
+    return plain | changes
 
 
 Make = Callable[..., Bench]
@@ -221,6 +223,17 @@ def test_when_all_nodes_are_refused_after_results_it_is_the_end(bench: Make) -> 
     assert one.failures() == ["bad"] and one.workers == []
     with pytest.raises(PipelineError, match=r"node a has nst-pipeline 0\.0\.1"):
         one.look()
+
+
+def test_a_node_that_could_not_read_what_is_read_here_is_refused(bench: Make) -> None:
+    one = bench(a=2, b=1)
+    first = next(worker for worker in one.workers if worker.spot.node == "a")
+    one.scheduler._greeted(first, greeting(decoders=decoders() | {"pillow": ""}))
+    one.look(100)
+    assert [worker.spot.node for worker in one.workers] == ["b"]
+    assert any("node a lacks pillow, which is here" in note for note in one.notes())
+    one.scheduler._greeted(one.workers[0], greeting(decoders=decoders() | {"pillow": "0.1"}))
+    assert len(one.workers) == 1
 
 
 def test_what_a_worker_did_before_it_could_no_more_is_not_told_twice(bench: Make) -> None:
