@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -49,6 +49,7 @@ from nst_pipeline.workers.cluster_messages import (
     Told,
 )
 from nst_pipeline.workers.cluster_nodes import Spot, chosen, spots
+from nst_pipeline.workers.cluster_store import Store
 from nst_pipeline.workers.cluster_worker import ClusterWorker
 from nst_pipeline.workers.supply import Disk
 
@@ -66,8 +67,6 @@ SLOW_SECONDS = 30.0
 """It is told of a worker that has not begun after so long."""
 INSTALL = "pip install 'nst-pipeline[cluster]'"
 START = "`ray start --head` begins one, `ray status` shows what it has"
-STORE_BYTES = 2**30
-"""Of files that the workers asked for, so much stays in the object store for the next."""
 
 
 class Gone(Exception):  # noqa: N818 - no error: it is how this process ends
@@ -493,25 +492,6 @@ class Scheduler:
         self._call(worker, "paint", held.given, held.submitted.payload, left, kept)
         if held.is_halted:
             self._call(worker, "halt", held.given)
-
-
-class Store:
-    """Files in the object store, each once, the least recently asked for out first."""
-
-    def __init__(self, ray: Any) -> None:
-        """Hold none."""
-        self._ray, self._files = ray, OrderedDict[str, tuple[Any, int]]()
-
-    def put(self, sha256: str, read: Callable[[], bytes]) -> Any:
-        """Return a reference to the file with this digest, which is read if it is not there."""
-        if sha256 not in self._files:
-            data = read()
-            self._files[sha256] = self._ray.put(data), len(data)
-        self._files.move_to_end(sha256)
-        reference, _ = self._files[sha256]
-        while len(self._files) > 1 and sum(size for _, size in self._files.values()) > STORE_BYTES:
-            self._files.popitem(last=False)
-        return reference
 
 
 def _config_at(config: Config, spot: Spot) -> Config:
