@@ -22,6 +22,7 @@ from typing import Any
 
 from nst_pipeline.config.sections import ClusterSettings
 from nst_pipeline.errors import PipelineError
+from nst_pipeline.workers.cluster_causes import last_line
 from nst_pipeline.workers.cluster_messages import (
     Connected,
     Lost,
@@ -35,7 +36,6 @@ from nst_pipeline.workers.cluster_scheduler import (
     START,
     Gone,
     Scheduler,
-    last_line,
 )
 from nst_pipeline.workers.scratch import make_scratch, remove_scratch
 
@@ -75,9 +75,14 @@ def main() -> None:
 
 def _serve(link: Connection, setup: Setup) -> None:
     ray = _connect(setup)
+    scheduler: Scheduler | None = None
+
+    def note_signal(*_: object) -> None:  # who began us decides when we end
+        if scheduler:
+            scheduler.is_signalled = True
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _pass_over)  # who began us decides when we end
-    scheduler = None
+        signal.signal(number, note_signal)
     try:
         queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         room = spots(ray.nodes(), setup.config.cluster, setup.config.device)
@@ -101,10 +106,6 @@ def _serve(link: Connection, setup: Setup) -> None:
         ray.shutdown()
 
 
-def _pass_over(*_: object) -> None:
-    """Do nothing for a signal; what is begun by us takes it as ever."""
-
-
 def _read(scheduler: Scheduler, link: Connection, queue: SimpleQueue[Any], _: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -119,7 +120,8 @@ def _end() -> None:
 def _look(scheduler: Scheduler, _: Connection, queue: SimpleQueue[Any], ray: Any) -> None:
     while True:
         with contextlib.suppress(Exception):  # what lasts is told by the time that it lasts
-            queue.put(functools.partial(scheduler.note_nodes, ray.nodes()))
+            asked = time.monotonic()
+            queue.put(functools.partial(scheduler.note_nodes, ray.nodes(), asked))
         time.sleep(NODES_SECONDS)
 
 

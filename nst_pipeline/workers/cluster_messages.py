@@ -63,6 +63,11 @@ Request = Setup | Submit | Halt | LookOn
 
 
 @dataclass(frozen=True)
+class Ready:
+    """The worker has all that it needs, and takes tasks."""
+
+
+@dataclass(frozen=True)
 class Opened:
     """The worker is about to read a task, which may end it; it waits until that is known."""
 
@@ -136,7 +141,7 @@ class Keep:
 class Broken:
     """The worker can do nothing any more.
 
-    ``is_unable``: it never could, for want of the device or of the network.
+    ``is_unable``: for want of the device or of the network, whatever its task.
     """
 
     reason: str
@@ -144,7 +149,7 @@ class Broken:
 
 
 TaskEvent = Opened | Read | Step | Glimpsed | Done | Over
-Event = TaskEvent | Ask | Keep | Broken
+Event = TaskEvent | Ready | Ask | Keep | Broken
 
 
 # From the driver to the executor

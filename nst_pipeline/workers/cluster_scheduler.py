@@ -4,10 +4,11 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -17,9 +18,12 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import COMPACT_PATH, Weights
 from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import PipelineError
-from nst_pipeline.files import counted, shown
-from nst_pipeline.jobs.outcome import EncodedResult, Failure
+from nst_pipeline.files import counted
+from nst_pipeline.jobs.looking import decoders
+from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.workers import checkpoints
+from nst_pipeline.workers.cluster_causes import LOST, cause, last_line
+from nst_pipeline.workers.cluster_crew import Held, Verdict, Worker
 from nst_pipeline.workers.cluster_messages import (
     TASKS_READY,
     Alive,
@@ -28,6 +32,7 @@ from nst_pipeline.workers.cluster_messages import (
     Crew,
     Done,
     Event,
+    Glimpsed,
     Halt,
     Keep,
     LookOn,
@@ -35,13 +40,16 @@ from nst_pipeline.workers.cluster_messages import (
     Opened,
     Over,
     Read,
+    Ready,
     Report,
     Setup,
+    Step,
     Submit,
     TaskEvent,
     Told,
 )
 from nst_pipeline.workers.cluster_nodes import Spot, chosen, spots
+from nst_pipeline.workers.cluster_store import Store
 from nst_pipeline.workers.cluster_worker import ClusterWorker
 from nst_pipeline.workers.supply import Disk
 
@@ -59,69 +67,18 @@ SLOW_SECONDS = 30.0
 """It is told of a worker that has not begun after so long."""
 INSTALL = "pip install 'nst-pipeline[cluster]'"
 START = "`ray start --head` begins one, `ray status` shows what it has"
-STORE_BYTES = 2**30
-"""Of files that the workers asked for, so much stays in the object store for the next."""
 
 
 class Gone(Exception):  # noqa: N818 - no error: it is how this process ends
     """The executor wants nothing any more, or is gone."""
 
 
-@dataclass(eq=False)
-class Held:
-    """A task that the workers have not done with.
-
-    Attributes:
-        submitted: as it came.
-        left: the places of its jobs that nothing came of yet.
-        is_halted: whether it is to end.
-        given: number of its last giving to a worker; what is told of one before counts no more.
-    """
-
-    submitted: Submit
-    left: set[int]
-    is_halted: bool = False
-    given: int = 0
-
-
-@dataclass(eq=False)
-class Worker:
-    """An actor.
-
-    Attributes:
-        spot: where it is.
-        actor: Ray's handle.
-        begun: when it was asked for, of `time.monotonic`.
-        is_ready: whether it takes tasks.
-        is_slow: whether it was told that it takes long to be ready.
-        tasks: what it was given, the oldest first.
-        opened: those of them that it began to read.
-        read: those of them that it has read.
-    """
-
-    spot: Spot
-    actor: Any
-    begun: float
-    is_ready: bool = False
-    is_slow: bool = False
-    tasks: list[int] = field(default_factory=list)
-    opened: set[int] = field(default_factory=set)
-    read: set[int] = field(default_factory=set)
-
-    @property
-    def at_work(self) -> set[int]:
-        """What it may have died of: the task that it paints, and the one that it reads."""
-        return self.opened & {*self.tasks[:1], *(self.opened - self.read)}
-
-    def forget(self, number: int) -> None:
-        """Have a task no more."""
-        self.tasks.remove(number)
-        self.opened.discard(number)
-        self.read.discard(number)
-
-
 class Scheduler:
-    """Keeps a crew of workers, gives them the tasks, and tells the executor what comes of them."""
+    """Keeps a crew of workers, gives them the tasks, and tells the executor what comes of them.
+
+    Attributes:
+        is_signalled: whether this process was asked to end, and so may the workers have been.
+    """
 
     def __init__(self, setup: Setup, link: Connection, queue: SimpleQueue[Any], ray: Any) -> None:
         """Begin nothing.
@@ -144,10 +101,13 @@ class Scheduler:
         self._given: dict[int, int] = {}  # task of each giving
         self._workers: dict[tuple[str, int], Worker] = {}
         self._refused: dict[str, str] = {}  # reasons by node
+        self._unable: dict[tuple[str, int], str] = {}  # and by spot, until it paints
         self._failures: dict[tuple[str, int], int] = {}
         self._retry_at: dict[tuple[str, int], float] = {}
         self._nodes_at = time.monotonic()
-        self._had_workers = self._has_painted = self._is_short = self._is_ending = False
+        self._had_workers = self._is_short = self._is_ending = False
+        self._verdicts: list[Verdict] = []
+        self.is_signalled = False
 
     def run(self) -> None:
         """Work until the executor wants nothing any more.
@@ -212,6 +172,7 @@ class Scheduler:
     def end(self) -> None:
         """Have everything at work make its checkpoint, for as long as somebody wants it."""
         until, self._is_ending = time.monotonic() + HALT_SECONDS, True
+        self._judge()
         for number in list(self._tasks):
             self._halt(number)
         while self._tasks and time.monotonic() < until:
@@ -229,28 +190,37 @@ class Scheduler:
 
     # The crew
 
-    def note_nodes(self, nodes: list[dict[str, Any]]) -> None:
+    def note_nodes(self, nodes: list[dict[str, Any]], asked: float) -> None:
         """Have a worker wherever there is room for one.
 
+        Args:
+            nodes: those of the cluster.
+            asked: when it was asked for them, of `time.monotonic`.
+
         Raises:
-            PipelineError: there is none, and never was.
+            PipelineError: there is none, and never was; or none that can paint.
         """
-        self._nodes_at = now = time.monotonic()
+        self._nodes_at = time.monotonic()
         if self._is_ending:
             return
+        self._judge(asked)
         settings = self._config.cluster
         room = spots(nodes, settings, self._config.device)
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
         for worker in list(self._workers.values()):
             if worker.spot.node_id not in alive:
                 self._lose(worker, "its node is gone")
-        open_room = [spot for spot in room if spot.node_id not in self._refused]
+        open_room = [spot for spot in room if spot.key in self._workers or self._is_open(spot)]
         for spot in chosen(open_room, set(self._workers), settings.workers):
-            if spot.key not in self._workers and now >= self._retry_at.get(spot.key, 0):
+            if spot.key not in self._workers:
                 self._begin(spot)
         for worker in self._workers.values():
             self._tell_slow(worker)
-        self._tell_shortage(room, open_room)
+        self._tell_shortage(room)
+
+    def _is_open(self, spot: Spot) -> bool:
+        is_time = time.monotonic() >= self._retry_at.get(spot.key, 0)
+        return is_time and spot.node_id not in self._refused
 
     def _begin(self, spot: Spot) -> None:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -271,6 +241,12 @@ class Scheduler:
                 "install the same version there",
             )  # fmt: skip
             return
+        there = greeting["decoders"]
+        lacking = [name for name, ours in decoders().items() if ours and not there[name]]
+        if lacking:
+            names = " ".join(lacking)
+            self._refuse(worker, f"lacks {names}, which is here; pip install {names} there")
+            return
         spot = worker.spot
         begun = self._call(
             worker,
@@ -288,10 +264,12 @@ class Scheduler:
         )
 
     def _begun(self, worker: Worker, _: None) -> None:
-        worker.is_ready = self._had_workers = True
-        self._failures.pop(worker.spot.key, None)
-        self._tell_crew()
         self._listen(worker)
+
+    def _paints(self, worker: Worker) -> None:
+        """Note that all is well where a worker is."""
+        self._failures.pop(worker.spot.key, None)
+        self._unable.pop(worker.spot.key, None)
 
     def _listen(self, worker: Worker) -> None:
         self._then(self._call(worker, "poll", POLL_SECONDS), worker, self._heard)
@@ -303,29 +281,50 @@ class Scheduler:
         self._note(logging.WARNING, f"node {node} {reason}; it gets no worker")
         for one in list(self._workers.values()):
             if one.spot.node_id == worker.spot.node_id:
-                self._lose(one, reason)
+                self._lose(one, reason, is_blamed=False)
 
-    def _lose(self, worker: Worker, why: str) -> None:
-        """Do without a worker; what it was at is a failure, and what it had ready goes on."""
+    def _lose(self, worker: Worker, why: str, is_blamed: bool = True) -> None:
+        """Do without a worker; what it was at will be a failure, and what it had ready goes on.
+
+        Args:
+            worker: the worker.
+            why: it is no more, for people.
+            is_blamed: whether it may have died of what it was at; otherwise that goes on, too.
+        """
         if self._workers.get(worker.spot.key) is not worker:
             return
         del self._workers[worker.spot.key]
         self._ray.kill(worker.actor)
-        if not worker.is_ready:
+        if not (worker.is_ready and is_blamed):
             self._put_off(worker.spot.key)
         if worker.spot.node_id not in self._refused:
-            self._note(logging.WARNING, f"worker {worker.spot.worker} died: {why}")
-        guilty = worker.at_work
+            what = "died" if is_blamed else "cannot paint, and is begun anew later"
+            self._note(logging.WARNING, f"worker {worker.spot.worker} {what}: {why}")
+        guilty = worker.at_work if is_blamed else set()
         for number in reversed(worker.tasks):
             held = self._tasks[number]
             if number in guilty:
                 reason = f"{held.submitted.name}: the worker on {worker.spot.node} died: {why}"
-                self._finish(worker.spot.worker, number, Failure(reason))
-            elif held.is_halted:
+                verdict = Verdict(time.monotonic(), worker.spot.worker, number, Failure(reason))
+                self._verdicts.append(verdict)
+            elif held.is_halted or not held.left:
                 self._finish(worker.spot.worker, number, None)
             else:
                 self._waiting.appendleft(number)
         self._tell_crew()
+        if self._is_ending:
+            self._judge()
+
+    def _judge(self, asked: float = math.inf) -> None:
+        """Tell what workers died of, once the cluster has outlived them a little.
+
+        When it ends itself, or is ended with all of us, its workers are often the first to go.
+        """
+        due = [one for one in self._verdicts if asked >= one.since + NODES_SECONDS]
+        self._verdicts = [one for one in self._verdicts if one not in due]
+        is_the_end = self.is_signalled or self._is_ending
+        for one in due:
+            self._finish(one.worker, one.task, None if is_the_end else one.failure)
 
     def _put_off(self, key: tuple[str, int]) -> None:
         low, high = RETRY_SECONDS
@@ -346,10 +345,11 @@ class Scheduler:
             "`ray status` shows what else has its place",
         )
 
-    def _tell_shortage(self, room: list[Spot], open_room: list[Spot]) -> None:
-        is_short = not open_room and not self._workers
-        if is_short and room and not self._has_painted:
-            raise PipelineError("; ".join(sorted({self._refused[one.node_id] for one in room})))
+    def _tell_shortage(self, room: list[Spot]) -> None:
+        reasons = [self._refused.get(one.node_id) or self._unable.get(one.key) for one in room]
+        if room and all(reasons):
+            raise PipelineError("; ".join(sorted({*filter(None, reasons)})))
+        is_short = not room and not self._workers
         if is_short and not self._had_workers:
             settings, device = self._config.cluster, self._config.device
             raise PipelineError(
@@ -387,14 +387,20 @@ class Scheduler:
             act(worker, future.result())
 
     def _failed(self, worker: Worker, error: BaseException) -> None:
-        """Do without a worker that raised an error, or died."""
+        """Do without a worker that raised an error, or died.
+
+        Raises:
+            PipelineError: it died because Ray takes us for dead.
+        """
         text = str(error)
+        if any(sign in text for sign in LOST):
+            raise PipelineError("its head has ended, or the node of this machine")
         is_ours = isinstance(error, self._ray.exceptions.RayTaskError) or "creation task" in text
         if is_ours and not worker.is_ready:
             problem = f"cannot run nst-pipeline {__version__}: {last_line(error)}"
             self._refuse(worker, f"{problem}; {INSTALL} there")
         else:
-            self._lose(worker, _cause(error))
+            self._lose(worker, cause(error))
 
     def _heard(self, worker: Worker, events: list[Event]) -> None:
         for event in events:
@@ -408,10 +414,14 @@ class Scheduler:
             checkpoints.keep(self._config.state, event.keys, event.data)
         elif isinstance(event, Ask):
             self._call(worker, "answer", event.number, self._answer(event))
+        elif isinstance(event, Ready):
+            worker.is_ready = self._had_workers = True
+            self._tell_crew()
         elif isinstance(event, Broken):
             if event.is_unable:
-                worker.opened.clear()  # nothing was begun
-                self._refuse(worker, f"cannot paint: {event.reason}")
+                spot = worker.spot
+                self._unable[spot.key] = f"node {spot.node} cannot paint: {event.reason}"
+                self._lose(worker, event.reason, is_blamed=False)
             else:
                 self._lose(worker, event.reason)
         else:
@@ -423,17 +433,18 @@ class Scheduler:
 
     def _take_in_of(self, worker: Worker, number: int, held: Held, event: TaskEvent) -> None:
         """Take in what a worker tells of a task that it has."""
+        if isinstance(event, Step) or (isinstance(event, Done) and event.outcome):
+            self._paints(worker)
         if isinstance(event, Opened):
             worker.opened.add(number)
             return
         if isinstance(event, Read):
             worker.read.add(number)
             return
+        if isinstance(event, Step | Glimpsed | Done) and event.job not in held.left:
+            return  # done before, by a worker that could not do the rest
         if isinstance(event, Done):
-            if event.job not in held.left:
-                return  # done before, by a worker that could not do the rest
             held.left.remove(event.job)
-            self._has_painted |= isinstance(event.outcome, EncodedResult)
         elif isinstance(event, Over):
             del self._tasks[number]
             worker.forget(number)
@@ -477,28 +488,10 @@ class Scheduler:
         held.given = next(self._givings)
         self._given[held.given] = number
         worker.tasks.append(number)
-        self._call(worker, "paint", held.given, held.submitted.payload, kept)
+        left = sorted(held.left)
+        self._call(worker, "paint", held.given, held.submitted.payload, left, kept)
         if held.is_halted:
             self._call(worker, "halt", held.given)
-
-
-class Store:
-    """Files in the object store, each once, the least recently asked for out first."""
-
-    def __init__(self, ray: Any) -> None:
-        """Hold none."""
-        self._ray, self._files = ray, OrderedDict[str, tuple[Any, int]]()
-
-    def put(self, sha256: str, read: Callable[[], bytes]) -> Any:
-        """Return a reference to the file with this digest, which is read if it is not there."""
-        if sha256 not in self._files:
-            data = read()
-            self._files[sha256] = self._ray.put(data), len(data)
-        self._files.move_to_end(sha256)
-        reference, _ = self._files[sha256]
-        while len(self._files) > 1 and sum(size for _, size in self._files.values()) > STORE_BYTES:
-            self._files.popitem(last=False)
-        return reference
 
 
 def _config_at(config: Config, spot: Spot) -> Config:
@@ -509,26 +502,3 @@ def _config_at(config: Config, spot: Spot) -> Config:
 
 def _file_sha256(weights: Weights) -> str:
     return weights.sha256 if weights.path == COMPACT_PATH else file_digest(weights.path)
-
-
-def last_line(error: BaseException) -> str:
-    """Return the last line of what an error says, for people."""
-    return shown(str(error).strip().splitlines()[-1])
-
-
-def _cause(error: BaseException) -> str:
-    """Return what Ray says of a death, without advice."""
-    text = str(error)
-    for sign, meaning in CAUSES.items():
-        if sign in text:
-            return meaning
-    return f"{type(error).__name__}: {last_line(error)}"
-
-
-CAUSES = {
-    "low on memory": "it was ended for want of memory",
-    "node was terminated": "its node is gone",
-    "node died": "its node is gone",
-    "connection error code": "its process was killed, or crashed",
-}
-"""What Ray says of a death, and what it means; the first that fits."""

@@ -23,8 +23,10 @@ from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, Weights
 from nst_pipeline.digests import file_digest
-from nst_pipeline.errors import Abandoned, PipelineError, UnavailableError
+from nst_pipeline.errors import PipelineError, UnavailableError
+from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
+from nst_pipeline.jobs.looking import decoders
 from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.cluster_messages import (
     Ask,
@@ -36,14 +38,16 @@ from nst_pipeline.workers.cluster_messages import (
     Opened,
     Over,
     Read,
+    Ready,
     Step,
 )
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.protocol import Glimpse, Task
 from nst_pipeline.workers.scratch import make_scratch, remove_scratch
 
-Given = tuple[int, bytes, dict[str, bytes]]
-"""A task's number, the pickled `Task`, and the checkpoints of its jobs by their names."""
+Given = tuple[int, bytes, list[int], dict[str, bytes]]
+"""A task's number, the pickled `Task`, the places of its jobs that are not done, and their
+checkpoints by their names."""
 LEAVE_SECONDS = 0.2
 """How long the answer to the last call may take on its way."""
 STEP_SECONDS = 0.2
@@ -64,6 +68,7 @@ class ClusterWorker:
             "version": __version__,
             "python": platform.python_version(),
             "torch": version("torch"),
+            "decoders": decoders(),
             "pid": os.getpid(),
         }
 
@@ -80,10 +85,10 @@ class ClusterWorker:
         self._work = _Work(config, weights, weights_sha256, self._news)
         threading.Thread(target=self._work.run, name="work", daemon=True).start()
 
-    def paint(self, number: int, payload: bytes, kept: dict[str, bytes]) -> None:
-        """Take a task with the checkpoints of its jobs, by their names."""
+    def paint(self, number: int, payload: bytes, left: list[int], kept: dict[str, bytes]) -> None:
+        """Take a task; see `Given`."""
         assert self._work
-        self._work.give((number, payload, kept))
+        self._work.give((number, payload, left, kept))
 
     def halt(self, number: int) -> None:
         """End a task before its time."""
@@ -209,6 +214,7 @@ class _Work:
         """Paint what is given, without an end."""
         try:
             self._executor = LocalExecutor(self._config, self._weights_here(), self)
+            self._news.tell(Ready())
             while True:
                 self._open(self._given.get())
                 while self._tasks:
@@ -219,13 +225,14 @@ class _Work:
             self._news.tell(Broken(what, isinstance(error, UnavailableError)))
 
     def _open(self, given: Given) -> None:
-        number, payload, self._kept[given[0]] = given
+        number, payload, left, self._kept[given[0]] = given
+        if number in self.halted:
+            self._end(number, [Done(number, index, None) for index in left])
+            return
         self._news.tell_surely(Opened(number))  # for its bytes may end this process
         task: Task = pickle.loads(payload)
-        if number in self.halted:
-            self._end(number, [Done(number, index, None) for index in range(len(task.jobs))])
-            return
-        for index, job in enumerate(task.jobs):
+        task = replace(task, jobs=tuple(task.jobs[index] for index in left))
+        for index, job in zip(left, task.jobs, strict=True):
             self._jobs[job.output] = number, index
         self._executor.submit(task)
         self._tasks.append((number, task))
@@ -233,6 +240,7 @@ class _Work:
 
     def _paint(self) -> None:
         number, task = self._tasks[0]
+        self._check_halt()
         for outcome in self._executor.poll(self):
             place = self._jobs[outcome.job.output]
             self._news.tell(Done(*place, outcome.outcome, outcome.machine))
@@ -249,7 +257,11 @@ class _Work:
         self._news.tell(Over(number))
 
     def _weights_here(self) -> Weights:
-        """Return the weights with a path of this computer: where they are already, or put there."""
+        """Return the weights with a path of this computer: where they are already, or put there.
+
+        Raises:
+            UnavailableError: they can be neither.
+        """
         ours = self._weights
         published = PUBLISHED.get(ours.id)
         candidates = published.paths() if published else [COMPACT_PATH]
@@ -257,9 +269,12 @@ class _Work:
             with contextlib.suppress(OSError):
                 if file_digest(path) == self._sha256:
                     return replace(ours, path=path)
-        self._scratch = make_scratch()
-        path = self._scratch / f"weights{ours.path.suffix}"
-        path.write_bytes(self._news.ask())
+        try:
+            self._scratch = make_scratch()
+            path = self._scratch / f"weights{ours.path.suffix}"
+            path.write_bytes(self._news.ask())
+        except OSError as error:
+            raise UnavailableError(f"weights: {shown(str(error))}") from error
         return replace(ours, path=path)
 
     # What the executor asks for, in either of its threads
@@ -276,7 +291,7 @@ class _Work:
     def find(self, keys: Sequence[str]) -> bytes | None:
         """Return the checkpoint that came with the task."""
         name = checkpoints.name(keys)
-        return next((kept[name] for kept in self._kept.values() if name in kept), None)
+        return next((kept[name] for kept in list(self._kept.values()) if name in kept), None)
 
     # What the executor tells
 
@@ -302,5 +317,6 @@ class _Work:
         self._news.tell(Glimpsed(*self._jobs[job.output], glimpse))
 
     def _check_halt(self) -> None:
-        if self._tasks[0][0] in self.halted:
-            raise Abandoned
+        for place, (number, _) in enumerate(self._tasks):
+            if number in self.halted:
+                self._executor.halt(place)

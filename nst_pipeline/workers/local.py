@@ -135,6 +135,10 @@ class LocalExecutor:
         if event.error:
             raise event.error
 
+    def halt(self, place: int) -> None:
+        """End the task at a place in the queue; what comes of it is given when it is its turn."""
+        self._tasks[place].halt.set()
+
     def drain(self, progress: Progress) -> Iterator[Outcome]:
         """Give the outcomes of everything submitted; raises as `poll` does."""
         while self._tasks:

@@ -26,9 +26,10 @@ def make_scratch(most_letters: int | None = None) -> Path:
     if most_letters and len(str(base)) > most_letters:
         base = Path("/tmp")
     _remove_left(base)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    descriptor = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))  # found by nobody until locked
+    descriptor = os.open(made / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    folder = made.rename(made.with_name(made.name[1:]))
     _held[folder] = descriptor
     return folder
 

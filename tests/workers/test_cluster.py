@@ -248,6 +248,38 @@ def test_workers_follow_the_nodes_as_they_come_and_go(
     assert "east" in next(o.outcome.reason for o in outcomes if isinstance(o.outcome, Failure))
 
 
+def test_a_cluster_without_any_node_waits_for_one_and_goes_on(
+    project: Path, inbox: Path, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        picture(seed=ord(name)).save(inbox / f"{name}.png")
+    waiting = "the cluster has no worker any more; waiting for nodes"
+    with nodes(tmp_path) as one:
+        first = one.add(node_name="first")
+        config = config_of(project, one.address, LONG)
+        executor = make(config)
+        watcher, seen = Watcher(), list[str]()
+
+        def change() -> None:
+            if watcher.done and not seen:
+                seen.extend(watcher.done)
+                one.remove(first)
+            if waiting in caplog.text and len(seen) == 1:
+                assert executor.workers() == []
+                seen.append("none")
+                one.add(node_name="second")
+            if len(watcher.done) == 2:
+                assert {state.node for state in executor.workers()} == {"second"}
+                watcher.ends_all = True
+
+        watcher.act = change
+        outcomes = paint(executor, tasks(config), watcher)
+        executor.close()
+    assert set(stems(outcomes, Failure)) == {seen[0]} and len(outcomes) == 4
+    assert {*stems(outcomes, None)} == {"a", "b"} - {seen[0]}
+    assert caplog.text.count(waiting) == 1
+
+
 def test_what_kills_its_workers_takes_no_other_with_it(
     project: Path, inbox: Path, two: Nodes, make: Make
 ) -> None:

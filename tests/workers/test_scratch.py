@@ -1,5 +1,6 @@
 """Temporary folders go with their process, or with the next."""
 
+import fcntl
 import subprocess
 import sys
 import tempfile
@@ -41,3 +42,22 @@ def test_where_names_would_be_too_long_it_is_below_tmp(tmp_path: Path) -> None:
     assert folder.parent == Path("/tmp") and folder.stat().st_mode & 0o777 == 0o700
     remove_scratch(folder)
     assert not folder.exists()
+
+
+def test_who_comes_while_one_is_made_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, others = fcntl.flock, []
+
+    def flock_late(descriptor: int, how: int) -> None:
+        if not others:
+            others.append(None)
+            others.append(make_scratch())
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    mine = make_scratch()
+    assert set(tmp_path.iterdir()) == {mine, others[1]}
+    for folder in (mine, others[1]):
+        remove_scratch(folder)
+    assert list(tmp_path.iterdir()) == []
