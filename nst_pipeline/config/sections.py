@@ -182,13 +182,11 @@ HttpField = Annotated[
 
 def _check_cluster(address: str) -> str:
     if not re.fullmatch(CLUSTER, address):
-        raise ValueError(
-            f"{address!r} is no cluster; give local, auto, HOST:PORT or ray://HOST:PORT"
-        )
+        raise ValueError(f"{address!r} is no cluster; give local, auto or HOST:PORT")
     return address
 
 
-CLUSTER = r"local|auto|(ray://)?[^\s/:]+:[0-9]{1,5}"
+CLUSTER = r"local|auto|[^\s/:]+:[0-9]{1,5}"
 ClusterAddress = Annotated[
     str,
     AfterValidator(_check_cluster),
@@ -202,7 +200,7 @@ class ClusterSettings(Settings):
     address: ClusterAddress | None = Field(
         None,
         description="local (one that is begun on this machine), auto (the one that this machine "
-        "is a part of), HOST:PORT of its head, or ray://HOST:PORT; null: this process paints.",
+        "is a part of), or HOST:PORT of its head; null: this process paints.",
     )
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
         "auto",

@@ -207,7 +207,7 @@ def _knock(address: str) -> None:
     Raises:
         PipelineError: nobody does.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:  # of names and ports that none can have
