@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2
 """How often, without any news, it is asked whether to go on."""
-CONNECT_SECONDS = 14.0
+CONNECT_SECONDS = 12.0
 """How long a cluster may take to answer."""
 BEGIN_SECONDS = 120.0
 """How long one of this machine may take to begin."""
