@@ -226,7 +226,7 @@ def with_cluster(config: Config, address: str | None) -> Config:
     """Return settings with another cluster; None: with their own.
 
     Raises:
-        UsageError: it is no address of one.
+        UsageError: it is no address of one, or the device is not for one.
     """
     if address is None:
         return config
@@ -235,7 +235,10 @@ def with_cluster(config: Config, address: str | None) -> Config:
         cluster = ClusterSettings.model_validate(settings)
     except ValidationError as error:
         raise UsageError(f"--cluster: {explain(error)[0].removeprefix('address: ')}") from error
-    return config.model_copy(update={"cluster": cluster})
+    changed = config.model_copy(update={"cluster": cluster})
+    if problem := changed.cluster_problem():
+        raise UsageError(f"--cluster: {problem}")
+    return changed
 
 
 def parse_size(text: str | None) -> int | str | Bounds | None:

@@ -356,6 +356,23 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_cluster_device(self) -> Self:
+        if problem := self.cluster_problem():
+            raise ValueError(problem)
+        return self
+
+    def cluster_problem(self) -> str | None:
+        """Return why no cluster can paint with these settings; None: one can, or there is none."""
+        if self.cluster.address is None or ":" not in self.device:
+            return None
+        kind = self.device.partition(":")[0]
+        return (
+            f"device: {self.device!r} is one of many, and a cluster has each of its workers paint "
+            f"on another; give {kind}, with CUDA_VISIBLE_DEVICES where its nodes are begun to say "
+            "which, and cluster.workers to say how many"
+        )
+
+    @model_validator(mode="after")
     def _check_output_name(self) -> Self:
         has_many = len(self.styles) > 1 or any(style.folder for style in self.styles.values())
         if has_many and "{style}" not in self.output.name:

@@ -47,14 +47,18 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2
 """How often, without any news, it is asked whether to go on."""
-CONNECT_SECONDS = 14.0
+CONNECT_SECONDS = 12.0
 """How long a cluster may take to answer."""
 BEGIN_SECONDS = 120.0
 """How long one of this machine may take to begin."""
 CLOSE_SECONDS = 90.0
 """How long the driver may take to end: what is at work makes its checkpoint."""
 LOST_SECONDS = 5.0
-"""How long it may take when there is no cluster any more."""
+"""How long it may take when there is no cluster any more, or none yet."""
+HALTED_SECONDS = 60.0
+"""How long what is to end may take for it; longer than a step, shorter than systemd waits."""
+SAID_LINES = 8
+"""Of what the driver printed, so much is told when it ends unforeseen."""
 TOKEN = "~/.ray/auth_token"
 DRIVER = "nst_pipeline.workers.cluster_driver"
 
@@ -114,6 +118,7 @@ class Link:
         try:
             report: Report = self._connection.recv()
         except (EOFError, OSError) as error:
+            self._tell_said()
             raise self.lost(
                 "the connection broke: its head has ended, or the node of this machine"
             ) from error
@@ -122,6 +127,12 @@ class Link:
         if isinstance(report, Connected):
             self.places = report.places
         return report
+
+    def _tell_said(self) -> None:
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").splitlines()[-SAID_LINES:]
+        for line in lines:
+            log.warning("cluster %s: its driver said: %s", self.address, shown(line))
 
     def _silence(self) -> str:
         """Return why there may be no answer, for people."""
@@ -146,7 +157,7 @@ class Link:
         self._said.close()
         self._socket.close()
         try:
-            self._process.wait(max(0.1, until - time.monotonic()))
+            self._process.wait(max(LOST_SECONDS, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -154,10 +165,15 @@ class Link:
 
 @dataclass(eq=False)
 class InCluster:
-    """A task that the cluster has, and its jobs that nothing came of yet, by their places."""
+    """A task that the cluster has.
+
+    Attributes:
+        jobs: those that nothing came of yet, by their places.
+        halted: when it was told to end, of `time.monotonic`; None: it was not.
+    """
 
     jobs: dict[int, Job]
-    is_halted: bool = False
+    halted: float | None = None
 
 
 class ClusterExecutor:
@@ -170,6 +186,7 @@ class ClusterExecutor:
         self._tasks: dict[int, InCluster] = {}
         self._number = 0
         self._crew: dict[str, WorkerState] = {}
+        self._is_stuck = False  # a worker did not end what it was to
 
     @property
     def capacity(self) -> int:
@@ -187,12 +204,13 @@ class ClusterExecutor:
         Raises:
             UnavailableError: the library is not there.
         """
+        payload = pickle.dumps(_sendable(task))
         if self._link is None:
             self._link = Link(Setup(self._config, self._weights))
         self._number += 1
         keys, name = tuple(job.key for job in task.jobs), shown(task.content.path)
         self._tasks[self._number] = InCluster(dict(enumerate(task.jobs)))
-        self._link.send(Submit(self._number, pickle.dumps(_sendable(task)), keys, name))
+        self._link.send(Submit(self._number, payload, keys, name))
 
     def poll(self, progress: Progress) -> Iterator[Outcome]:
         """Give outcomes as they come, in any order, until it takes another task.
@@ -220,12 +238,14 @@ class ClusterExecutor:
 
     def close(self) -> None:
         """End everything submitted, after the steps at work, and the workers."""
-        self._close(CLOSE_SECONDS)
+        can_end = self._link is not None and self._link.places is not None and not self._is_stuck
+        self._close(CLOSE_SECONDS if can_end else LOST_SECONDS)
 
     def _close(self, seconds: float) -> None:
         link, self._link = self._link, None
         self._tasks.clear()
         self._crew.clear()
+        self._is_stuck = False
         if link:
             link.close(seconds)
 
@@ -247,12 +267,22 @@ class ClusterExecutor:
                 link.send(LookOn())
         except Abandoned:
             self._halt(list(self._tasks))
+        yield from self._given_up()
+
+    def _given_up(self) -> Iterator[Outcome]:
+        """Have nothing come of tasks whose worker does not end them."""
+        for number, held in list(self._tasks.items()):
+            if held.halted is not None and time.monotonic() > held.halted + HALTED_SECONDS:
+                del self._tasks[number]
+                self._is_stuck = True
+                for job in held.jobs.values():
+                    yield Outcome(job, None)
 
     def _halt(self, numbers: list[int]) -> None:
         assert self._link
-        wanted = [number for number in numbers if not self._tasks[number].is_halted]
+        wanted = [number for number in numbers if self._tasks[number].halted is None]
         for number in wanted:
-            self._tasks[number].is_halted = True
+            self._tasks[number].halted = time.monotonic()
         if wanted:
             self._link.send(Halt(tuple(wanted)))
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +27,7 @@ from nst_pipeline.workers.cluster_causes import last_line
 from nst_pipeline.workers.cluster_messages import (
     Connected,
     Lost,
+    Note,
     Place,
     Setup,
 )
@@ -60,21 +62,59 @@ def main() -> None:
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.chdir(scratch or "/")  # workers look for modules where their driver is
+    inbox = Inbox(link, scratch)
     try:
-        _serve(link, setup)
+        _serve(link, setup, inbox)
     except Gone:
         pass
     except PipelineError as error:
         with contextlib.suppress(OSError):
             link.send(Lost(str(error)))
+    except Exception as error:  # noqa: BLE001 - told to whom it is of use
+        with contextlib.suppress(OSError):
+            link.send(Note(logging.ERROR, traceback.format_exc()))
+            link.send(Lost(f"{type(error).__name__}: {error}"))
     finally:
         if scratch:
             remove_scratch(scratch)
     os._exit(0)  # at once, whatever threads of Ray's there are
 
 
-def _serve(link: Connection, setup: Setup) -> None:
+class Inbox:
+    """Reads what the executor wants from the beginning on, so that it never waits for us.
+
+    Attributes:
+        queue: of what is to be done next.
+        is_connected: whether there is a cluster.
+        scheduler: who does it, once there is a cluster.
+    """
+
+    def __init__(self, link: Connection, scratch: Path | None) -> None:
+        """Begin to read."""
+        self._link, self._scratch = link, scratch
+        self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.is_connected = False
+        self.scheduler: Scheduler | None = None
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self.queue.put(functools.partial(self._take, self._link.recv()))
+        if not self.is_connected:  # Ray may take minutes to give up
+            if self._scratch:
+                remove_scratch(self._scratch)
+            os._exit(1)
+        self.queue.put(_end)
+
+    def _take(self, request: object) -> None:
+        assert self.scheduler
+        self.scheduler.take(request)
+
+
+def _serve(link: Connection, setup: Setup, inbox: Inbox) -> None:
     ray = _connect(setup)
+    inbox.is_connected = True
     scheduler: Scheduler | None = None
 
     def note_signal(*_: object) -> None:  # who began us decides when we end
@@ -84,15 +124,14 @@ def _serve(link: Connection, setup: Setup) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, note_signal)
     try:
-        queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         room = spots(ray.nodes(), setup.config.cluster, setup.config.device)
         places = chosen(room, set(), setup.config.cluster.workers)
         link.send(Connected(tuple(Place(spot.node, spot.device) for spot in places)))
         if setup.is_trial:
             return
-        scheduler = Scheduler(setup, link, queue, ray)
-        for act in (_read, _look):
-            threading.Thread(target=act, args=(scheduler, link, queue, ray), daemon=True).start()
+        scheduler = inbox.scheduler = Scheduler(setup, link, inbox.queue, ray)
+        looking = threading.Thread(target=_look, args=(scheduler, inbox.queue, ray), daemon=True)
+        looking.start()
         try:
             scheduler.run()
         except Gone:
@@ -106,18 +145,11 @@ def _serve(link: Connection, setup: Setup) -> None:
         ray.shutdown()
 
 
-def _read(scheduler: Scheduler, link: Connection, queue: SimpleQueue[Any], _: Any) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            queue.put(functools.partial(scheduler.take, link.recv()))
-    queue.put(_end)
-
-
 def _end() -> None:
     raise Gone
 
 
-def _look(scheduler: Scheduler, _: Connection, queue: SimpleQueue[Any], ray: Any) -> None:
+def _look(scheduler: Scheduler, queue: SimpleQueue[Any], ray: Any) -> None:
     while True:
         with contextlib.suppress(Exception):  # what lasts is told by the time that it lasts
             asked = time.monotonic()
@@ -177,10 +209,10 @@ def _knock(address: str) -> None:
     Raises:
         PipelineError: nobody does.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # of names and ports that none can have
         raise PipelineError(f"nobody answers there ({error}); {START}") from error
 
 

@@ -255,6 +255,7 @@ class Scheduler:
             self._weights,
             self._weights_sha256,
             spot.cpus,
+            sum(one.spot.node_id == spot.node_id for one in self._workers.values()),
         )
         self._then(begun, worker, self._begun)
         self._note(

@@ -72,7 +72,9 @@ class ClusterWorker:
             "pid": os.getpid(),
         }
 
-    def begin(self, config: Config, weights: Weights, weights_sha256: str, threads: int) -> None:
+    def begin(
+        self, config: Config, weights: Weights, weights_sha256: str, threads: int, sharing: int
+    ) -> None:
         """Be ready for tasks.
 
         Args:
@@ -80,7 +82,9 @@ class ClusterWorker:
             weights: the network's; the path is the executor's.
             weights_sha256: of that file.
             threads: that torch computes with on a CPU.
+            sharing: workers on this computer, this one included, which have its memory together.
         """
+        config = config.model_copy(update={"limits": config.limits.shared_by(sharing)})
         os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not loaded yet
         self._work = _Work(config, weights, weights_sha256, self._news)
         threading.Thread(target=self._work.run, name="work", daemon=True).start()

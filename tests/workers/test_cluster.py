@@ -398,6 +398,73 @@ def test_no_cluster_is_told_by_its_address(
                 paint(executor, tasks(config))
 
 
+def test_a_worker_that_hangs_keeps_nobody_who_ends(
+    project: Path, inbox: Path, two: Nodes, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "HALTED_SECONDS", 0.5)
+    picture(seed=1).save(inbox / "a.png")
+    executor, watcher = make(config := config_of(project, two.address, LONG)), Watcher()
+
+    def hang() -> None:
+        if watcher.done:
+            for pid in workers(os.environ[MARK]):
+                os.kill(pid, signal.SIGSTOP)
+            watcher.ends_all = True
+
+    watcher.act = hang
+    assert stems(paint(executor, tasks(config), watcher), None) == ["a", "a"]
+    executor.close()
+
+
+@pytest.mark.parametrize("address", [".:6379", "127.0.0.1:99999"])
+def test_an_address_that_none_can_have_is_told(project: Path, make: Make, address: str) -> None:
+    config = config_of(project, address)
+    with pytest.raises(UnavailableError, match=f"^cluster {address}: nobody answers there"):
+        paint(make(config), tasks(config))
+
+
+def test_what_the_driver_crashes_of_is_told(
+    project: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    site, config = tmp_path / "broken", config_of(project, "auto")
+    (site / "ray").mkdir(parents=True)
+    (site / "ray/__init__.py").write_text("raise ZeroDivisionError('by none')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    with pytest.raises(UnavailableError, match="cluster auto: ZeroDivisionError: by none"):
+        paint(make(config), tasks(config))
+    (site / "ray/__init__.py").write_text(
+        "import os, sys\nprint('oh', file=sys.stderr)\nos._exit(3)"
+    )
+    with pytest.raises(UnavailableError, match="the connection broke"):
+        paint(make(config), tasks(config))
+    assert "its driver said: oh" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_whoever_waits_for_a_cluster_is_free_to_go_on_and_to_end(
+    project: Path, inbox: Path, make: Make
+) -> None:
+    picture(600, 600, seed=1).save(inbox / "large.png")  # more than a socket holds
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        executor = make(config_of(project, f"127.0.0.1:{silent.getsockname()[1]}"))
+        (task,) = tasks(executor._config)
+        assert len(task.data) > 2**19
+
+        class Interrupted(Exception):
+            pass
+
+        def interrupt() -> None:
+            raise Interrupted
+
+        executor.submit(task)
+        with pytest.raises(Interrupted):
+            list(executor.poll(Watcher(act=interrupt)))
+        assert executor._link
+        process = executor._link._process
+        executor.close()
+        assert process.returncode == 1, "it was killed"
+
+
 def test_a_lost_head_ends_nothing_but_what_it_had(
     project: Path, make: Make, tmp_path: Path
 ) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from support import plan_of, wait_until
 
-from nst_pipeline.config.pipeline import Config, load
+from nst_pipeline.config.memory import machine_bytes
+from nst_pipeline.config.pipeline import Config, load, parse
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.workers import cluster_worker
 from nst_pipeline.workers.cluster import _sendable
 from nst_pipeline.workers.cluster_messages import Broken, Done, Event, Over, Ready, Step
 from nst_pipeline.workers.cluster_worker import ClusterWorker
@@ -105,3 +107,26 @@ def test_a_worker_without_room_for_the_network_says_that_it_can_never_paint(
     heard.wait_for(Broken)
     (broken,) = heard.of(Broken)
     assert broken.is_unable and broken.reason.startswith("weights: ") and not heard.of(Ready)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("auto", machine_bytes() // 2 // 4), (2**30, 2**30)]
+)
+def test_workers_of_one_machine_have_its_memory_together(
+    given: Any, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Config] = []
+
+    class Work:
+        def __init__(self, config: Config, *_: object) -> None:
+            taken.append(config)
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr(cluster_worker, "_Work", Work)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    data = {"styles": {"s": "/etc/passwd"}, "limits": {"max_memory_bytes": given}}
+    config = parse(data, tmp_path)
+    cluster_worker.ClusterWorker().begin(config, resolve("compact"), "", 1, 4)
+    assert taken[0].limits.memory_bytes == expected
