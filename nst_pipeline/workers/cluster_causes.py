@@ -5,7 +5,8 @@ from nst_pipeline.files import shown
 
 def last_line(error: BaseException) -> str:
     """Return the last line of what an error says, for people."""
-    return shown(str(error).strip().splitlines()[-1])
+    lines = str(error).strip().splitlines()
+    return shown(lines[-1]) if lines else type(error).__name__
 
 
 def cause(error: BaseException) -> str:

@@ -47,7 +47,7 @@ class Heard(list[Event]):
     def __init__(self, config: Config, sha256: str = "") -> None:
         super().__init__()
         self.worker, weights = ClusterWorker(), resolve(config.weights)
-        self.worker.begin(config, weights, sha256 or weights.sha256, 1)
+        self.worker.begin(config, weights, sha256 or weights.sha256, 1, 1)
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self if isinstance(event, kind)]
