@@ -1,5 +1,6 @@
 """The dispatcher: hands contents to the executor, and takes back what comes of them."""
 
+import contextlib
 import functools
 import time
 from collections import deque
@@ -188,10 +189,8 @@ class Dispatcher:
             is_used_up = self._policy.looks and (not todo or self._executor.capacity > 0)
             if has_polled and is_used_up and (plan.more or self._is_look_due(look_at)):
                 return
-            polled, has_polled = time.monotonic(), True
-            self._take_in(self._executor.poll)
-            if not self._came and time.monotonic() - polled < BREATH_SECONDS:
-                time.sleep(BREATH_SECONDS)
+            has_polled = True
+            self._poll()
             todo.extend(_by_content(self._intake.again))
             self._intake.again = []
         self._settle()
@@ -242,12 +241,15 @@ class Dispatcher:
         return bool(self._in_flight)
 
     def put_back(self, reason: str = "") -> None:
-        """Queue again what is in flight, as if it had not been begun.
+        """Publish what came already; queue the rest again, as if it had not been begun.
 
         Args:
             reason: what a job did to the device, if it did; that is an attempt of those at work,
                 and they are given up when it was the last.
         """
+        # What cannot be published is painted again.
+        with contextlib.suppress(PipelineError, OSError):
+            self._settle()
         guilty = self._at_work()
         for one in self._in_flight.values():
             if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
@@ -306,7 +308,8 @@ class Dispatcher:
         self._observer.check()
         self._tell_workers()
         has_begun = any(one.has_begun for one in self._in_flight.values())
-        if self._is_apart() and not has_begun and self._observer.should_stop():
+        is_to_end = self._is_ending or self._observer.should_stop()
+        if self._is_apart() and not has_begun and is_to_end:
             raise Abandoned  # nobody need wait for a worker to come
 
     def wants_glimpse(self) -> bool:
@@ -459,9 +462,20 @@ class Dispatcher:
     # Taking in
 
     def _drain(self) -> None:
-        if self._executor is not None:
-            self._take_in(self._executor.drain)
+        if self._executor is None:
+            return
+        while self._is_apart() and self._in_flight:  # results do not wait for each other
+            self._poll()
             self._settle()
+        self._take_in(self._executor.drain)
+        self._settle()
+
+    def _poll(self) -> None:
+        assert self._executor
+        polled = time.monotonic()
+        self._take_in(self._executor.poll)
+        if not self._came and time.monotonic() - polled < BREATH_SECONDS:
+            time.sleep(BREATH_SECONDS)
 
     def _take_in(self, outcomes: Callable[[Progress], Iterator[Outcome]]) -> None:
         """Take in what comes; those of many workers are left to be settled together."""

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,15 @@ from support import (
 )
 
 from nst_pipeline.config.pipeline import Config, load
-from nst_pipeline.errors import UnavailableError
+from nst_pipeline.errors import DiskFullError, InboxGoneError, UnavailableError
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.outcome import Outcome
 from nst_pipeline.jobs.planning import Plan, make_scanner
+from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner import runner as runner_module
 from nst_pipeline.runner.runner import Runner
-from nst_pipeline.workers.protocol import WorkerState
+from nst_pipeline.workers.protocol import Progress, WorkerState
 
 
 @pytest.fixture
@@ -384,6 +387,146 @@ def test_sigterm_ends_what_is_at_work_in_time_and_counts_nothing(
     done = 4 if seconds == LONG else 0
     assert Counter(states(home).values()) == Counter({"done": done, "queued": 8 - done})
     assert Counter(attempts(home).values()) == Counter({1: done, 0: 8 - done})
+
+
+# However a run ends, what is done is done
+
+
+class Ending(SilentObserver):
+    """Has a run end once so many contents were begun; patient no longer than some thousand polls.
+
+    Attributes:
+        begun: the contents that were.
+        is_ending: whether it is to end.
+        checks: how often it was asked since whether to go on.
+    """
+
+    def __init__(self, home: Path, count: int) -> None:
+        super().__init__()
+        self.home, self.count = home, count
+        self.begun: set[str] = set()
+        self.is_ending, self.checks = False, 0
+
+    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+        self.begun.add(job.content.path.name)
+        self.is_ending |= len(self.begun) == self.count
+
+    def check(self) -> None:
+        self.checks += self.is_ending
+        if self.checks > 5000:
+            raise KeyboardInterrupt
+
+
+class Stopping(Ending):
+    """Ends it as a signal does."""
+
+    has_told = False
+
+    def should_stop(self) -> bool:
+        self.has_told |= self.is_ending
+        return self.is_ending
+
+
+class LosingInbox(Ending):
+    """Ends it by there being no inbox when it is looked at."""
+
+    has_looked = False
+
+    def should_look(self) -> bool:
+        if self.is_ending and not self.has_looked:
+            (self.home / "inbox").rename(self.home / "away")
+            self.has_looked = True
+            return True
+        return False
+
+
+def stand(home: Path, executor: ManyWorkers, observer: SilentObserver) -> None:
+    """Do as `watch`, until nothing is left to do."""
+    config = config_of(home)
+    with Runner(config, executor, observer) as runner:
+        runner.run_standing(make_scanner(config))
+
+
+def test_what_is_done_is_published_while_a_run_that_ends_waits_for_what_is_not(home: Path) -> None:
+    names = draw_all(home, 2)
+    order(home, "slow", "00.png", "01.png")
+
+    class Waiting(Stopping):
+        def check(self) -> None:
+            super().check()
+            if self.has_told and (home / "orders/00.png").exists():
+                take_back(home, "00.png")
+
+        def finished(self, record: JobRecord) -> None:
+            if not self.records:
+                take_back(home, "01.png")
+            super().finished(record)
+
+    stand(home, ManyWorkers(2), Waiting(home, 2))
+    assert outputs(home) == names and set(states(home).values()) == {"done"}
+
+
+def test_ctrl_c_loses_nothing_that_came_already(home: Path) -> None:
+    draw_all(home, 6)
+
+    class Interrupted(ManyWorkers):
+        def poll(self, progress: Progress) -> Iterator[Outcome]:
+            for outcome in super().poll(progress):
+                yield outcome
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(config_of(home), Interrupted(3))
+    assert len(outputs(home)) == 1
+    assert Counter(states(home).values()) == {"done": 1, "queued": 5}
+    assert Counter(attempts(home).values()) == {1: 1, 0: 5}
+
+
+def test_trouble_while_a_run_waits_for_the_last_jobs_puts_them_back(home: Path) -> None:
+    draw_all(home, 2)
+    order(home, "slow", "00.png", "01.png")
+    observer = Stopping(home, 2)
+
+    class Full(ManyWorkers):
+        def poll(self, progress: Progress) -> Iterator[Outcome]:
+            if observer.is_ending:
+                raise DiskFullError("outbox: full")
+            yield from super().poll(progress)
+
+    with pytest.raises(DiskFullError):
+        stand(home, Full(2), observer)
+    assert set(states(home).values()) == {"queued"} and set(attempts(home).values()) == {0}
+    assert [one["run"]["status"] for one in manifests(home)] == ["stopped"]
+
+
+def test_an_inbox_that_goes_costs_nothing_that_is_at_work(home: Path) -> None:
+    names = draw_all(home, 2)
+    order(home, "slow", "00.png", "01.png")
+
+    class Gone(LosingInbox):
+        def check(self) -> None:
+            super().check()
+            if self.has_looked and (home / "orders/00.png").exists():
+                take_back(home, "00.png", "01.png")
+
+    with pytest.raises(InboxGoneError):
+        stand(home, ManyWorkers(2), Gone(home, 2))
+    assert outputs(home) == names and set(states(home).values()) == {"done"}
+
+
+def test_a_run_that_is_to_end_waits_for_no_worker_to_come(home: Path) -> None:
+    draw_all(home, 3)
+    order(home, "slow", "00.png", "01.png", "02.png")
+
+    class Empty(LosingInbox):
+        def check(self) -> None:
+            super().check()
+            if self.has_looked and self.checks:
+                order(home, "0", ".workers")
+
+    with pytest.raises(InboxGoneError):
+        stand(home, ManyWorkers(2), Empty(home, 2))
+    assert set(states(home).values()) == {"queued"}
 
 
 # Clusters come and go
