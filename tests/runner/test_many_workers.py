@@ -37,7 +37,7 @@ from nst_pipeline.jobs.planning import Plan, make_scanner
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner import runner as runner_module
 from nst_pipeline.runner.runner import Runner
-from nst_pipeline.workers.protocol import Progress, WorkerState
+from nst_pipeline.workers.protocol import Progress, Task, WorkerState
 
 
 @pytest.fixture
@@ -139,6 +139,20 @@ def test_a_run_tries_once_more_what_one_worker_died_of(home: Path) -> None:
     assert outputs(home) == names
     assert [record.status for record in observer.records] == ["done"] * 4
     assert attempts(home)["02.png"] == 2
+
+
+def test_what_a_worker_died_of_is_suspect_when_it_is_tried_again(home: Path) -> None:
+    draw_all(home, 3)
+    order(home, "die once", "02.png")
+    suspects: list[tuple[str, bool]] = []
+
+    class Noting(ManyWorkers):
+        def submit(self, task: Task) -> None:
+            suspects.append((task.content.path.stem, task.is_suspect))
+            super().submit(task)
+
+    run_once(config_of(home), Noting(2))
+    assert sorted(suspects) == [("00", False), ("01", False), ("02", False), ("02", True)]
 
 
 def test_the_death_of_the_driver_is_an_attempt_of_no_job(home: Path) -> None:
@@ -250,6 +264,30 @@ def test_a_retry_that_is_due_does_not_wait_for_what_is_slow(home: Path) -> None:
     assert attempts(home)["tried.png"] == 2
 
 
+def test_a_retry_that_no_plan_can_take_up_has_no_plan_made_ever_again(home: Path) -> None:
+    draw(home / "inbox/slow.png", 77)
+    draw(home / "inbox/goes.png", 2)
+    order(home, "slow", "slow.png")
+    order(home, "pass", "goes.png")
+
+    class Counting(SilentObserver):
+        made = checks = 0
+
+        def looked(self, plan: Plan) -> None:
+            self.made += 1
+
+        def check(self) -> None:
+            if attempts(home).get("goes.png"):
+                (home / "inbox/goes.png").unlink(missing_ok=True)
+                self.checks += 1
+            if self.checks == 500:
+                take_back(home, "slow.png")
+
+    observer = Counting()
+    stand(home, ManyWorkers(2), observer)
+    assert outputs(home) == ["slow-s.png"] and observer.made <= 5
+
+
 def test_a_manifest_is_closed_while_workers_go_on_and_the_next_has_the_rest(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +372,51 @@ def test_an_urgent_file_gets_the_next_worker_that_is_free(home: Path) -> None:
         runner.run_standing(make_scanner(config))
     assert observer.begun[4] == "now.png" and len(outputs(home)) == 9
     assert set(attempts(home).values()) == {1}
+
+
+def test_an_urgent_file_behind_a_long_job_is_begun_by_whoever_is_free(home: Path) -> None:
+    every = [f"{number:02}.png" for number in range(6)]
+    draw_all(home, 6)
+    order(home, "slow", *every)
+    urgent = home / "inbox/urgent/now.png"
+    urgent.parent.mkdir()
+    executor = ManyWorkers(3)
+
+    class Urgent(SilentObserver):
+        begun: list[str] = []
+        has_seen = False
+        checks = 0
+
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            if (name := job.content.path.name) not in self.begun:
+                self.begun.append(name)
+            if len(self.begun) == 3 and (home / "orders/02.png").exists():
+                take_back(home, "02.png")
+            if len(self.begun) == 4 and not urgent.exists():
+                draw(urgent, 50)  # it lies behind the fourth
+
+        def finished(self, record: JobRecord) -> None:
+            if record.content.path.endswith("now.png"):
+                take_back(home, *(one for one in every if (home / "orders" / one).exists()))
+
+        def check(self) -> None:
+            if "now" in executor.together[-1] and (home / "orders/00.png").exists():
+                take_back(home, "00.png")
+            self.checks += 1
+            if self.checks > 5000:
+                raise KeyboardInterrupt
+
+        def looked(self, plan: Plan) -> None:
+            self.has_seen = urgent.exists()
+
+        def should_look(self) -> bool:
+            return urgent.exists() and not self.has_seen
+
+    observer = Urgent()
+    stand(home, executor, observer)
+    assert observer.begun[4] == "now.png" and len(outputs(home)) == 7
+    assert set(attempts(home).values()) == {1}
+    assert len(executor.together) <= 7 + 2  # what was ready is handed over once more, and not ever
 
 
 def test_of_several_at_work_the_cancelled_one_alone_ends(home: Path) -> None:
