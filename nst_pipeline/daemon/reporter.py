@@ -47,6 +47,7 @@ class Reporter(Observer):
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping, self._error_kind = "", False, "job"
+        self._trouble = ""
         self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -97,12 +98,18 @@ class Reporter(Observer):
         self._notifier.extend()
 
     def error(self, reason: str, kind: Literal["settings", "trouble"]) -> None:
-        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out."""
-        log.error("%s", reason)
+        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out.
+
+        Trouble that lasts is logged once.
+        """
+        if (kind, reason) != ("trouble", self._trouble):
+            log.error("%s", reason)
+        self._trouble = reason if kind == "trouble" else self._trouble
         self._last_error(reason, kind)
 
     def mended(self, kind: Literal["settings", "trouble"]) -> None:
         """Report that such an error is one no more, if it was the last."""
+        self._trouble = "" if kind == "trouble" else self._trouble
         if self._error_kind == kind:
             self._error_kind = "job"
             self._file.set(last_error=None)

@@ -579,7 +579,7 @@ def test_trouble_while_a_run_waits_for_the_last_jobs_puts_them_back(home: Path) 
     with pytest.raises(DiskFullError):
         stand(home, Full(2), observer)
     assert set(states(home).values()) == {"queued"} and set(attempts(home).values()) == {0}
-    assert [one["run"]["status"] for one in manifests(home)] == ["stopped"]
+    assert not manifests(home)  # nothing came of it
 
 
 def test_an_inbox_that_goes_costs_nothing_that_is_at_work(home: Path) -> None:
@@ -650,6 +650,21 @@ def test_a_daemon_waits_for_a_lost_cluster_says_so_and_goes_on(home: Path) -> No
         watch.until_outputs(*names)
         watch.until_idle()
     assert set(attempts(home).values()) == {1}
+
+
+def test_a_cluster_out_of_reach_is_told_once_and_no_try_leaves_a_manifest(home: Path) -> None:
+    names = draw_all(home, 2)
+    order(home, "lost", ".workers")
+    with Watching(home, 2) as watch:
+        wait_until(lambda: watch.log.read_text().count("2 jobs to do") >= 3)
+        take_back(home, ".workers")
+        watch.until_outputs(*names)
+        watch.until_idle()
+    assert watch.log.read_text().count(" ERROR ") == 1
+    (manifest,) = manifests(home)
+    assert len(manifest["jobs"]) == 2
+    with Ledger(ledger_path(home / "state")) as ledger:
+        assert len(ledger.runs.listed()) == 1
 
 
 def test_a_cluster_that_shrinks_to_nothing_is_waited_for_and_told(home: Path) -> None:
