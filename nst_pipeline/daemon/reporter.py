@@ -188,6 +188,13 @@ class Reporter(Observer):
         if not workers and not self._is_stopping:
             self.state("waiting", "for a worker: there is none now", logging.WARNING)
 
+    def closed(self) -> None:
+        """Report no workers any more."""
+        self._workers = None
+        self._machines.clear()
+        self._file.set(workers=[])
+        self.metrics.workers([])
+
     def _has_many(self) -> bool:
         return self._workers is not None and are_many(self._workers)
 

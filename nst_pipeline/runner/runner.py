@@ -113,6 +113,7 @@ class Runner:
     def _close_executor(self) -> None:
         if self._executor:
             self._executor[1].close()
+            self._observer.closed()
         self._executor = None
         self.machines.clear()
 

@@ -35,6 +35,7 @@ from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Outcome
 from nst_pipeline.jobs.planning import Plan, make_scanner
 from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner import intake
 from nst_pipeline.runner import runner as runner_module
 from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.protocol import Progress, Task, WorkerState
@@ -565,6 +566,22 @@ def test_ctrl_c_loses_nothing_that_came_already(home: Path) -> None:
     assert Counter(attempts(home).values()) == {1: 1, 0: 5}
 
 
+def test_a_full_outbox_is_told_of_each_result_of_a_group(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_all(home, 1)
+    config = configure(home, styles={"s": "style.png", "t": "style2.png"})
+    full = DiskFullError("outbox: full")
+    monkeypatch.setattr(
+        intake, "publish_results", lambda _, __, results, ___: [full] * len(results)
+    )
+    with pytest.raises(DiskFullError):
+        run_once(config, ManyWorkers(1))
+    (manifest,) = manifests(home)
+    assert [job["status"] for job in manifest["jobs"]] == ["failed", "failed"]
+    assert set(states(home).values()) == {"queued"}
+
+
 def test_trouble_while_a_run_waits_for_the_last_jobs_puts_them_back(home: Path) -> None:
     draw_all(home, 2)
     order(home, "slow", "00.png", "01.png")
@@ -645,6 +662,7 @@ def test_a_daemon_waits_for_a_lost_cluster_says_so_and_goes_on(home: Path) -> No
         order(home, "lost", ".workers")
         watch.until_state("waiting")
         assert "its head has ended" in watch.status()["detail"]
+        assert watch.status()["workers"] == []
         assert set(states(home).values()) == {"queued"} and set(attempts(home).values()) == {0}
         take_back(home, "00.png", "01.png", ".workers")
         watch.until_outputs(*names)
