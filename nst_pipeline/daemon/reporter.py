@@ -53,6 +53,7 @@ class Reporter(Observer):
         self._noted: set[str] = set()
         self._left_out: list[str] = []
         self._workers: list[WorkerState] | None = None
+        self._had_workers = False
         self._machines: dict[Place, Machine] = {}
         self.is_ready = False
 
@@ -177,6 +178,7 @@ class Reporter(Observer):
     def workers(self, workers: list[WorkerState]) -> None:
         """Report what the workers do, and that there are none."""
         had_none = self._workers == []
+        self._had_workers |= bool(workers)
         names = {one.name for one in workers}
         self._machines = {
             p: one for p, one in self._machines.items() if not one.worker or one.worker in names
@@ -186,11 +188,14 @@ class Reporter(Observer):
         self.live.workers(workers)
         self.metrics.workers(workers)
         if not workers and not self._is_stopping:
-            self.state("waiting", "for a worker: there is none now", logging.WARNING)
+            if self._had_workers:
+                self.state("waiting", "for a worker: there is none now", logging.WARNING)
+            else:
+                self.state("waiting", "for a worker: they are being started")
 
     def closed(self) -> None:
         """Report no workers any more."""
-        self._workers = None
+        self._workers, self._had_workers = None, False
         self._machines.clear()
         self._file.set(workers=[])
         self.metrics.workers([])

@@ -32,6 +32,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 THREADS = 8
 """So many results of a group are written and read back at a time."""
+SMALL_BYTES = 8 * 2**20
+"""A larger one is decoded alone, for what it needs of memory."""
 
 OnConflict = Literal["replace", "suffix", "fail"]
 
@@ -127,7 +129,10 @@ def publish_results(
         return None
 
     try:
-        for (entry, _), error in zip(results, _side_by_side(write, results), strict=True):
+        small = [one for one in results if len(one[1]) <= SMALL_BYTES]
+        large = [one for one in results if len(one[1]) > SMALL_BYTES]
+        errors = [*_side_by_side(write, small), *map(write, large)]
+        for (entry, _), error in zip([*small, *large], errors, strict=True):
             if error:
                 done[entry.id] = error
         written = [whole[entry.id] for entry, _ in results if entry.id not in done]

@@ -706,6 +706,7 @@ def test_a_daemon_stops_at_once_that_waits_for_a_worker(home: Path) -> None:
     order(home, "0", ".workers")
     with Watching(home, 2) as watch:
         watch.until_state("waiting")
+        assert "being started" in watch.status()["detail"]
         assert watch.stop() == 0
     assert Counter(states(home).values()) == {"queued": 3}
     assert set(attempts(home).values()) == {0}

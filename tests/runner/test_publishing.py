@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -516,6 +517,17 @@ def test_results_of_a_group_that_replace_one_name_do_so_one_after_the_other(
     done = publishing.publish_results(ledger.jobs, Folders(), same, "replace")
     assert done == [place, place] and place.read_bytes() == data
     assert [ledger.jobs.state(one.id) for one in (first, second)] == ["replaced", "done"]
+
+
+def test_large_results_of_a_group_are_decoded_one_at_a_time(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, data = together(config, ledger, ["b.png", "c.png", "d.png"]), result(home_of(config))
+    monkeypatch.setattr(publishing, "SMALL_BYTES", len(data) - 1)
+    threads: list[int] = []
+    monkeypatch.setattr(publishing, "_verify", lambda *_: threads.append(threading.get_ident()))
+    publishing.publish_results(ledger.jobs, Folders(), [(e, data) for e in entries], "fail")
+    assert threads == [threading.get_ident()] * 3
 
 
 def test_a_group_costs_the_ledger_and_the_folder_one_sync_each(
