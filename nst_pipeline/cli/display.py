@@ -161,9 +161,11 @@ class Display(Bars, Observer):
 
     def workers(self, workers: list[WorkerState]) -> None:
         """Show a bar for each worker that is at a job, of many only the first; say if none is."""
-        had_none, self._workers = self._workers == [], workers
+        before, self._workers = self._workers, workers
         self._pace.use(len(workers))
-        if not workers and not had_none:
+        if not workers and before is None:
+            self.line("waits    for a worker: they are being started")
+        elif not workers and before:
             self.line("waits    for a worker: there is none now", "yellow")
         if not are_many(workers):
             return

@@ -47,11 +47,13 @@ class Reporter(Observer):
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping, self._error_kind = "", False, "job"
+        self._trouble = ""
         self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
         self._left_out: list[str] = []
         self._workers: list[WorkerState] | None = None
+        self._had_workers = False
         self._machines: dict[Place, Machine] = {}
         self.is_ready = False
 
@@ -97,12 +99,18 @@ class Reporter(Observer):
         self._notifier.extend()
 
     def error(self, reason: str, kind: Literal["settings", "trouble"]) -> None:
-        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out."""
-        log.error("%s", reason)
+        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out.
+
+        Trouble that lasts is logged once.
+        """
+        if (kind, reason) != ("trouble", self._trouble):
+            log.error("%s", reason)
+        self._trouble = reason if kind == "trouble" else self._trouble
         self._last_error(reason, kind)
 
     def mended(self, kind: Literal["settings", "trouble"]) -> None:
         """Report that such an error is one no more, if it was the last."""
+        self._trouble = "" if kind == "trouble" else self._trouble
         if self._error_kind == kind:
             self._error_kind = "job"
             self._file.set(last_error=None)
@@ -170,6 +178,7 @@ class Reporter(Observer):
     def workers(self, workers: list[WorkerState]) -> None:
         """Report what the workers do, and that there are none."""
         had_none = self._workers == []
+        self._had_workers |= bool(workers)
         names = {one.name for one in workers}
         self._machines = {
             p: one for p, one in self._machines.items() if not one.worker or one.worker in names
@@ -179,7 +188,17 @@ class Reporter(Observer):
         self.live.workers(workers)
         self.metrics.workers(workers)
         if not workers and not self._is_stopping:
-            self.state("waiting", "for a worker: there is none now", logging.WARNING)
+            if self._had_workers:
+                self.state("waiting", "for a worker: there is none now", logging.WARNING)
+            else:
+                self.state("waiting", "for a worker: they are being started")
+
+    def closed(self) -> None:
+        """Report no workers any more."""
+        self._workers, self._had_workers = None, False
+        self._machines.clear()
+        self._file.set(workers=[])
+        self.metrics.workers([])
 
     def _has_many(self) -> bool:
         return self._workers is not None and are_many(self._workers)

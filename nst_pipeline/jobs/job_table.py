@@ -169,10 +169,15 @@ class JobTable:
         found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", self.now())
         return sorted(found, key=lambda one: one.next_try)
 
-    def next_try(self) -> float | None:
-        """Return when, by `now`, the next job that waits for another attempt is due, or None."""
+    def next_try(self, after: float = 0) -> float | None:
+        """Return when, by `now`, the next job that waits for another attempt is due, or None.
+
+        Args:
+            after: those that were due by then do not count.
+        """
         (when,) = self._database.execute(
-            "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > 0", (JobState.QUEUED,)
+            "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > ?",
+            (JobState.QUEUED, after),
         ).fetchone()
         return None if when is None else float(when)
 

@@ -44,7 +44,8 @@ def known_pace(config: Config, weights: Weights) -> float | None:
 
 
 def _conditions(config: Config, weights: Weights) -> list[str]:
-    return [config.device, config.precision, weights.sha256]
+    cluster = [config.cluster.address] if config.cluster.address else []
+    return [config.device, config.precision, weights.sha256, *cluster]
 
 
 class Pace:

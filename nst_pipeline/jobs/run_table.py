@@ -58,6 +58,10 @@ class RunTable:
             "UPDATE runs SET open = 0, head = coalesce(?, head) WHERE id = ?", (head, run)
         )
 
+    def forget(self, run: str) -> None:
+        """Know of a run no more that no job came of."""
+        self._database.execute("DELETE FROM runs WHERE id = ?", (run,))
+
     def latest_first(self) -> list[KnownRun]:
         """Return the runs."""
         rows = self._database.execute(

@@ -1,5 +1,6 @@
 """The dispatcher: hands contents to the executor, and takes back what comes of them."""
 
+import contextlib
 import functools
 import time
 from collections import deque
@@ -100,7 +101,7 @@ class Dispatcher:
         self._in_flight: dict[Place, InFlight] = {}
         self._came: list[Outcome] = []
         self._look_is_due = self._is_ending = False
-        self._told = 0.0
+        self._told = self._planned = 0.0
 
     def carry_out(
         self,
@@ -130,6 +131,7 @@ class Dispatcher:
         self._intake.seconds, self._intake.pixels = 0.0, 0
         self._intake.again = []
         self._look_is_due = False
+        self._planned = self._ledger.jobs.now() - plan.seconds
         if disposal:
             disposal.dispose_of_done()
         todo = _by_content(plan.todo)
@@ -166,7 +168,7 @@ class Dispatcher:
                 if self._is_apart():
                     todo.appendleft(jobs)
                     return
-                self._hand_over(plan, [one])
+                self._hand_over([one])
             while self._executor and self._executor.capacity == 0:
                 self._take_in(self._executor.poll)
             if is_suspect:
@@ -188,10 +190,8 @@ class Dispatcher:
             is_used_up = self._policy.looks and (not todo or self._executor.capacity > 0)
             if has_polled and is_used_up and (plan.more or self._is_look_due(look_at)):
                 return
-            polled, has_polled = time.monotonic(), True
-            self._take_in(self._executor.poll)
-            if not self._came and time.monotonic() - polled < BREATH_SECONDS:
-                time.sleep(BREATH_SECONDS)
+            has_polled = True
+            self._poll()
             todo.extend(_by_content(self._intake.again))
             self._intake.again = []
         self._settle()
@@ -206,13 +206,14 @@ class Dispatcher:
             except DiskFullError:
                 self.finish()  # there is room for what is at work
                 raise
-            self._hand_over(plan, loaded)
+            self._hand_over(loaded)
             if loaded or time.monotonic() - begun > REPEAT_SECONDS:
                 return
 
     def _is_look_due(self, look_at: float) -> bool:
         """Tell whether a new plan may have something to do for workers that wait."""
-        retry = self._ledger.jobs.next_try()
+        # What was due before this plan was made is nothing for the next one either.
+        retry = self._ledger.jobs.next_try(after=self._planned)
         is_retry_due = retry is not None and retry <= self._ledger.jobs.now()
         return is_retry_due or time.monotonic() >= look_at
 
@@ -221,10 +222,12 @@ class Dispatcher:
         found: list[list[Job]] = []
         left: list[list[Job]] = []
         busy = {part for place in self._in_flight for part in place}
+        only_urgent = self._has_urgent_waiting()
         while todo and len(found) < room:
             jobs = todo.popleft()
             parts = {part for job in jobs for part in (job.output, job.key)}
-            (left if parts & busy else found).append(jobs)
+            is_to_wait = only_urgent and not self._scanner.is_urgent(jobs[0].content.found)
+            (left if is_to_wait or parts & busy else found).append(jobs)
             busy |= parts
         todo.extendleft(reversed(left))
         return found
@@ -242,12 +245,15 @@ class Dispatcher:
         return bool(self._in_flight)
 
     def put_back(self, reason: str = "") -> None:
-        """Queue again what is in flight, as if it had not been begun.
+        """Publish what came already; queue the rest again, as if it had not been begun.
 
         Args:
             reason: what a job did to the device, if it did; that is an attempt of those at work,
                 and they are given up when it was the last.
         """
+        # What cannot be published is painted again.
+        with contextlib.suppress(PipelineError, OSError):
+            self._settle()
         guilty = self._at_work()
         for one in self._in_flight.values():
             if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
@@ -286,7 +292,9 @@ class Dispatcher:
         if not one.has_begun:
             if self._is_ending or self._observer.should_stop():
                 raise Abandoned
-            if one.is_ahead and (self._is_look_wanted() or self._is_urgent_waiting(job)):
+            is_urgent = self._scanner.is_urgent(job.content.found)
+            is_to_wait = not is_urgent and self._has_urgent_waiting()
+            if one.is_ahead and (self._is_look_wanted() or is_to_wait):
                 raise Abandoned
             for other in self._in_flight.values():
                 if other.job.content == job.content:
@@ -306,7 +314,8 @@ class Dispatcher:
         self._observer.check()
         self._tell_workers()
         has_begun = any(one.has_begun for one in self._in_flight.values())
-        if self._is_apart() and not has_begun and self._observer.should_stop():
+        is_to_end = self._is_ending or self._observer.should_stop()
+        if self._is_apart() and not has_begun and is_to_end:
             raise Abandoned  # nobody need wait for a worker to come
 
     def wants_glimpse(self) -> bool:
@@ -322,16 +331,11 @@ class Dispatcher:
             self._told = time.monotonic()
             self._observer.workers(self._executor.workers())
 
-    def _is_urgent_waiting(self, job: Job) -> bool:
-        """Tell whether an urgent content waits for a worker, and a job is none of one."""
-        is_urgent = self._scanner.is_urgent
-        return (
-            self._is_apart()
-            and not is_urgent(job.content.found)
-            and any(
-                not other.has_begun and is_urgent(other.job.content.found)
-                for other in self._in_flight.values()
-            )
+    def _has_urgent_waiting(self) -> bool:
+        """Tell whether an urgent content waits for a worker: then no other is to be begun."""
+        return self._is_apart() and any(
+            not one.has_begun and self._scanner.is_urgent(one.job.content.found)
+            for one in self._in_flight.values()
         )
 
     # Handing over
@@ -391,7 +395,7 @@ class Dispatcher:
                 self._disposal.dispose_of(content.path)
         return None
 
-    def _hand_over(self, plan: Plan, loaded: list[_Loaded]) -> None:
+    def _hand_over(self, loaded: list[_Loaded]) -> None:
         """Note that contents are at work from now on, all at once, and hand them over."""
         assert self._executor
         self._note_kind(self._executor)
@@ -408,7 +412,7 @@ class Dispatcher:
                     if job not in started:
                         del self._in_flight[_place(job)]
                 if started:
-                    was_begun = self._was_begun(plan, started)
+                    was_begun = any(entry.attempts for _, entry in one.jobs)
                     tasks.append(Task(one.content, tuple(started), one.data, was_begun))
         for task in tasks:
             with unforeseen(functools.partial(self._fail_all, list(task.jobs))):
@@ -459,9 +463,20 @@ class Dispatcher:
     # Taking in
 
     def _drain(self) -> None:
-        if self._executor is not None:
-            self._take_in(self._executor.drain)
+        if self._executor is None:
+            return
+        while self._is_apart() and self._in_flight:  # results do not wait for each other
+            self._poll()
             self._settle()
+        self._take_in(self._executor.drain)
+        self._settle()
+
+    def _poll(self) -> None:
+        assert self._executor
+        polled = time.monotonic()
+        self._take_in(self._executor.poll)
+        if not self._came and time.monotonic() - polled < BREATH_SECONDS:
+            time.sleep(BREATH_SECONDS)
 
     def _take_in(self, outcomes: Callable[[Progress], Iterator[Outcome]]) -> None:
         """Take in what comes; those of many workers are left to be settled together."""

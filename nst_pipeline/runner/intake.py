@@ -132,10 +132,16 @@ class Intake:
                     self._observer.timed("publish", seconds)
                     done.append((self._published(one, told, final), one.entry))
         self._record(done)
+        trouble: Exception | None = None
         for (one, _), final in zip(taken, finals, strict=True):
             if isinstance(final, Exception):
-                with unforeseen(functools.partial(self.blame, [(one.job, one.entry)])):
-                    self._not_done(one, final)
+                try:
+                    with unforeseen(functools.partial(self.blame, [(one.job, one.entry)])):
+                        self._not_done(one, final)
+                except (CannotCreateError, OutputError) as error:
+                    trouble = trouble or error
+        if trouble:
+            raise trouble  # once it is told of all
 
     def _published(self, one: InFlight, told: Outcome, final: Path) -> JobRecord:
         result, job = told.outcome, one.job

@@ -56,6 +56,9 @@ class Observer:
     def workers(self, workers: list[WorkerState]) -> None:
         """What the workers do, now and then; where there are none, one is waited for."""
 
+    def closed(self) -> None:
+        """The executor is closed, and its workers are no more."""
+
     def kept(self, kinds: Mapping[str, Kept]) -> None:
         """What piled up was pruned; so much is kept of each kind."""
 

@@ -32,6 +32,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 THREADS = 8
 """So many results of a group are written and read back at a time."""
+SMALL_BYTES = 8 * 2**20
+"""A larger one is decoded alone, for what it needs of memory."""
 
 OnConflict = Literal["replace", "suffix", "fail"]
 
@@ -127,7 +129,10 @@ def publish_results(
         return None
 
     try:
-        for (entry, _), error in zip(results, _side_by_side(write, results), strict=True):
+        small = [one for one in results if len(one[1]) <= SMALL_BYTES]
+        large = [one for one in results if len(one[1]) > SMALL_BYTES]
+        errors = [*_side_by_side(write, small), *map(write, large)]
+        for (entry, _), error in zip([*small, *large], errors, strict=True):
             if error:
                 done[entry.id] = error
         written = [whole[entry.id] for entry, _ in results if entry.id not in done]
@@ -304,28 +309,34 @@ def _rename(
 ) -> dict[int, Published]:
     """Give results their names; return what became of each, by its job's number.
 
-    The ledger notes all names at once, and each folder is made durable once.
+    The ledger notes all names at once, and each folder is made durable once. What goes to one name
+    goes there one after the other.
     """
     done: dict[int, Published] = {}
     numbers = {one.entry.id: 1 for one in whole}
     while whole:
         names: dict[Path, _Name] = {}
+        left: list[_Whole] = []
         for one in whole:
             try:
                 name = _choose(folders, one, on_conflict, numbers, names)
-                names[name.final] = name
+                if names.setdefault(name.final, name) is not name:
+                    left.append(one)
             except (ConflictError, OSError) as error:
                 done[one.entry.id] = _why(one, error)
         with jobs.together(is_durable=True):
             begun = [name for name in names.values() if _begin_commit(jobs, name)]
         done |= {name.whole.entry.id: None for name in names.values()}
-        whole = []
+        whole = left
         for name in begun:
             try:
                 rename = folders.replace if name.may_replace else folders.rename_new
                 rename(name.whole.temporary, name.final, durably=False)
                 done[name.whole.entry.id] = name.final
             except FileExistsError:  # somebody was faster
+                if on_conflict == "fail":
+                    done[name.whole.entry.id] = _taken(name.final)
+                    continue
                 numbers[name.whole.entry.id] += 1
                 whole.append(name.whole)
             except OSError as error:
@@ -336,10 +347,10 @@ def _rename(
             except OSError as error:
                 there = [name.whole for name in begun if name.final.parent == folder]
                 done |= {one.entry.id: _why(one, error) for one in there}
-    with jobs.together():
-        for job, published in done.items():
-            if isinstance(published, Path):
-                jobs.finish(job)
+        with jobs.together():
+            for name in begun:
+                if isinstance(done[name.whole.entry.id], Path):
+                    jobs.finish(name.whole.entry.id)
     return done
 
 
@@ -366,11 +377,15 @@ def _choose(
         if final not in taken and not folders.exists(final):
             return _Name(whole, final, may_replace=False)
         if on_conflict == "fail":
-            raise ConflictError(
-                f"{shown(final)}: exists already; move it away, or set on_conflict to replace "
-                "or suffix, and retry it"
-            )
+            raise _taken(final)
         numbers[entry.id] += 1
+
+
+def _taken(final: Path) -> ConflictError:
+    return ConflictError(
+        f"{shown(final)}: exists already; move it away, or set on_conflict to replace "
+        "or suffix, and retry it"
+    )
 
 
 def _begin_commit(jobs: JobTable, name: _Name) -> bool:

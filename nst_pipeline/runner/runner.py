@@ -113,6 +113,7 @@ class Runner:
     def _close_executor(self) -> None:
         if self._executor:
             self._executor[1].close()
+            self._observer.closed()
         self._executor = None
         self.machines.clear()
 
@@ -204,6 +205,7 @@ class Runner:
             )  # fmt: skip
             try:
                 yield run
+                run.finish()
             except BaseException as error:
                 # An executor that is out of reach is made anew by the next run.
                 has_work = run.has_jobs_in_flight() or isinstance(error, UnavailableError)
@@ -283,7 +285,11 @@ class _Run:
 
     def go_on(self) -> bool:
         """Look once, do what there is to do; return whether to look again at once."""
-        plan = self._plan()
+        try:
+            plan = self._plan()
+        except PipelineError:
+            self.finish()  # it is no reason to lose what is at work
+            raise
         disposal = self._disposal(plan)
         given_up = disposal.broken_for_good()
         told = [b for b in given_up if not self._patience.tries(b.found, "disposal")]
@@ -330,9 +336,12 @@ class _Run:
         self._recorder = None
         self._runner.tidy(self._ledger)
 
+    def finish(self) -> None:
+        """Wait for what is at work."""
+        self._dispatcher.finish()
+
     def end(self, status: Ending) -> None:
         """Record the run's end, with everything in order."""
-        self._dispatcher.finish()
         if self._recorder:
             self._recorder.end(status)
         self._ledger.set_fact("clean", "yes")

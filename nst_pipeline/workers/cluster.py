@@ -213,13 +213,16 @@ class ClusterExecutor:
         self._link.send(Submit(self._number, payload, keys, name))
 
     def poll(self, progress: Progress) -> Iterator[Outcome]:
-        """Give outcomes as they come, in any order, until it takes another task.
+        """Give the outcomes that there are; if there are none, wait for some or for room.
 
         Raises:
             UnavailableError: there is no cluster, or none that can paint.
         """
-        while self._tasks:
-            yield from self._news(progress)
+        has_some = False
+        while self._tasks and not has_some:
+            for outcome in self._news(progress):
+                has_some = True
+                yield outcome
             if self.capacity:
                 return
 

@@ -106,8 +106,8 @@ class Executor(Protocol):
     def poll(self, progress: Progress) -> Iterator[Outcome]:
         """Give outcomes as they come, in any order, until it takes another task.
 
-        One that outlives its workers gives all that there are together; if it takes another task
-        already, it waits for them no longer than a moment.
+        One that outlives its workers gives all that there are together, and waits for no more; if
+        it takes another task already, it waits for them no longer than a moment.
 
         Raises:
             UnavailableError: no such device or weights, or no workers within reach.

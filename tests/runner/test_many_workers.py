@@ -3,6 +3,7 @@
 import json
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,16 @@ from support import (
 )
 
 from nst_pipeline.config.pipeline import Config, load
-from nst_pipeline.errors import UnavailableError
+from nst_pipeline.errors import DiskFullError, InboxGoneError, UnavailableError
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
+from nst_pipeline.jobs.outcome import Outcome
 from nst_pipeline.jobs.planning import Plan, make_scanner
+from nst_pipeline.manifest.model import JobRecord
+from nst_pipeline.runner import intake
 from nst_pipeline.runner import runner as runner_module
 from nst_pipeline.runner.runner import Runner
-from nst_pipeline.workers.protocol import WorkerState
+from nst_pipeline.workers.protocol import Progress, Task, WorkerState
 
 
 @pytest.fixture
@@ -136,6 +140,20 @@ def test_a_run_tries_once_more_what_one_worker_died_of(home: Path) -> None:
     assert outputs(home) == names
     assert [record.status for record in observer.records] == ["done"] * 4
     assert attempts(home)["02.png"] == 2
+
+
+def test_what_a_worker_died_of_is_suspect_when_it_is_tried_again(home: Path) -> None:
+    draw_all(home, 3)
+    order(home, "die once", "02.png")
+    suspects: list[tuple[str, bool]] = []
+
+    class Noting(ManyWorkers):
+        def submit(self, task: Task) -> None:
+            suspects.append((task.content.path.stem, task.is_suspect))
+            super().submit(task)
+
+    run_once(config_of(home), Noting(2))
+    assert sorted(suspects) == [("00", False), ("01", False), ("02", False), ("02", True)]
 
 
 def test_the_death_of_the_driver_is_an_attempt_of_no_job(home: Path) -> None:
@@ -247,6 +265,30 @@ def test_a_retry_that_is_due_does_not_wait_for_what_is_slow(home: Path) -> None:
     assert attempts(home)["tried.png"] == 2
 
 
+def test_a_retry_that_no_plan_can_take_up_has_no_plan_made_ever_again(home: Path) -> None:
+    draw(home / "inbox/slow.png", 77)
+    draw(home / "inbox/goes.png", 2)
+    order(home, "slow", "slow.png")
+    order(home, "pass", "goes.png")
+
+    class Counting(SilentObserver):
+        made = checks = 0
+
+        def looked(self, plan: Plan) -> None:
+            self.made += 1
+
+        def check(self) -> None:
+            if attempts(home).get("goes.png"):
+                (home / "inbox/goes.png").unlink(missing_ok=True)
+                self.checks += 1
+            if self.checks == 500:
+                take_back(home, "slow.png")
+
+    observer = Counting()
+    stand(home, ManyWorkers(2), observer)
+    assert outputs(home) == ["slow-s.png"] and observer.made <= 5
+
+
 def test_a_manifest_is_closed_while_workers_go_on_and_the_next_has_the_rest(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +375,51 @@ def test_an_urgent_file_gets_the_next_worker_that_is_free(home: Path) -> None:
     assert set(attempts(home).values()) == {1}
 
 
+def test_an_urgent_file_behind_a_long_job_is_begun_by_whoever_is_free(home: Path) -> None:
+    every = [f"{number:02}.png" for number in range(6)]
+    draw_all(home, 6)
+    order(home, "slow", *every)
+    urgent = home / "inbox/urgent/now.png"
+    urgent.parent.mkdir()
+    executor = ManyWorkers(3)
+
+    class Urgent(SilentObserver):
+        begun: list[str] = []
+        has_seen = False
+        checks = 0
+
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            if (name := job.content.path.name) not in self.begun:
+                self.begun.append(name)
+            if len(self.begun) == 3 and (home / "orders/02.png").exists():
+                take_back(home, "02.png")
+            if len(self.begun) == 4 and not urgent.exists():
+                draw(urgent, 50)  # it lies behind the fourth
+
+        def finished(self, record: JobRecord) -> None:
+            if record.content.path.endswith("now.png"):
+                take_back(home, *(one for one in every if (home / "orders" / one).exists()))
+
+        def check(self) -> None:
+            if "now" in executor.together[-1] and (home / "orders/00.png").exists():
+                take_back(home, "00.png")
+            self.checks += 1
+            if self.checks > 5000:
+                raise KeyboardInterrupt
+
+        def looked(self, plan: Plan) -> None:
+            self.has_seen = urgent.exists()
+
+        def should_look(self) -> bool:
+            return urgent.exists() and not self.has_seen
+
+    observer = Urgent()
+    stand(home, executor, observer)
+    assert observer.begun[4] == "now.png" and len(outputs(home)) == 7
+    assert set(attempts(home).values()) == {1}
+    assert len(executor.together) <= 7 + 2  # what was ready is handed over once more, and not ever
+
+
 def test_of_several_at_work_the_cancelled_one_alone_ends(home: Path) -> None:
     draw_all(home, 5)
     slow = [f"{number:02}.png" for number in range(4)]
@@ -386,6 +473,162 @@ def test_sigterm_ends_what_is_at_work_in_time_and_counts_nothing(
     assert Counter(attempts(home).values()) == Counter({1: done, 0: 8 - done})
 
 
+# However a run ends, what is done is done
+
+
+class Ending(SilentObserver):
+    """Has a run end once so many contents were begun; patient no longer than some thousand polls.
+
+    Attributes:
+        begun: the contents that were.
+        is_ending: whether it is to end.
+        checks: how often it was asked since whether to go on.
+    """
+
+    def __init__(self, home: Path, count: int) -> None:
+        super().__init__()
+        self.home, self.count = home, count
+        self.begun: set[str] = set()
+        self.is_ending, self.checks = False, 0
+
+    def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+        self.begun.add(job.content.path.name)
+        self.is_ending |= len(self.begun) == self.count
+
+    def check(self) -> None:
+        self.checks += self.is_ending
+        if self.checks > 5000:
+            raise KeyboardInterrupt
+
+
+class Stopping(Ending):
+    """Ends it as a signal does."""
+
+    has_told = False
+
+    def should_stop(self) -> bool:
+        self.has_told |= self.is_ending
+        return self.is_ending
+
+
+class LosingInbox(Ending):
+    """Ends it by there being no inbox when it is looked at."""
+
+    has_looked = False
+
+    def should_look(self) -> bool:
+        if self.is_ending and not self.has_looked:
+            (self.home / "inbox").rename(self.home / "away")
+            self.has_looked = True
+            return True
+        return False
+
+
+def stand(home: Path, executor: ManyWorkers, observer: SilentObserver) -> None:
+    """Do as `watch`, until nothing is left to do."""
+    config = config_of(home)
+    with Runner(config, executor, observer) as runner:
+        runner.run_standing(make_scanner(config))
+
+
+def test_what_is_done_is_published_while_a_run_that_ends_waits_for_what_is_not(home: Path) -> None:
+    names = draw_all(home, 2)
+    order(home, "slow", "00.png", "01.png")
+
+    class Waiting(Stopping):
+        def check(self) -> None:
+            super().check()
+            if self.has_told and (home / "orders/00.png").exists():
+                take_back(home, "00.png")
+
+        def finished(self, record: JobRecord) -> None:
+            if not self.records:
+                take_back(home, "01.png")
+            super().finished(record)
+
+    stand(home, ManyWorkers(2), Waiting(home, 2))
+    assert outputs(home) == names and set(states(home).values()) == {"done"}
+
+
+def test_ctrl_c_loses_nothing_that_came_already(home: Path) -> None:
+    draw_all(home, 6)
+
+    class Interrupted(ManyWorkers):
+        def poll(self, progress: Progress) -> Iterator[Outcome]:
+            for outcome in super().poll(progress):
+                yield outcome
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(config_of(home), Interrupted(3))
+    assert len(outputs(home)) == 1
+    assert Counter(states(home).values()) == {"done": 1, "queued": 5}
+    assert Counter(attempts(home).values()) == {1: 1, 0: 5}
+
+
+def test_a_full_outbox_is_told_of_each_result_of_a_group(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_all(home, 1)
+    config = configure(home, styles={"s": "style.png", "t": "style2.png"})
+    full = DiskFullError("outbox: full")
+    monkeypatch.setattr(
+        intake, "publish_results", lambda _, __, results, ___: [full] * len(results)
+    )
+    with pytest.raises(DiskFullError):
+        run_once(config, ManyWorkers(1))
+    (manifest,) = manifests(home)
+    assert [job["status"] for job in manifest["jobs"]] == ["failed", "failed"]
+    assert set(states(home).values()) == {"queued"}
+
+
+def test_trouble_while_a_run_waits_for_the_last_jobs_puts_them_back(home: Path) -> None:
+    draw_all(home, 2)
+    order(home, "slow", "00.png", "01.png")
+    observer = Stopping(home, 2)
+
+    class Full(ManyWorkers):
+        def poll(self, progress: Progress) -> Iterator[Outcome]:
+            if observer.is_ending:
+                raise DiskFullError("outbox: full")
+            yield from super().poll(progress)
+
+    with pytest.raises(DiskFullError):
+        stand(home, Full(2), observer)
+    assert set(states(home).values()) == {"queued"} and set(attempts(home).values()) == {0}
+    assert not manifests(home)  # nothing came of it
+
+
+def test_an_inbox_that_goes_costs_nothing_that_is_at_work(home: Path) -> None:
+    names = draw_all(home, 2)
+    order(home, "slow", "00.png", "01.png")
+
+    class Gone(LosingInbox):
+        def check(self) -> None:
+            super().check()
+            if self.has_looked and (home / "orders/00.png").exists():
+                take_back(home, "00.png", "01.png")
+
+    with pytest.raises(InboxGoneError):
+        stand(home, ManyWorkers(2), Gone(home, 2))
+    assert outputs(home) == names and set(states(home).values()) == {"done"}
+
+
+def test_a_run_that_is_to_end_waits_for_no_worker_to_come(home: Path) -> None:
+    draw_all(home, 3)
+    order(home, "slow", "00.png", "01.png", "02.png")
+
+    class Empty(LosingInbox):
+        def check(self) -> None:
+            super().check()
+            if self.has_looked and self.checks:
+                order(home, "0", ".workers")
+
+    with pytest.raises(InboxGoneError):
+        stand(home, ManyWorkers(2), Empty(home, 2))
+    assert set(states(home).values()) == {"queued"}
+
+
 # Clusters come and go
 
 
@@ -419,11 +662,27 @@ def test_a_daemon_waits_for_a_lost_cluster_says_so_and_goes_on(home: Path) -> No
         order(home, "lost", ".workers")
         watch.until_state("waiting")
         assert "its head has ended" in watch.status()["detail"]
+        assert watch.status()["workers"] == []
         assert set(states(home).values()) == {"queued"} and set(attempts(home).values()) == {0}
         take_back(home, "00.png", "01.png", ".workers")
         watch.until_outputs(*names)
         watch.until_idle()
     assert set(attempts(home).values()) == {1}
+
+
+def test_a_cluster_out_of_reach_is_told_once_and_no_try_leaves_a_manifest(home: Path) -> None:
+    names = draw_all(home, 2)
+    order(home, "lost", ".workers")
+    with Watching(home, 2) as watch:
+        wait_until(lambda: watch.log.read_text().count("2 jobs to do") >= 3)
+        take_back(home, ".workers")
+        watch.until_outputs(*names)
+        watch.until_idle()
+    assert watch.log.read_text().count(" ERROR ") == 1
+    (manifest,) = manifests(home)
+    assert len(manifest["jobs"]) == 2
+    with Ledger(ledger_path(home / "state")) as ledger:
+        assert len(ledger.runs.listed()) == 1
 
 
 def test_a_cluster_that_shrinks_to_nothing_is_waited_for_and_told(home: Path) -> None:
@@ -447,6 +706,7 @@ def test_a_daemon_stops_at_once_that_waits_for_a_worker(home: Path) -> None:
     order(home, "0", ".workers")
     with Watching(home, 2) as watch:
         watch.until_state("waiting")
+        assert "being started" in watch.status()["detail"]
         assert watch.stop() == 0
     assert Counter(states(home).values()) == {"queued": 3}
     assert set(attempts(home).values()) == {0}

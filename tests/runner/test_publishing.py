@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -448,6 +449,24 @@ def test_watch_copies_what_is_in_the_inbox_to_a_new_outbox_and_repaints_nothing_
     assert outputs(home) == ["a-s.png", "s/a.png", "s/b.png", "s/c.png"]
 
 
+def test_a_name_that_is_taken_in_the_last_moment_is_refused_where_nothing_may_be_replaced(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, data = queue(config, ledger), result(home_of(config))
+    rename_new = Folders.rename_new
+
+    def faster(folders: Folders, source: Path, target: Path, durably: bool = True) -> None:
+        if target == entry.output:
+            target.write_bytes(b"theirs")
+        rename_new(folders, source, target, durably)
+
+    monkeypatch.setattr(Folders, "rename_new", faster)
+    with pytest.raises(publishing.ConflictError, match="exists already"):
+        publishing.publish_result(ledger.jobs, Folders(), entry, data, "fail")
+    assert list(config.outbox.iterdir()) == [entry.output]
+    assert entry.output.read_bytes() == b"theirs"
+
+
 # Several at a time
 
 
@@ -486,6 +505,29 @@ def test_of_several_results_for_one_name_each_gets_a_number(config: Config, ledg
     done = publishing.publish_results(ledger.jobs, Folders(), same, "suffix")
     assert done == [place, numbered(place, 2), numbered(place, 3)]
     assert [ledger.jobs.get(entry.id).final for entry in entries] == done
+
+
+def test_results_of_a_group_that_replace_one_name_do_so_one_after_the_other(
+    config: Config, ledger: Ledger
+) -> None:
+    first, second = together(config, ledger, ["b.png", "c.png"])
+    draw(home_of(config) / "second.png", 78)
+    place, data = first.output, (home_of(config) / "second.png").read_bytes()
+    same = [(first, result(home_of(config))), (replace(second, output=place), data)]
+    done = publishing.publish_results(ledger.jobs, Folders(), same, "replace")
+    assert done == [place, place] and place.read_bytes() == data
+    assert [ledger.jobs.state(one.id) for one in (first, second)] == ["replaced", "done"]
+
+
+def test_large_results_of_a_group_are_decoded_one_at_a_time(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, data = together(config, ledger, ["b.png", "c.png", "d.png"]), result(home_of(config))
+    monkeypatch.setattr(publishing, "SMALL_BYTES", len(data) - 1)
+    threads: list[int] = []
+    monkeypatch.setattr(publishing, "_verify", lambda *_: threads.append(threading.get_ident()))
+    publishing.publish_results(ledger.jobs, Folders(), [(e, data) for e in entries], "fail")
+    assert threads == [threading.get_ident()] * 3
 
 
 def test_a_group_costs_the_ledger_and_the_folder_one_sync_each(
