@@ -151,21 +151,20 @@ class Recorder:
             self._runs.note(self._run.id, self._head())
 
     def end(self, status: Ending) -> None:
-        """Record the run's end; a stopped run that no job came of leaves no trace.
+        """Record the run's end.
 
         Raises:
             CannotCreateError, OutputError: see `files.publish`.
         """
-        if status == "stopped" and not self._jobs and not self._skipped:
-            self._drop()
         self._run = self._run.model_copy(update={"status": status, "ended": datetime.now(UTC)})
         if self.is_open:
             self._save(durably=True)
             self._runs.end(self._run.id, self._head())
             self.is_open = False
 
-    def _drop(self) -> None:
-        if self.is_open:
+    def drop_empty(self) -> None:
+        """Leave no trace of a run that no job came of, and end it."""
+        if self.is_open and not self._jobs and not self._skipped:
             with contextlib.suppress(OSError):
                 self._folders.unlink(self.path)
             self._runs.forget(self._run.id)

@@ -52,11 +52,19 @@ Place = tuple[Path, str]
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A content that is to be handed over: its jobs as the ledger holds them, and its bytes."""
+    """A content that is to be handed over.
+
+    Attributes:
+        content: the content.
+        jobs: those to do, as the ledger holds them.
+        data: its bytes.
+        was_begun: whether it was begun before, and not finished.
+    """
 
     content: Content
     jobs: list[tuple[Job, Entry]]
     data: bytes
+    was_begun: bool
 
 
 class Dispatcher:
@@ -390,7 +398,9 @@ class Dispatcher:
             ]
             if wanted:
                 self._observer.timed("read", time.monotonic() - begun)
-                return _Loaded(content, wanted, data)
+                # Of a job that is queued anew, the plan alone knows that it was begun before.
+                was_begun = self._was_begun(plan, jobs) or any(one.attempts for _, one in wanted)
+                return _Loaded(content, wanted, data, was_begun)
             if self._disposal:
                 self._disposal.dispose_of(content.path)
         return None
@@ -412,8 +422,7 @@ class Dispatcher:
                     if job not in started:
                         del self._in_flight[_place(job)]
                 if started:
-                    was_begun = any(entry.attempts for _, entry in one.jobs)
-                    tasks.append(Task(one.content, tuple(started), one.data, was_begun))
+                    tasks.append(Task(one.content, tuple(started), one.data, one.was_begun))
         for task in tasks:
             with unforeseen(functools.partial(self._fail_all, list(task.jobs))):
                 self._executor.submit(task)

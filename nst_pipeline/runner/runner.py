@@ -326,6 +326,8 @@ class _Run:
         with contextlib.suppress(PipelineError, OSError, DatabaseError):
             self._dispatcher.put_back(str(error) if isinstance(error, DeviceLostError) else "")
             if not self._ledger.jobs.in_state(JobState.COMMITTING):
+                if self._recorder and isinstance(error, UnavailableError):
+                    self._recorder.drop_empty()  # or each try would leave a manifest
                 self.end("stopped")
             # Otherwise the next start looks at what became of it.
 

@@ -49,6 +49,11 @@ class Heard(list[Event]):
         self.worker, weights = ClusterWorker(), resolve(config.weights)
         self.worker.begin(config, weights, sha256 or weights.sha256, 1, 1)
 
+    def close(self) -> None:
+        """End the engine's thread."""
+        assert self.worker._work
+        self.worker._work._executor.close()
+
     def of(self, kind: type) -> list[Any]:
         return [event for event in self if isinstance(event, kind)]
 
@@ -74,6 +79,7 @@ def test_a_worker_paints_the_jobs_that_are_left_alone(config: Config) -> None:
     heard.wait_for(Over)
     assert isinstance(heard[0], Ready) and heard.of(Done) == [Done(7, 1, None)]
     assert {event.job for event in heard.of(Step)} == {1}
+    heard.close()
 
 
 def test_what_is_ended_before_its_turn_is_not_begun(
@@ -97,6 +103,7 @@ def test_what_is_ended_before_its_turn_is_not_begun(
     heard.worker.halt(0)
     heard.wait_for(Over, 2)
     assert len(begun) == 1 and [event.outcome for event in heard.of(Done)] == [None] * 4
+    heard.close()
 
 
 def test_a_worker_without_room_for_the_network_says_that_it_can_never_paint(
