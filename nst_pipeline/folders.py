@@ -154,7 +154,7 @@ class Folders:
             if durably:
                 _sync(new)
 
-    def rename_new(self, source: Path, target: Path) -> None:
+    def rename_new(self, source: Path, target: Path, durably: bool = True) -> None:
         """Rename a file without ever replacing another, and make that durable.
 
         Raises:
@@ -162,8 +162,9 @@ class Folders:
         """
         with self.opened(source.parent) as old, self.opened(target.parent) as new:
             _rename_new(old, source.name, new, target.name)
-            _sync(new)
-            if source.parent != target.parent:
+            if durably:
+                _sync(new)
+            if durably and source.parent != target.parent:
                 _sync(old)
 
     def sync(self, folder: Path) -> None:

@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-from", type=int, default=1_000_000, help="the number of the first of these files"
     )
+    parser.addoption(
+        "--worker-kills", type=int, default=3, help="how many of a cluster's workers are killed"
+    )
+    parser.addoption(
+        "--worker-jobs", type=int, default=6, help="how many jobs they paint meanwhile"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nst_pipeline.config.pipeline import Config, load
-from nst_pipeline.errors import Abandoned, DeviceLostError, ImageError
+from nst_pipeline.errors import Abandoned, DeviceLostError, ImageError, UnavailableError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import Pixels, decode, to_depth
 from nst_pipeline.jobs.job import Job
@@ -37,7 +37,7 @@ from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.runner import Runner
-from nst_pipeline.workers.protocol import Glimpse, MakeExecutor, Progress, Task
+from nst_pipeline.workers.protocol import Glimpse, MakeExecutor, Progress, Task, WorkerState
 
 LOSSES = {"content": 1.0, "style": 2.0, "tv": 0.0, "total": 3.0}
 PATIENCE_SECONDS = 120.0
@@ -84,6 +84,10 @@ class FakeExecutor:
     def capacity(self) -> int:
         return self.limit - len(self._tasks)
 
+    @property
+    def outlives_workers(self) -> bool:
+        return False
+
     def submit(self, task: Task) -> None:
         assert self.capacity
         self._tasks.append(task)
@@ -101,7 +105,7 @@ class FakeExecutor:
                     outcome = self._paint(task, job, progress)
                 except Abandoned:
                     is_over = True
-            yield Outcome(job, outcome)
+            yield Outcome(job, outcome, self.machine())
 
     def drain(self, progress: Progress) -> Iterator[Outcome]:
         while self._tasks:
@@ -109,6 +113,9 @@ class FakeExecutor:
 
     def machine(self) -> Machine:
         return Machine("fake", "fp32", 3, 4, threads=2)
+
+    def workers(self) -> list[WorkerState]:
+        return [WorkerState("fake")]
 
     def close(self) -> None:
         self._tasks.clear()
@@ -157,6 +164,211 @@ class FakeExecutor:
             size, (height, width), step, "iterations", LOSSES, LOSSES, 0.5,
             extras=_extras(job, data), curve=((size, [1, step], [3.0, 2.5]),),
         )  # fmt: skip
+
+
+class _Worker:
+    """A worker of `ManyWorkers`: what it is at, what it has ready, and when the former is over."""
+
+    def __init__(self, name: str, node: str) -> None:
+        self.name, self.node = name, node
+        self.tasks: deque[Task] = deque()
+        self.is_at_work = False
+        self.job: Job | None = None
+        self.steps = self.jobs_done = 0
+        self.ends = 0.0
+
+
+class ManyWorkers(FakeExecutor):
+    """Paints nothing with several workers, two tasks each, of which any may be over first.
+
+    Orders are those of `FakeExecutor`, but that ``die`` kills the worker and not the process. The
+    file ``orders/.workers`` says, while it is there, how many workers there are; with ``lost`` in
+    it, the cluster is.
+
+    Attributes:
+        count: how many workers there are.
+        seconds: that a task takes.
+        chance: decides which worker goes on next, and what `kills` does.
+        kills: how many workers are still to be killed, at random moments.
+        killed: the stems of the contents that were at work on workers that died.
+        most: the most tasks that were in flight at a time.
+    """
+
+    def __init__(
+        self,
+        count: int = 4,
+        seconds: float = 0.0,
+        kills: int = 0,
+        fates: dict[str, Failure | BaseException] | None = None,
+        seed: int = 1,
+    ):
+        super().__init__(fates)
+        self.count, self.seconds, self.kills = count, seconds, kills
+        self.chance = random.Random(seed)
+        self.killed: list[str] = []
+        self.most = self._begun = 0
+        self._crew: list[_Worker] = []
+        self._waiting: deque[Task] = deque()
+        self._closed: list[Outcome] = []
+
+    @property
+    def capacity(self) -> int:
+        self._hire()
+        in_flight = sum(len(one.tasks) for one in self._crew) + len(self._waiting)
+        return max(0, 2 * len(self._crew) - in_flight)
+
+    @property
+    def outlives_workers(self) -> bool:
+        return True
+
+    def submit(self, task: Task) -> None:
+        assert self.capacity
+        fate = self.fates.get(f"submit {task.content.path.stem}")
+        if isinstance(fate, BaseException):
+            raise fate
+        self._waiting.append(task)
+        self._hand_out()
+        self.together.append(sorted(t.content.path.stem for w in self._crew for t in w.tasks))
+        self.most = max(self.most, len(self.together[-1]))
+
+    def poll(self, progress: Progress) -> Iterator[Outcome]:
+        until, found = time.monotonic() + 0.1, False
+        while True:
+            for outcome in self._news(progress):
+                found = True
+                yield outcome
+            if self.capacity and (found or time.monotonic() >= until):
+                return
+            if not self._crew and time.monotonic() >= until:
+                return
+            if not found:
+                threading.Event().wait(0.002)
+
+    def drain(self, progress: Progress) -> Iterator[Outcome]:
+        while self._waiting or any(worker.tasks for worker in self._crew):
+            yield from self.poll(progress)
+
+    def machine(self) -> Machine | None:  # type: ignore[override]
+        return None
+
+    def workers(self) -> list[WorkerState]:
+        self._hire()
+        return [
+            WorkerState(
+                one.name, one.node, "fake", 1000, one.job, min(one.steps, 2), 2, one.jobs_done
+            )
+            for one in self._crew
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        self._crew.clear()
+        self._waiting.clear()
+
+    def kill(self, worker: _Worker) -> Iterator[Outcome]:
+        """Have a worker die; what it was at is a failure, and what it had ready waits again."""
+        self._crew.remove(worker)
+        if worker.is_at_work:
+            task = worker.tasks.popleft()
+            self.killed.append(task.content.path.stem)
+            why = f"{task.content.path.name}: the worker on {worker.node} died"
+            yield from (Outcome(job, Failure(why)) for job in task.jobs)
+        self._waiting.extendleft(worker.tasks)
+
+    def _hire(self) -> None:
+        order = self._home / "orders/.workers"
+        told = order.read_text() if order.exists() else str(self.count)
+        if told == "lost":
+            raise UnavailableError("cluster fake: its head has ended")
+        while len(self._crew) < int(told):
+            self._begun += 1
+            self._crew.append(_Worker(f"w{self._begun}", f"n{self._begun % 2}"))
+        for worker in self._crew[int(told) :]:
+            self._closed += self.kill(worker)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._waiting and self._crew:
+            worker = min(self._crew, key=lambda one: len(one.tasks))
+            if len(worker.tasks) == 2:
+                return
+            worker.tasks.append(self._waiting.popleft())
+        for idle in (one for one in self._crew if not one.tasks):
+            if behind := [one for one in self._crew if len(one.tasks) == 2]:
+                idle.tasks.append(behind[0].tasks.pop())
+
+    def _news(self, progress: Progress) -> Iterator[Outcome]:
+        self._hire()
+        gone, self._closed = self._closed, []
+        yield from gone
+        try:
+            progress.check()
+        except Abandoned:
+            tasks = [*self._waiting, *(task for one in self._crew for task in one.tasks)]
+            self._waiting.clear()
+            for one in self._crew:
+                one.tasks.clear()
+                one.is_at_work, one.job = False, None
+            yield from (Outcome(job, None) for task in tasks for job in task.jobs)
+        for worker in self.chance.sample(self._crew, len(self._crew)):
+            if worker in self._crew:
+                yield from self._go_on(worker, progress)
+        self._hire()
+
+    def _go_on(self, worker: _Worker, progress: Progress) -> Iterator[Outcome]:
+        """Have a worker do a step: begin its task, paint it, or hand over what came of it."""
+        if not worker.tasks:
+            return
+        task = worker.tasks[0]
+        if not worker.is_at_work:
+            worker.is_at_work, worker.ends = True, time.monotonic() + self.seconds
+            worker.job, worker.steps = task.jobs[0], 0
+        order = self._home / "orders" / task.content.path.name
+        if order.exists() and order.read_text().startswith("die"):
+            self._step(task, worker, progress)
+            if order.read_text() == "die once":
+                order.unlink()
+            yield from self.kill(worker)
+            return
+        is_over = not self._step(task, worker, progress)
+        if not is_over and self.kills and self.chance.random() < 0.8:
+            self.kills -= 1
+            yield from self.kill(worker)
+            return
+        if not is_over and (_is_slow(order) or time.monotonic() < worker.ends):
+            return
+        machine = Machine(
+            "fake", "fp32", 3 + worker.jobs_done, 4, 0, 1000, 2, worker.node, worker.name
+        )
+        for job in task.jobs:
+            fate = self.fates.get(job.content.path.stem)
+            outcome: EncodedResult | Failure | None = None
+            if isinstance(fate, BaseException):
+                raise fate
+            if not is_over:
+                outcome = fate or self._paint(task, job, _Deaf())
+                worker.jobs_done += isinstance(outcome, EncodedResult)
+            yield Outcome(job, outcome, machine)
+        worker.tasks.popleft()
+        worker.is_at_work, worker.job = False, None
+        self._hand_out()
+
+    def _step(self, task: Task, worker: _Worker, progress: Progress) -> bool:
+        """Tell of a step; return whether to go on."""
+        worker.steps += 1
+        try:
+            for job in task.jobs:
+                progress.stepped(job, min(worker.steps, 2), 2, 2.0)
+        except Abandoned:
+            return False
+        return True
+
+
+def _is_slow(order: Path) -> bool:
+    return order.exists() and order.read_text() in ("slow", "hang")
+
+
+class _Deaf(Observer):
+    """The progress of who wants to hear of none."""
 
 
 def _extras(job: Job, data: bytes) -> dict[str, bytes]:
@@ -482,7 +694,9 @@ def main() -> None:
 
     looking.identify = crash
 
-    local.LocalExecutor = FakeExecutor(limit=1)  # type: ignore[misc, assignment]
+    count = int(os.environ.get("FAKE_WORKERS", "0"))
+    fake = ManyWorkers(count, seconds=0.05) if count else FakeExecutor(limit=1)
+    local.LocalExecutor = fake  # type: ignore[misc, assignment]
     cli.main()
 
 

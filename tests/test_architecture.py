@@ -45,6 +45,7 @@ LIBRARIES = {
     "watchdog": {"inbox"},
     "prometheus_client": {"daemon"},
     "starlette": {"daemon"},
+    "ray": {"workers"},
     "uvicorn": {"daemon"},
 }
 """Libraries that only some rooms may import."""

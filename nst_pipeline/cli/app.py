@@ -105,6 +105,15 @@ def run(
             autocompletion=completion.weights, help="auto, imagenet, vgg16, compact, or a file."
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            autocompletion=completion.one_of("local", "auto"),
+            help="Paint by a cluster of Ray: local, auto or HOST:PORT.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the jobs and what would happen to each.")
     ] = False,
@@ -129,12 +138,13 @@ def run(
     """Paint the inbox (or PATHS) in every style, unless it is done already."""
     from rich.console import Console
 
-    from nst_pipeline.cli.overrides import configure, fetch_if_missing, parse_size
+    from nst_pipeline.cli.overrides import configure, fetch_if_missing, parse_size, with_cluster
 
     changes = {"size": parse_size(size), "iterations": iterations}
     settings = {"inbox": inbox, "outbox": outbox, "device": device, "weights": weights}
     output = {"snapshots": snapshots, "making": making}
     config = configure(config_path, style or [], settings, changes, paths or [], output)
+    config = with_cluster(config, cluster)
     console = Console(stderr=as_json)
     if dry_run:
         from nst_pipeline.cli.forecast import show_forecast
@@ -158,7 +168,7 @@ def _run(
     from nst_pipeline.jobs.lock import Lock
     from nst_pipeline.manifest.model import to_json
     from nst_pipeline.runner.runner import Runner
-    from nst_pipeline.workers.local import LocalExecutor
+    from nst_pipeline.workers.executors import make_executor
 
     end = end_on_signals()
 
@@ -169,7 +179,7 @@ def _run(
     with Lock(config.state, "run", wait) as lock:
         display = Display(console, config, check)
         try:
-            with display, Runner(config, LocalExecutor, display) as runner:
+            with display, Runner(config, make_executor, display) as runner:
                 recorder = runner.run(paths, force)
         except SystemExit:
             display.line(
@@ -230,26 +240,13 @@ def check(config_path: ConfigOption = None) -> None:
     """Report every problem of the settings, and what a run would use and do."""
     from nst_pipeline.cli.forecast import show_jobs
     from nst_pipeline.config.pipeline import load
-    from nst_pipeline.engine.devices import (
-        describe_device,
-        describe_precision,
-        resolve_device,
-        resolve_precision,
-    )
     from nst_pipeline.runner import hooks
 
     path = config_path or Path(CONFIG_NAME)
     config = load(path)
     say(f"settings   {shown(path)}: fine")
-    exit_code = 0
-    try:
-        device = resolve_device(config.device)
-        dtype = resolve_precision(config.precision, device)
-        say(f"device     {describe_device(device)}")
-        say(f"precision  {describe_precision(dtype)} ({config.precision})")
-    except PipelineError as error:
-        say(f"device     {error}")
-        exit_code = error.exit_code
+    show_device = _show_workers if config.cluster.address else _show_device
+    exit_code = show_device(config)
     has_device = not exit_code
     for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
@@ -265,6 +262,45 @@ def check(config_path: ConfigOption = None) -> None:
         exit_code = exit_code or error.exit_code
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _show_device(config: "Config") -> int:
+    """Say what this process would paint on; return the exit code."""
+    from nst_pipeline.engine.devices import (
+        describe_device,
+        describe_precision,
+        resolve_device,
+        resolve_precision,
+    )
+
+    try:
+        device = resolve_device(config.device)
+        dtype = resolve_precision(config.precision, device)
+        say(f"device     {describe_device(device)}")
+        say(f"precision  {describe_precision(dtype)} ({config.precision})")
+    except PipelineError as error:
+        say(f"device     {error}")
+        return error.exit_code
+    return 0
+
+
+def _show_workers(config: "Config") -> int:
+    """Say which workers a cluster would have; return the exit code."""
+    from collections import Counter
+
+    from nst_pipeline.workers.cluster import places
+
+    try:
+        found = Counter(places(config))
+    except PipelineError as error:
+        say(f"workers    {_aligned(error)}")
+        return error.exit_code
+    address, total = config.cluster.address, sum(found.values())
+    problem = "" if total else "; no node has room for one"
+    say(f"workers    {total}, by the cluster {address}{problem}")
+    for place, count in found.items():
+        say(f"           {count} on {place.node}: {place.device}")
+    return 0 if total else UnavailableError.exit_code
 
 
 def _aligned(error: PipelineError) -> str:

@@ -56,6 +56,15 @@ def watch(
             help="Serve a live page, the gallery and /metrics: PORT (here alone) or HOST:PORT.",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            autocompletion=one_of("local", "auto"),
+            help="Paint by a cluster of Ray: local, auto or HOST:PORT.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another run or watch uses the state folder.")
     ] = False,
@@ -80,11 +89,11 @@ def watch(
     from nst_pipeline.daemon.signals import hold_notes
 
     hold_notes()  # before all that takes time
-    from nst_pipeline.cli.overrides import with_http
+    from nst_pipeline.cli.overrides import with_cluster, with_http
     from nst_pipeline.config.pipeline import load
     from nst_pipeline.daemon import logs, loop
     from nst_pipeline.errors import UsageError
-    from nst_pipeline.workers.local import LocalExecutor
+    from nst_pipeline.workers.executors import make_executor
 
     if log_format not in LOG_FORMATS:
         raise UsageError(f"--log-format {log_format}: give auto, human, json or journald")
@@ -92,7 +101,7 @@ def watch(
         raise UsageError(f"--log-level {log_level}: give debug, info, warning or error")
     logs.set_up(log_format, log_level)  # type: ignore[arg-type]
     path = (config_path or Path(CONFIG_NAME)).absolute()
-    loop.watch(lambda: with_http(load(path), http), LocalExecutor, wait)
+    loop.watch(lambda: with_cluster(with_http(load(path), http), cluster), make_executor, wait)
 
 
 def status(

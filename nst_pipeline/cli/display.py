@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from nst_pipeline.cli.echo import duration
@@ -20,9 +20,12 @@ from nst_pipeline.jobs.pace import Pace, StepsDone, known_pace
 from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer, failure
+from nst_pipeline.workers.protocol import WorkerState, are_many
 
 LINE_SECONDS = 30.0
 """How often the progress is told where there is no terminal to show it on."""
+BARS = 8
+"""Workers that have a bar of their own, at most: a terminal has not many lines."""
 CANCELLED = 10
 """How many cancelled files are named."""
 
@@ -66,7 +69,8 @@ class Bars:
         self._pace.begin()
         self._pace.advance(done)
         self._done += done
-        left = self._left(self._total - self._done)
+        seconds = self._pace.all_left_seconds(self._total - self._done)
+        left = _about(seconds)
         self._progress.update(self._everything, completed=self._done, left=left)
         if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
             self.line(f"working  {self.state()}{left and f'; {left}'}")
@@ -76,9 +80,8 @@ class Bars:
         return f"{self._done / max(1, self._total):.0%}"
 
     def _left(self, pixels: int) -> str:
-        """Return how long so much work still takes, for people; empty: nobody knows yet."""
-        seconds = self._pace.left_seconds(pixels)
-        return "" if seconds is None else f"about {duration(seconds)} left"
+        """Return how long a worker still takes for so much work; empty: nobody knows yet."""
+        return _about(self._pace.left_seconds(pixels))
 
     def line(self, text: str, style: str = "") -> None:
         """Write one line, never folded."""
@@ -102,6 +105,8 @@ class Display(Bars, Observer):
         super().__init__(console)
         self._config, self._check = config, check
         self._current = self._progress.add_task("", total=None, visible=False, loss="", left="")
+        self._workers: list[WorkerState] | None = None
+        self._bars: list[TaskID] = []
         self._steps = StepsDone()
         self._name, self._todo = "", set[tuple[str, str]]()
         self.jobs = self.done = self.failed = self.cancelled = self.ended = 0
@@ -133,13 +138,16 @@ class Display(Bars, Observer):
         self._todo = {(as_text(job.content.path), job.style.name) for job in plan.todo}
         self.jobs = len(plan.todo)
         self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
-        self._pace = Pace(known_pace(self._config, plan.weights))
+        self._pace = Pace(known_pace(self._config, plan.weights), self._pace.workers)
         self.begin(sum(self._steps.all(job.style.recipe) for job in plan.todo))
         self._count()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Move the bars."""
-        recipe, name = job.style.recipe, f"{shown(job.content.path.name)} in {job.style.name}"
+        recipe, name = job.style.recipe, _name(job)
+        if self._workers is not None and are_many(self._workers):
+            self.advance(self._steps.move(job.output, recipe, done, total))
+            return
         if name != self._name:
             self._name = name
             whole = self._steps.all(recipe)
@@ -151,9 +159,39 @@ class Display(Bars, Observer):
             self._current, completed=done_of_it, loss=f"loss {loss:.4g}", left=left
         )
 
+    def workers(self, workers: list[WorkerState]) -> None:
+        """Show a bar for each worker that is at a job, of many only the first; say if none is."""
+        before, self._workers = self._workers, workers
+        self._pace.use(len(workers))
+        if not workers and before is None:
+            self.line("waits    for a worker: they are being started")
+        elif not workers and before:
+            self.line("waits    for a worker: there is none now", "yellow")
+        if not are_many(workers):
+            return
+        self._progress.update(self._current, visible=False)
+        at_work = [one for one in workers if one.job]
+        while len(self._bars) < min(BARS, len(at_work)):
+            self._bars.append(self._progress.add_task("", total=1, loss="", left=""))
+        for number, bar in enumerate(self._bars):
+            if number >= len(at_work):
+                self._progress.update(bar, visible=False)
+                continue
+            one = at_work[number]
+            assert one.job
+            where = shown(one.node or one.name)
+            self._progress.update(
+                bar, description=f"{where}: {_name(one.job)}", visible=True,
+                completed=one.done, total=max(1, one.total),
+            )  # fmt: skip
+        self._count()
+
     def state(self) -> str:
         """Return how far everything is, for people."""
-        return f"{self._name}: {super().state()} of {counted(self.jobs, 'job')}"
+        who = self._name
+        if self._workers is not None and are_many(self._workers):
+            who = counted(len(self._workers), "worker")
+        return f"{who}: {super().state()} of {counted(self.jobs, 'job')}"
 
     def finished(self, record: JobRecord) -> None:
         """Write the job's line; a file that fails for all styles alike gets one."""
@@ -201,7 +239,19 @@ class Display(Bars, Observer):
 
     def _count(self) -> None:
         description = f"{self.ended} of {counted(self.jobs, 'job')}"
+        if self._workers is not None and are_many(self._workers):
+            at_work = sum(one.job is not None for one in self._workers)
+            description += f", {at_work} of {counted(len(self._workers), 'worker')} at work"
         self._progress.update(self._everything, description=description)
+
+
+def _name(job: Job) -> str:
+    return f"{shown(job.content.path.name)} in {job.style.name}"
+
+
+def _about(seconds: float | None) -> str:
+    """Return how long something still takes, for people; empty: nobody knows."""
+    return "" if seconds is None else f"about {duration(seconds)} left"
 
 
 def _known(record: JobRecord) -> str:

@@ -94,14 +94,14 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
 
 
 def time_needed(config: Config, found: Forecast) -> str:
-    """Return how long painting would take, for people; empty: there is nothing to paint.
+    """Return how long painting would take, for people; empty: nothing to paint, or by a cluster.
 
     Where nothing was painted before, it is measured, which takes some seconds.
 
     Raises:
         PipelineError: no such device or weights.
     """
-    if not found.painted:
+    if not found.painted or config.cluster.address:
         return ""
     pace, basis = found.seconds_per_pixel, "as fast as the last ones here"
     if pace is None:
@@ -125,7 +125,7 @@ def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json
     """
     found = forecast(config, paths, force)
     plan, unable = found.plan, {job.output: why for job, why in found.lacking}
-    if found.painted and config.device not in ("auto", "cpu"):
+    if found.painted and config.device not in ("auto", "cpu") and not config.cluster.address:
         from nst_pipeline.engine.devices import resolve_device
 
         resolve_device(config.device)

@@ -13,7 +13,7 @@ from nst_pipeline import CONFIG_NAME
 from nst_pipeline.cli.echo import say
 from nst_pipeline.config.pipeline import ONLY_FOLDER, Config, explain, load, parse
 from nst_pipeline.config.recipe import Bounds, did_you_mean, make_recipe
-from nst_pipeline.config.sections import HttpSettings
+from nst_pipeline.config.sections import ClusterSettings, HttpSettings
 from nst_pipeline.config.settings import InboxFolderSettings, OutputSettings, StyleSettings
 from nst_pipeline.config.weights import PUBLISHED, Published, is_downloadable
 from nst_pipeline.errors import UnavailableError, UsageError
@@ -220,6 +220,25 @@ def with_http(config: Config, address: str | None) -> Config:
     except ValidationError as error:
         raise UsageError(f"--http: {explain(error)[0].removeprefix('address: ')}") from error
     return config.model_copy(update={"http": http})
+
+
+def with_cluster(config: Config, address: str | None) -> Config:
+    """Return settings with another cluster; None: with their own.
+
+    Raises:
+        UsageError: it is no address of one, or the device is not for one.
+    """
+    if address is None:
+        return config
+    try:
+        settings = dict(config.cluster) | {"address": address}
+        cluster = ClusterSettings.model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(f"--cluster: {explain(error)[0].removeprefix('address: ')}") from error
+    changed = config.model_copy(update={"cluster": cluster})
+    if problem := changed.cluster_problem():
+        raise UsageError(f"--cluster: {problem}")
+    return changed
 
 
 def parse_size(text: str | None) -> int | str | Bounds | None:

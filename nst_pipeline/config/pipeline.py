@@ -35,6 +35,7 @@ from nst_pipeline.config.recipe import (
     model_in,
 )
 from nst_pipeline.config.sections import (
+    ClusterSettings,
     HttpField,
     KeepSettings,
     Limits,
@@ -257,6 +258,7 @@ class Config(Settings):
         examples=["127.0.0.1:8080"],
     )
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     on_done: HookField | None = Field(None, description="What is told of each job that is done.")
     on_failed: HookField | None = Field(
         None, description="What is told of each job that has failed."
@@ -352,6 +354,23 @@ class Config(Settings):
                     "styles; put the styles into a folder of their own"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _check_cluster_device(self) -> Self:
+        if problem := self.cluster_problem():
+            raise ValueError(problem)
+        return self
+
+    def cluster_problem(self) -> str | None:
+        """Return why no cluster can paint with these settings; None: one can, or there is none."""
+        if self.cluster.address is None or ":" not in self.device:
+            return None
+        kind = self.device.partition(":")[0]
+        return (
+            f"device: {self.device!r} is one of many, and a cluster has each of its workers paint "
+            f"on another; give {kind}, with CUDA_VISIBLE_DEVICES where its nodes are begun to say "
+            "which, and cluster.workers to say how many"
+        )
 
     @model_validator(mode="after")
     def _check_output_name(self) -> Self:

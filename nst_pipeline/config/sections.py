@@ -1,4 +1,4 @@
-"""Sections of pipeline.yaml: limits, what is kept, watching, the live page, metrics."""
+"""Sections of pipeline.yaml: limits, what is kept, watching, the live page, metrics, a cluster."""
 
 import contextlib
 import ipaddress
@@ -32,7 +32,7 @@ class Limits(Settings):
     max_memory_bytes: Annotated[int, Field(ge=2**26)] | Literal["auto"] = Field(
         "auto",
         description="The most memory that a picture, its masks and a style may take to be decoded; "
-        "auto: half of the machine's.",
+        "auto: half of the machine's; of a cluster, each worker's part of that of its machine.",
     )
     cache_bytes: int = Field(
         512 * 2**20, ge=0, description="Style targets kept in the device's memory, in bytes."
@@ -49,6 +49,12 @@ class Limits(Settings):
         """The value of `max_memory_bytes`, with what ``auto`` stands for."""
         given = self.max_memory_bytes
         return machine_bytes() // 2 if given == "auto" else given
+
+    def shared_by(self, workers: int) -> "Limits":
+        """Return the limits of each of so many workers of this machine."""
+        if self.max_memory_bytes != "auto":
+            return self
+        return self.model_copy(update={"max_memory_bytes": self.memory_bytes // workers})
 
 
 class KeepSettings(Settings):
@@ -178,6 +184,41 @@ HttpField = Annotated[
     HttpSettings, BeforeValidator(as_http, json_schema_input_type=Address | HttpSettings)
 ]
 """What pipeline.yaml holds as `http`: its settings, or an address alone."""
+
+
+def _check_cluster(address: str) -> str:
+    if not re.fullmatch(CLUSTER, address):
+        raise ValueError(f"{address!r} is no cluster; give local, auto or HOST:PORT")
+    return address
+
+
+CLUSTER = r"local|auto|[^\s/:]+:[0-9]{1,5}"
+ClusterAddress = Annotated[
+    str,
+    AfterValidator(_check_cluster),
+    Field(json_schema_extra={"pattern": f"^({CLUSTER})$"}),
+]
+
+
+class ClusterSettings(Settings):
+    """Which cluster of Ray paints, if one does, and with how many workers."""
+
+    address: ClusterAddress | None = Field(
+        None,
+        description="local (one that is begun on this machine), auto (the one that this machine "
+        "is a part of), or HOST:PORT of its head; null: this process paints.",
+    )
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
+        "auto",
+        description="How many workers; auto: as many as there is room for, as nodes come and go.",
+    )
+    gpus_per_worker: float = Field(
+        1.0, gt=0, le=1, description="Of a GPU, what a worker has; 0.5: two share one."
+    )
+    cpus_per_worker: int = Field(
+        1, ge=1, le=1024,
+        description="Cores of a worker. Where there are no GPUs, it paints with so many threads.",
+    )  # fmt: skip
 
 
 class MetricsSettings(Settings):

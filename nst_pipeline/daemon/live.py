@@ -10,7 +10,7 @@ from nst_pipeline.files import as_text, shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.pace import Pace, StepsDone
 from nst_pipeline.jobs.planning import Plan
-from nst_pipeline.workers.protocol import Glimpse
+from nst_pipeline.workers.protocol import Glimpse, WorkerState, are_many
 
 GLIMPSE_SECONDS = 2.0
 """How often, at most, a glimpse is taken of what is at work."""
@@ -36,6 +36,7 @@ class AtWork:
         curve: iterations and losses, the finite ones.
         glimpse: the picture, as it was seen last; None: nobody looked yet.
         left_seconds: how long it still takes; None: nobody knows.
+        worker: who is at it, for people; None: the only one.
     """
 
     number: int
@@ -47,6 +48,7 @@ class AtWork:
     curve: list[tuple[int, float]] = field(default_factory=list)
     glimpse: Glimpse | None = None
     left_seconds: float | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,24 @@ class Live:
         """Note what is painted on."""
         self._device = device
 
+    def workers(self, workers: list[WorkerState]) -> None:
+        """Note what the workers do."""
+        with self._lock:
+            self._pace.use(len(workers))
+            if not are_many(workers):
+                return
+            for one in workers:
+                if one.job and (key := _key(one.job)) in self._at_work:
+                    where = filter(None, (one.node, one.device.partition(", ")[0]))
+                    self._at_work[key].worker = shown(", ".join(where))
+
     def planned(self, plan: Plan, seconds_per_pixel: float | None) -> None:
         """Note what there is to do, and how long earlier work took."""
         with self._lock:
-            self._pace, self._steps = Pace(seconds_per_pixel), StepsDone()
-            self._costs = {
-                as_text(job.output): self._steps.all(job.style.recipe) for job in plan.todo
-            }
+            self._pace = Pace(seconds_per_pixel, self._pace.workers)
+            costs = {as_text(job.output): self._steps.all(job.style.recipe) for job in plan.todo}
+            # What was begun by the plan before goes on.
+            self._costs = {k: c for k, c in self._costs.items() if self._steps.done(k)} | costs
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Note how far a job is."""
@@ -139,6 +152,7 @@ class Live:
         with self._lock:
             self._at_work.pop(_key(job), None)
             self._costs.pop(as_text(job.output), None)
+            self._steps.forget(as_text(job.output))
 
     def wants_glimpse(self) -> bool:
         """Tell, now and then, that somebody looks."""
@@ -159,7 +173,7 @@ class Live:
             ]
             return View(
                 self._state, self._detail, at_work,
-                self._pace.left_seconds(left) if self._costs else None, self._device,
+                self._pace.all_left_seconds(left) if self._costs else None, self._device,
             )  # fmt: skip
 
     def glimpse(self, number: int) -> Glimpse | None:

@@ -25,6 +25,7 @@ from nst_pipeline.errors import (
     NoStylesError,
     PipelineError,
     StateGoneError,
+    UnavailableError,
     UnreadableError,
 )
 from nst_pipeline.files import free_bytes, shown
@@ -316,7 +317,11 @@ class _Daemon:
         """Report trouble that is not a job's, and wait before the next try, ever longer."""
         low, high = TROUBLE_SECONDS
         self._trouble_seconds = min(high, max(low, 2 * self._trouble_seconds))
-        if isinstance(error, DiskFullError):  # room comes without a sign
+        # Room, and a cluster, come without a sign.
+        has_cluster = self._runner.outlives_workers
+        if isinstance(error, DiskFullError) or (
+            has_cluster and isinstance(error, UnavailableError)
+        ):
             self._trouble_seconds = min(OBSTACLE_SECONDS, self._trouble_seconds)
         what = (
             str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,15 +19,23 @@ from nst_pipeline.config.hooks import Event
 from nst_pipeline.config.sections import MetricsSettings
 from nst_pipeline.files import cause, shown
 from nst_pipeline.folders import make_folder
-from nst_pipeline.jobs.outcome import Machine
 from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.pruning import Kept
+from nst_pipeline.workers.protocol import WorkerState
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+WORKERS = {
+    "at_work": "1 while a worker is at a job, 0 while it waits.",
+    "iteration": "Steps done of a worker's job.",
+    "iterations": "Steps of a worker's job.",
+    "jobs_done": "Jobs that a worker has finished.",
+    "memory_bytes": "Device memory that a worker uses.",
+}
+"""What is told of each worker."""
 EVERY_SECONDS = 5.0
 """The textfile is written no more often: its reader comes by less often still."""
 
@@ -60,6 +68,10 @@ class Metrics:
             Counter, "deliveries", "Attempts to tell hooks, by outcome.", ["event", "outcome"]
         )
         self._waiting = self._make(Gauge, "deliveries_waiting", "What hooks are still to be told.")
+        self._workers = {
+            name: self._make(Gauge, f"worker_{name}", text, ["worker", "node", "device"])
+            for name, text in WORKERS.items()
+        }
         for outcome in ("done", "duplicate", "failed"):
             self._jobs.labels(outcome)
 
@@ -78,12 +90,24 @@ class Metrics:
         """Note how long a stage took."""
         self._seconds.labels(name).observe(seconds)
 
-    def machine(self, machine: Machine) -> None:
-        """Note how the device and its cache are."""
-        self._hits.set(machine.cache_hits)
-        self._misses.set(machine.cache_misses)
-        self._cache.set(machine.cache_bytes)
-        self._memory.set(machine.memory_bytes or 0)
+    def cache(self, counts: Mapping[str, int], memory_bytes: int | None) -> None:
+        """Note how the caches of style targets are, and what is in use of the devices' memory."""
+        self._hits.set(counts["hits"])
+        self._misses.set(counts["misses"])
+        self._cache.set(counts["bytes"])
+        self._memory.set(memory_bytes or 0)
+
+    def workers(self, workers: Iterable[WorkerState]) -> None:
+        """Note what the workers do; those that there are no more are told of no more."""
+        for gauge in self._workers.values():
+            gauge.clear()
+        for one in workers:
+            labels = one.name, one.node, one.device
+            self._workers["at_work"].labels(*labels).set(one.job is not None)
+            self._workers["iteration"].labels(*labels).set(one.done)
+            self._workers["iterations"].labels(*labels).set(one.total)
+            self._workers["jobs_done"].labels(*labels).set(one.jobs_done)
+            self._workers["memory_bytes"].labels(*labels).set(one.memory_bytes or 0)
 
     def queue(self, jobs: int) -> None:
         """Note the length of the queue."""

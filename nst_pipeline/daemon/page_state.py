@@ -6,7 +6,7 @@ from urllib.parse import quote_from_bytes
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.live import AtWork, View
 from nst_pipeline.daemon.shelf import Result
-from nst_pipeline.daemon.status import FAILURES, Status
+from nst_pipeline.daemon.status import FAILURES, Status, workers_in_short
 from nst_pipeline.files import shown
 
 
@@ -39,6 +39,7 @@ def page_state(config: Config, view: View, status: Status, results: list[Result]
         "failed_jobs": status.failed_jobs,
         "jobs_last_hour": status.jobs_last_hour,
         "device": view.device,
+        "workers": workers_in_short(status.workers),
         "memory_bytes": status.memory_bytes,
         "free_bytes": status.free_bytes,
         "min_free_bytes": status.min_free_bytes,
@@ -51,7 +52,7 @@ def _at_work(one: AtWork, device: str | None) -> dict[str, Any]:
         "number": one.number,
         "content": one.content,
         "style": shown(one.style),
-        "worker": device.partition(", ")[0] if device else None,
+        "worker": one.worker or (device.partition(", ")[0] if device else None),
         "iteration": one.iteration,
         "iterations": one.iterations,
         "loss": one.loss,

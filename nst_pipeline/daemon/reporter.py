@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from nst_pipeline.config.hooks import Event
 from nst_pipeline.config.pipeline import Config
@@ -16,7 +16,7 @@ from nst_pipeline.files import as_text, counted, shown
 from nst_pipeline.inbox.patience import Waiting
 from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.jobs.outcome import Machine, Place
 from nst_pipeline.jobs.pace import known_pace
 from nst_pipeline.jobs.palette import Palette
 from nst_pipeline.jobs.planning import Plan
@@ -24,7 +24,7 @@ from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.observer import Observer, failure
 from nst_pipeline.runner.pruning import Kept
-from nst_pipeline.workers.protocol import Glimpse
+from nst_pipeline.workers.protocol import Glimpse, WorkerState, are_many
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,14 @@ class Reporter(Observer):
         self._queue = self._backlog = self._arriving = 0
         self._passed_over: dict[str, int] = {}
         self._state, self._is_stopping, self._error_kind = "", False, "job"
+        self._trouble = ""
         self._told: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
         self._left_out: list[str] = []
+        self._workers: list[WorkerState] | None = None
+        self._had_workers = False
+        self._machines: dict[Place, Machine] = {}
         self.is_ready = False
 
     # What the daemon does
@@ -87,19 +91,26 @@ class Reporter(Observer):
         self.metrics.write(now=True)
 
     def stopping(self, seconds: float) -> None:
-        """Report that the job at work is the last one."""
+        """Report that what is at work is the last that is."""
         if not self._is_stopping:
-            self.state("stopping", f"the job at work may go on for {seconds:.0f} s")
+            what = "what is at work" if self._has_many() else "the job at work"
+            self.state("stopping", f"{what} may go on for {seconds:.0f} s")
             self._is_stopping = True
         self._notifier.extend()
 
     def error(self, reason: str, kind: Literal["settings", "trouble"]) -> None:
-        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out."""
-        log.error("%s", reason)
+        """Report what is no job's fault: wrong settings, or trouble that the daemon waits out.
+
+        Trouble that lasts is logged once.
+        """
+        if (kind, reason) != ("trouble", self._trouble):
+            log.error("%s", reason)
+        self._trouble = reason if kind == "trouble" else self._trouble
         self._last_error(reason, kind)
 
     def mended(self, kind: Literal["settings", "trouble"]) -> None:
         """Report that such an error is one no more, if it was the last."""
+        self._trouble = "" if kind == "trouble" else self._trouble
         if self._error_kind == kind:
             self._error_kind = "job"
             self._file.set(last_error=None)
@@ -150,15 +161,47 @@ class Reporter(Observer):
 
     def noted(self, machine: Machine) -> None:
         """Report what is painted on."""
+        self._machines[machine.place] = machine
+        known = self._machines.values()
         cache = {
-            "hits": machine.cache_hits, "misses": machine.cache_misses,
-            "bytes": machine.cache_bytes,
-        }  # fmt: skip
-        self._file.set(
-            now=False, device=machine.device, memory_bytes=machine.memory_bytes, cache=cache
-        )
-        self.live.runs_on(machine.device)
-        self.metrics.machine(machine)
+            "hits": sum(one.cache_hits for one in known),
+            "misses": sum(one.cache_misses for one in known),
+            "bytes": sum(one.cache_bytes for one in known),
+        }
+        memory = [one.memory_bytes for one in known if one.memory_bytes is not None]
+        device = ", ".join(dict.fromkeys(one.device for one in known))
+        memory_bytes = sum(memory) if memory else None
+        self._file.set(now=False, device=device, memory_bytes=memory_bytes, cache=cache)
+        self.live.runs_on(device)
+        self.metrics.cache(cache, memory_bytes)
+
+    def workers(self, workers: list[WorkerState]) -> None:
+        """Report what the workers do, and that there are none."""
+        had_none = self._workers == []
+        self._had_workers |= bool(workers)
+        names = {one.name for one in workers}
+        self._machines = {
+            p: one for p, one in self._machines.items() if not one.worker or one.worker in names
+        }
+        self._workers = workers
+        self._file.set(now=bool(workers) == had_none, workers=[_plain(one) for one in workers])
+        self.live.workers(workers)
+        self.metrics.workers(workers)
+        if not workers and not self._is_stopping:
+            if self._had_workers:
+                self.state("waiting", "for a worker: there is none now", logging.WARNING)
+            else:
+                self.state("waiting", "for a worker: they are being started")
+
+    def closed(self) -> None:
+        """Report no workers any more."""
+        self._workers, self._had_workers = None, False
+        self._machines.clear()
+        self._file.set(workers=[])
+        self.metrics.workers([])
+
+    def _has_many(self) -> bool:
+        return self._workers is not None and are_many(self._workers)
 
     def kept(self, kinds: Mapping[str, Kept]) -> None:
         """Report how much is kept of what piles up."""
@@ -208,10 +251,12 @@ class Reporter(Observer):
         name = f"{shown(job.content.path.name)} in {job.style.name}"
         if done == 1:
             log.debug("begun %s", name, extra=about(job))
+        has_many = self._has_many()
         if not self._is_stopping:
-            self.state("painting", name)
+            count = len(self._workers or ())
+            self.state("painting", f"with {counted(count, 'worker')}" if has_many else name)
         current = about(job) | {"iteration": done, "iterations": total, "loss": loss}
-        self._file.set(now=done == 1, current=current)
+        self._file.set(now=done == 1 and not has_many, current=current)
         self.live.stepped(job, done, total, loss)
 
     def finished(self, record: JobRecord) -> None:
@@ -256,3 +301,10 @@ class Reporter(Observer):
         self._file.set(now=False, backlog=self._backlog, arriving=self._arriving)
         self.metrics.queue(self._queue)
         self.metrics.write()
+
+
+def _plain(worker: WorkerState) -> dict[str, Any]:
+    """Return a worker as plain data."""
+    fields = {k: v for k, v in vars(worker).items() if k not in ("job", "done", "total")}
+    job = worker.job and about(worker.job)
+    return fields | {"job": job, "iteration": worker.done, "iterations": worker.total}

@@ -20,6 +20,8 @@ UNIT_NAME = "nst-pipeline.service"
 TEMPLATE = Path(__file__).with_name(UNIT_NAME)
 SYSTEM_FOLDER = Path("/etc/systemd/system")
 STOP_MARGIN_SECONDS = 30
+CLUSTER_MARGIN_SECONDS = 180
+"""For the workers of a cluster, which end what they are at, and then themselves."""
 WATCHDOG_SECONDS = 600
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 """Hidden by ProtectHome=yes."""
@@ -81,15 +83,18 @@ DeviceAllow=char-nvidia-caps rw
 """
 
 NO_NETWORK = """\
-# Nothing is fetched. (With http or a hook's url, `install-service` leaves this out. The
+# Nothing is fetched. (With http, a hook's url or a cluster, `install-service` leaves this out. The
 # command of a hook that needs the network gets it by a drop-in with PrivateNetwork=no,
 # IPAddressDeny= and RestrictAddressFamilies=AF_INET AF_INET6.)
 PrivateNetwork=yes
 IPAddressDeny=any
 RestrictAddressFamilies=AF_UNIX"""
 
-NETWORK = """# For http, or the url of a hook.
+NETWORK = """# For http, the url of a hook, or a cluster.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"""
+
+CLUSTER_NETWORK = """# For the cluster, whose library looks up the addresses of this machine, too.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"""
 
 
 def render(
@@ -113,18 +118,22 @@ def render(
     programs = [Path(command.split(" ")[0])] if command else _programs()
     programs += _hook_programs(config)
     paths = _with_real([*written, *programs, *_files(config, config_path)])
+    shares_tmp = _are_below(TEMPORARY, paths) or _joins_cluster(config)
+    if shares_tmp and config.cluster.address:
+        written.append(TEMPORARY[0])
     watch = config.watch
+    margin = CLUSTER_MARGIN_SECONDS if config.cluster.address else STOP_MARGIN_SECONDS
     values = {
         "IDENTITY": "" if user else IDENTITY.rstrip("\n"),
-        "NETWORK": NETWORK if config.http or _has_urls(config) else NO_NETWORK,
+        "NETWORK": _network(config),
         "HOME": "read-only" if _are_below(HOMES, paths) else "yes",
-        "TMP": "no" if _are_below(TEMPORARY, paths) else "yes",
+        "TMP": "no" if shares_tmp else "yes",
         "USERFLAG": "--user " if user else "",
         "EXEC": command or f"{_program(sys.executable)} -m nst_pipeline",
         "CONFIG": _argument(config_path),
         "FOLDERS": " ".join(map(_quoted, _with_real([config.inbox, config.outbox]))),
         "PATHS": " ".join(f"-{_quoted(path)}" for path in written),
-        "STOP": f"{watch.stop_seconds + STOP_MARGIN_SECONDS:.0f}s",
+        "STOP": f"{watch.stop_seconds + margin:.0f}s",
         "WATCHDOG": f"{WATCHDOG_SECONDS}s",
         "TARGET": "default.target" if user else "multi-user.target",
     }
@@ -205,6 +214,17 @@ def _hook_programs(config: Config) -> list[Path]:
     """Return the programs that hooks start, as far as they are there."""
     commands = (hook.command for hook in config.hooks.values() if hook.command)
     return [Path(path) for command in commands if (path := find(command[0]))]
+
+
+def _network(config: Config) -> str:
+    if config.cluster.address:
+        return CLUSTER_NETWORK
+    return NETWORK if config.http or _has_urls(config) else NO_NETWORK
+
+
+def _joins_cluster(config: Config) -> bool:
+    """Tell whether the service uses a node that others began, whose sockets lie in /tmp/ray."""
+    return config.cluster.address not in (None, "local")
 
 
 def _has_urls(config: Config) -> bool:

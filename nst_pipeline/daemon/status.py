@@ -29,6 +29,8 @@ HOUR_SECONDS = 3600
 STATUS_NAME = "status.json"
 FAILURES = 5
 """How many failures people are told, the last ones."""
+WORKERS = 16
+"""How many workers people are told of."""
 EVERY_SECONDS = 1.0
 """How often, at most, progress is written."""
 
@@ -51,7 +53,10 @@ class Status:
             ``links`` out of the inbox, ``results`` of earlier runs; empty if there are none.
         styles: how many a picture of the inbox at large is painted in; None: not known.
         left_out: what is passed over in folders of styles, and why, a line each.
-        current: the job at work, with its iteration and its loss.
+        current: the job at work, with its iteration and its loss; of several, any.
+        workers: those that there are, each with its ``name``, ``node`` (empty: this computer),
+            ``device``, ``memory_bytes``, ``job`` (null: it waits), ``iteration`` of
+            ``iterations``, and ``jobs_done``; empty, too, while nothing was painted yet.
         done: jobs done, ever.
         failed: files given up that are still there.
         failed_jobs: their jobs that failed; of a file that is no picture, one a style.
@@ -83,6 +88,7 @@ class Status:
     styles: int | None = None
     left_out: list[str] = field(default_factory=list)
     current: dict[str, Any] | None = None
+    workers: list[dict[str, Any]] = field(default_factory=list)
     done: int = 0
     failed: int = 0
     failed_jobs: int = 0
@@ -172,6 +178,7 @@ def read_status(config: Config) -> Status:
         styles=live.get("styles"),
         left_out=live.get("left_out", []),
         current=live.get("current"),
+        workers=live.get("workers", []),
         last_error=live.get("last_error") or (last and {k: last[k] for k in ("reason", "time")}),
         device=live.get("device"),
         memory_bytes=live.get("memory_bytes"),
@@ -263,7 +270,10 @@ def lines(status: Status) -> Iterator[str]:
     if status.state == "idle" and status.queue:
         state = f"idle: {counted(status.queue, 'job')} cannot be done yet"
     yield f"state      {state}{' (a pause is asked for)' if status.paused else ''}"
-    if status.current:
+    if in_short := workers_in_short(status.workers):
+        yield f"workers    {in_short}"
+        yield from _worker_lines(status.workers)
+    elif status.current:
         now = status.current
         yield (
             f"job        {shown(Path(now['content']).name)} in {now['style']}: iteration "
@@ -299,7 +309,7 @@ def lines(status: Status) -> Iterator[str]:
     if status.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.last_error["time"]))
         yield f"error      {when} {shown(status.last_error['reason'])}"
-    if status.device:
+    if status.device and not in_short:
         memory = f", {_megabytes(status.memory_bytes)}" if status.memory_bytes else ""
         yield f"device     {status.device}{memory}"
     cache = status.cache
@@ -316,6 +326,30 @@ def lines(status: Status) -> Iterator[str]:
         f"disk       {_megabytes(status.free_bytes)} free; nothing is begun below "
         f"{_megabytes(status.min_free_bytes)}"
     )
+
+
+def workers_in_short(workers: list[dict[str, Any]]) -> str:
+    """Return how many workers there are and are at work; empty: none but the daemon itself."""
+    if len(workers) < 2 and not any(one["node"] for one in workers):
+        return ""
+    at_work = sum(one["job"] is not None for one in workers)
+    nodes = len({one["node"] for one in workers})
+    return f"{len(workers)} on {counted(nodes, 'node')}, {at_work} at work"
+
+
+def _worker_lines(workers: list[dict[str, Any]]) -> Iterator[str]:
+    """Give what the workers do, those at work first."""
+    for one in sorted(workers, key=lambda one: one["job"] is None)[:WORKERS]:
+        memory = f", {_megabytes(one['memory_bytes'])}" if one["memory_bytes"] else ""
+        where = shown(", ".join(filter(None, (one["node"], one["device"]))))
+        what = "waits"
+        if job := one["job"]:
+            name = shown(Path(job["content"]).name)
+            what = f"{name} in {job['style']}: iteration {one['iteration']} of {one['iterations']}"
+        done = counted(one["jobs_done"], "job")
+        yield f"           {shown(one['name'])} ({where}{memory}; {done} done): {what}"
+    if (more := len(workers) - WORKERS) > 0:
+        yield f"           and {more} more; --json lists all"
 
 
 def _deliveries(status: Status) -> Iterator[str]:

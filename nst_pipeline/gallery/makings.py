@@ -195,11 +195,17 @@ def _of_run(head: Plain, records: Iterable[Plain]) -> Iterator[tuple[tuple[str, 
             Making(
                 run=head["run"]["id"], version=head["program"]["version"],
                 recipe=recipes.of(content, style["name"]),
-                device=device.get("name", ""), precision=device.get("precision", ""),
+                device=_device(record) or device.get("name", ""),
+                precision=device.get("precision", ""),
                 threads=device.get("threads"), weights=weights["id"],
                 weights_sha256=weights["sha256"], job=job,
             ),
         )  # fmt: skip
+
+
+def _device(record: Plain) -> str:
+    """Return what painted a job, and where; empty: the record does not say."""
+    return " on ".join(filter(None, (record.get("device"), record.get("node"))))
 
 
 class _Recipes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,8 +171,15 @@ class Patience:
             if text == NOTHING:
                 self._memory.unlink(missing_ok=True)
             else:
-                self._memory.write_text(text)
+                self._write(text.encode())
             self._remembered = text
+
+    def _write(self, text: bytes) -> None:
+        """Write over what is there: to cut a file off first has some file systems sync it."""
+        assert self._memory
+        descriptor = os.open(self._memory, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.ljust(os.fstat(descriptor).st_size))
 
     def _recall(self) -> None:
         """Put off what the process before had trouble with."""

@@ -1,9 +1,10 @@
 """The ledger's jobs: queued when they are planned, and every change of their state."""
 
+import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from nst_pipeline.jobs.clock import LONGEST_WAIT_SECONDS, clock_of
@@ -168,14 +169,30 @@ class JobTable:
         found = self._entries("state = 'queued' AND next_try > ? AND reason <> ''", self.now())
         return sorted(found, key=lambda one: one.next_try)
 
-    def next_try(self) -> float | None:
-        """Return when, by `now`, the next job that waits for another attempt is due, or None."""
+    def next_try(self, after: float = 0) -> float | None:
+        """Return when, by `now`, the next job that waits for another attempt is due, or None.
+
+        Args:
+            after: those that were due by then do not count.
+        """
         (when,) = self._database.execute(
-            "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > 0", (JobState.QUEUED,)
+            "SELECT min(next_try) FROM jobs WHERE state = ? AND next_try > ?",
+            (JobState.QUEUED, after),
         ).fetchone()
         return None if when is None else float(when)
 
     # What becomes of it
+
+    @contextlib.contextmanager
+    def together(self, is_durable: bool = False) -> Iterator[None]:
+        """Note all that a block changes at once, or nothing.
+
+        Args:
+            is_durable: whether it must outlive a loss of power.
+        """
+        outer = durably(self._database) if is_durable else contextlib.nullcontext()
+        with outer, transaction(self._database):
+            yield
 
     def add(self, jobs: Iterable[Job], force: bool = False) -> None:
         """Queue planned jobs: those that are new, and those that are to be done again.

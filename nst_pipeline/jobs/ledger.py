@@ -24,9 +24,10 @@ DatabaseError = sqlite3.Error
 
 LEDGER_NAME = "ledger.sqlite"
 
-Fact = Literal["clean", "changed_by_hand", "owner", "pace"]
+Fact = Literal["clean", "changed_by_hand", "owner", "pace", "workers"]
 """``clean``: ``no`` while a run is open; ``changed_by_hand``: when a person changed the queue;
-``owner``: see `Ledger.owner`; ``pace``: see `pace`."""
+``owner``: see `Ledger.owner`; ``pace``: see `pace`; ``workers``: ``apart`` while a job cannot end
+the process, for it is painted by workers that die alone, else ``here``."""
 
 
 class Ledger:

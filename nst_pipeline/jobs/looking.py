@@ -31,13 +31,18 @@ Look = Callable[[bytes, str, int], object]
 
 def terms_of(limits: Limits) -> str:
     """Return the digest of all but a file itself that decides whether it is a picture."""
-    versions = [__version__, _program()]
-    for name in DECODERS:
-        try:
-            versions.append(version(name))
-        except PackageNotFoundError:
-            versions.append("")
+    versions = [__version__, _program(), *decoders().values()]
     return digest([limits.max_pixels, limits.max_bytes, versions])
+
+
+def decoders() -> dict[str, str]:
+    """Return the version of each of `DECODERS` on this computer; empty: it is not there."""
+    found = {}
+    for name in DECODERS:
+        found[name] = ""
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @functools.cache

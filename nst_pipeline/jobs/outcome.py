@@ -84,12 +84,8 @@ def failure(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {error}", trace, kind)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job; None: it was ended before its time, and may be begun anew."""
-
-    job: Job
-    outcome: EncodedResult | Failure | None
+Place = tuple[str, str, str]
+"""A worker: its node, its name there and its device."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,8 @@ class Machine:
     """What a worker runs on, and how its cache of style targets fares.
 
     ``memory_bytes`` is what it holds of the device's memory; None for a CPU. ``threads`` is how
-    many a CPU computes with; None for other devices.
+    many a CPU computes with; None for other devices. ``node`` is the name of the computer; empty:
+    this one. ``worker`` tells it from others there, as `WorkerState.name` does.
     """
 
     device: str
@@ -107,3 +104,22 @@ class Machine:
     cache_bytes: int = 0
     memory_bytes: int | None = None
     threads: int | None = None
+    node: str = ""
+    worker: str = ""
+
+    @property
+    def place(self) -> Place:
+        """What tells it from others: their counts are apart."""
+        return self.node, self.worker, self.device
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; None: it was ended before its time, and may be begun anew.
+
+    ``machine`` is what it was painted on, where it is a result.
+    """
+
+    job: Job
+    outcome: EncodedResult | Failure | None
+    machine: Machine | None = None

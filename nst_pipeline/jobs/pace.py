@@ -1,4 +1,4 @@
-"""How long jobs take on this machine, by those that were done here."""
+"""How long jobs take a worker, by those that were done before."""
 
 import itertools
 import json
@@ -44,33 +44,61 @@ def known_pace(config: Config, weights: Weights) -> float | None:
 
 
 def _conditions(config: Config, weights: Weights) -> list[str]:
-    return [config.device, config.precision, weights.sha256]
+    cluster = [config.cluster.address] if config.cluster.address else []
+    return [config.device, config.precision, weights.sha256, *cluster]
 
 
 class Pace:
-    """How long work takes, by how long the work before it took."""
+    """How long work takes, by how long the work before it took.
 
-    def __init__(self, seconds_per_pixel: float | None) -> None:
-        """Believe what earlier runs needed for a pixel of a step; None: nothing is known."""
-        self._known = seconds_per_pixel
+    Attributes:
+        workers: how many there are to do it.
+    """
+
+    def __init__(self, seconds_per_pixel: float | None, workers: int = 1) -> None:
+        """Believe what a worker of earlier runs needed for a pixel of a step.
+
+        Args:
+            seconds_per_pixel: that it needed; None: nothing is known.
+            workers: how many there are now.
+        """
+        self._known, self.workers = seconds_per_pixel, workers
         self._begun: float | None = None
+        self._worked = 0.0  # seconds of all workers, until `_since`
+        self._since = 0.0
         self._done = 0
 
     def begin(self) -> None:
         """Note that work begins, if it has not begun."""
-        self._begun = self._begun or time.monotonic()
+        if self._begun is None:
+            self._begun = self._since = time.monotonic()
+
+    def use(self, workers: int) -> None:
+        """Note how many workers there are from now on."""
+        if workers != self.workers:
+            self._worked, self._since = self._worker_seconds(), time.monotonic()
+            self.workers = workers
 
     def advance(self, pixels: int) -> None:
-        """Note that so much of it was done."""
+        """Note that so much of it was done, by whichever worker."""
         self._done += pixels
 
     def left_seconds(self, pixels: int) -> float | None:
-        """Return how long so much work still takes; None: nobody knows yet."""
+        """Return how long a worker still takes for so much work; None: nobody knows yet."""
         seconds = time.monotonic() - self._begun if self._begun else 0.0
         pace = self._known
         if self._done and (pace is None or seconds > TRUSTED_SECONDS):
-            pace = seconds / self._done
+            pace = self._worker_seconds() / self._done
         return None if pace is None else pixels * pace
+
+    def all_left_seconds(self, pixels: int) -> float | None:
+        """Return how long all workers together still take for so much; None: nobody knows."""
+        seconds = self.left_seconds(pixels)
+        return seconds / self.workers if seconds is not None and self.workers else None
+
+    def _worker_seconds(self) -> float:
+        since = time.monotonic() - self._since if self._begun is not None else 0.0
+        return self._worked + self.workers * since
 
 
 class StepsDone:
@@ -96,6 +124,10 @@ class StepsDone:
         now = sums[max(1, len(sums) * min(done, total) // total) - 1]
         before, self._done[job] = self._done.get(job, 0), now
         return now - before
+
+    def forget(self, job: object) -> None:
+        """Know of a job no more."""
+        self._done.pop(job, None)
 
     def _summed(self, recipe: Recipe) -> list[int]:
         decisive = recipe.size, recipe.scales, recipe.iterations

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,11 +40,13 @@ class RunTable:
             self._database.execute(f"DELETE FROM records WHERE run IN ({old})", (KEPT_RUNS,))
             self._database.execute(f"DELETE FROM runs WHERE id IN ({old})", (KEPT_RUNS,))
 
-    def keep(self, run: str, job: str, record: str) -> None:
-        """Keep the record of a job, in place of what was said of it before."""
-        self._database.execute(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (run, job, record)
-        )
+    def keep(self, run: str, records: Mapping[str, str]) -> None:
+        """Keep the records of jobs, by `record_name`, in place of what was said before."""
+        with transaction(self._database):
+            self._database.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?)",
+                ((run, job, record) for job, record in records.items()),
+            )
 
     def note(self, run: str, head: str) -> None:
         """Keep what is known of a run by now."""
@@ -55,6 +57,10 @@ class RunTable:
         self._database.execute(
             "UPDATE runs SET open = 0, head = coalesce(?, head) WHERE id = ?", (head, run)
         )
+
+    def forget(self, run: str) -> None:
+        """Know of a run no more that no job came of."""
+        self._database.execute("DELETE FROM runs WHERE id = ?", (run,))
 
     def latest_first(self) -> list[KnownRun]:
         """Return the runs."""

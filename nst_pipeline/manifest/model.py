@@ -49,6 +49,7 @@ class ProgramRecord(Record):
 class DeviceRecord(Record):
     """What it ran on."""
 
+    node: str | None = Field(None, description="the computer's name; null: that of the program")
     name: str
     precision: Literal["fp32", "bf16"]
     threads: int | None = Field(
@@ -164,6 +165,10 @@ class JobRecord(Record):
     duplicate_of: str | None = Field(
         None, description="the output that this one is a copy of: the same bytes, painted once"
     )
+    node: str | None = Field(
+        None, description="the computer that painted it; null: that of the program"
+    )
+    device: str | None = Field(None, description="what painted it, as in `devices`")
 
 
 class TotalsRecord(Record):
@@ -184,7 +189,10 @@ class Manifest(Record):
 
     run: RunRecord
     program: ProgramRecord
-    device: DeviceRecord | None = Field(description="null when nothing had to be painted")
+    device: DeviceRecord | None = Field(
+        description="the first of `devices`; null when nothing had to be painted"
+    )
+    devices: list[DeviceRecord] = Field([], description="all that painted something")
     weights: WeightsRecord
     config: dict[str, Any] = Field(description="as resolved, every default filled in")
     jobs: list[JobRecord] = Field(

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.files import as_text, publish
 from nst_pipeline.folders import Folders
-from nst_pipeline.jobs.outcome import Machine
+from nst_pipeline.jobs.outcome import Machine, Place
 from nst_pipeline.jobs.run_table import RunTable, record_name
 from nst_pipeline.manifest.model import (
     DeviceRecord,
@@ -53,7 +53,7 @@ class Recorder:
         config: dict[str, Any],
         runs: RunTable,
         folders: Folders,
-        machine: Machine | None = None,
+        machines: dict[Place, Machine] | None = None,
         on_finish: Callable[[JobRecord], None] = lambda _: None,
     ) -> None:
         """Record a run that starts now; nothing is written before `begin`.
@@ -64,7 +64,7 @@ class Recorder:
             config: the settings, as plain data.
             runs: the ledger's copy.
             folders: to reach the manifest in.
-            machine: what a worker that is there already told before this run.
+            machines: what workers told last, kept for the run after this one.
             on_finish: told of each job that is over, once that is durable.
         """
         now = datetime.now(UTC)
@@ -78,8 +78,9 @@ class Recorder:
         self._runs, self._folders, self._on_finish = runs, folders, on_finish
         self._saved, self._save_seconds = 0.0, 0.0
         self._skipped = 0
-        self._before = machine
-        self._machine: Machine | None = None
+        self._told = {} if machines is None else machines
+        self._before = dict(self._told)
+        self._machines: dict[Place, Machine] = {}
         self.path = outbox / "manifests" / f"{self._run.id}.json"
         self.is_open = False
 
@@ -116,29 +117,36 @@ class Recorder:
             self._save(durably=True)
             self.is_open = True
 
-    def finish(self, record: JobRecord) -> None:
-        """Record what became of a job, durably.
+    def finish(self, *records: JobRecord) -> None:
+        """Record what became of jobs, durably.
 
-        The manifest is written anew after each job, but a long one only now and then.
+        The manifest is written anew after each call, but a long one only now and then.
 
         Raises:
             CannotCreateError, OutputError: see `files.publish`.
         """
-        self.add(record)
-        name = record_name(record.content.place, record.style.name)
-        self._runs.keep(self._run.id, name, record.model_dump_json(exclude_defaults=True))
+        for record in records:
+            self.add(record)
+        kept = {
+            record_name(record.content.place, record.style.name): record.model_dump_json(
+                exclude_defaults=True
+            )
+            for record in records
+        }
+        self._runs.keep(self._run.id, kept)
         wait = BULK_SHARE * self._save_seconds if len(self._jobs) > BULK else 0.0
         if time.monotonic() - self._saved >= wait:
             begun = time.monotonic()
             self._save()
             self._saved = time.monotonic()
             self._save_seconds = self._saved - begun
-        self._on_finish(record)
+        for record in records:
+            self._on_finish(record)
 
     def note(self, machine: Machine) -> None:
         """Record what is painted on."""
-        is_new = self._machine is None
-        self._machine = machine
+        is_new = machine.place not in self._machines
+        self._machines[machine.place] = self._told[machine.place] = machine
         if is_new and self.is_open:
             self._runs.note(self._run.id, self._head())
 
@@ -154,18 +162,24 @@ class Recorder:
             self._runs.end(self._run.id, self._head())
             self.is_open = False
 
+    def drop_empty(self) -> None:
+        """Leave no trace of a run that no job came of, and end it."""
+        if self.is_open and not self._jobs and not self._skipped:
+            with contextlib.suppress(OSError):
+                self._folders.unlink(self.path)
+            self._runs.forget(self._run.id)
+            self.is_open = False
+
     def manifest(self) -> Manifest:
         """Return the manifest as it stands."""
-        machine, jobs = self._machine, list(self._jobs.values())
+        jobs, devices = list(self._jobs.values()), self._devices()
         seconds = time.monotonic() - self._begun
         hits, misses = self._cache_counts()
         return Manifest(
             run=self._run,
             program=program(),
-            device=machine
-            and DeviceRecord(
-                name=machine.device, precision=machine.precision, threads=machine.threads
-            ),
+            device=devices[0] if devices else None,
+            devices=devices,
             weights=self._weights,
             config=self._config,
             jobs=jobs,
@@ -173,16 +187,24 @@ class Recorder:
         )
 
     def _cache_counts(self) -> tuple[int, int]:
-        """Return the hits and misses of this run, of a worker that may have served others."""
-        now, before = self._machine, self._before
-        if now is None:
-            return 0, 0
-        if before is None:
-            return now.cache_hits, now.cache_misses
-        return (
-            max(0, now.cache_hits - before.cache_hits),
-            max(0, now.cache_misses - before.cache_misses),
-        )
+        """Return the hits and misses of this run, of workers that may have served others."""
+        hits = misses = 0
+        for place, now in self._machines.items():
+            before = self._before.get(place)
+            hits += max(0, now.cache_hits - (before.cache_hits if before else 0))
+            misses += max(0, now.cache_misses - (before.cache_misses if before else 0))
+        return hits, misses
+
+    def _devices(self) -> list[DeviceRecord]:
+        """Return what was painted on, each once, however many workers share it."""
+        found = [
+            DeviceRecord(
+                node=one.node or None, name=one.device, precision=one.precision,
+                threads=one.threads,
+            )
+            for one in self._machines.values()
+        ]  # fmt: skip
+        return list(dict.fromkeys(found))
 
     def _save(self, durably: bool = False) -> None:
         # Between its begin and its end a loss of power costs nothing: the ledger has the records.

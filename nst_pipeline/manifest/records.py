@@ -5,7 +5,7 @@ from typing import Any, Literal
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.files import as_text
 from nst_pipeline.jobs.job import Content, Job, PlannedStyle
-from nst_pipeline.jobs.outcome import EncodedResult, Failure
+from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine
 from nst_pipeline.jobs.planning import Broken, Done
 from nst_pipeline.jobs.state import Entry
 from nst_pipeline.manifest.model import (
@@ -20,8 +20,14 @@ from nst_pipeline.manifest.model import (
 )
 
 
-def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str]) -> JobRecord:
-    """Return the record of a job that made ``output``, and ``extras`` beside it."""
+def done(
+    job: Job,
+    result: EncodedResult,
+    output: FileRecord,
+    extras: list[str],
+    machine: Machine | None = None,
+) -> JobRecord:
+    """Return the record of a job that made ``output``, and ``extras`` beside it, on a machine."""
     return _record(job, "done", output, result.content_size).model_copy(
         update={
             "iterations": result.iterations,
@@ -38,6 +44,8 @@ def done(job: Job, result: EncodedResult, output: FileRecord, extras: list[str])
             "seconds": result.seconds,
             "extras": extras,
             "notes": list(result.notes),
+            "node": (machine and machine.node) or None,
+            "device": machine and machine.device,
         }
     )
 

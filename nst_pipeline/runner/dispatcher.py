@@ -1,72 +1,81 @@
-"""The dispatcher: hands contents to the executor, and takes in what comes back."""
+"""The dispatcher: hands contents to the executor, and takes back what comes of them."""
 
 import contextlib
 import functools
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.config.settings import OutputSettings
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (
     Abandoned,
     BeingWrittenError,
-    CannotCreateError,
     DiskFullError,
     ImageError,
-    OutputError,
     PipelineError,
     UnreadableError,
 )
-from nst_pipeline.files import as_text, ensure_folder, free_bytes, publish, shown
+from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.folders import Folders
-from nst_pipeline.images.animation import extra_path
 from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.patience import Patience
 from nst_pipeline.inbox.scanner import Scanner, is_unchanged
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
-from nst_pipeline.jobs.outcome import EncodedResult, Failure, Outcome, failure
+from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, failure
 from nst_pipeline.jobs.pace import note_pace
 from nst_pipeline.jobs.planning import Plan, Policy
-from nst_pipeline.jobs.state import AT_WORK, Entry, JobState
+from nst_pipeline.jobs.state import Entry, JobState
 from nst_pipeline.manifest import records
-from nst_pipeline.manifest.model import FileRecord, JobRecord
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.hooks import Notes
+from nst_pipeline.runner.intake import InFlight, Intake, Taken, unforeseen
 from nst_pipeline.runner.observer import Observer
-from nst_pipeline.runner.publishing import ConflictError, publish_duplicate, publish_result
-from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.protocol import Executor, Glimpse, Progress, Task
 
-log = logging.getLogger(__name__)
+TELL_SECONDS = 0.5
+"""How often, at most, it is told what the workers do."""
+REPEAT_SECONDS = 0.2
+"""How long contents that need no painting keep the results of others waiting, at most."""
+BREATH_SECONDS = 0.01
+"""How long an executor is left alone that has nothing to tell and does not wait itself."""
+
+Place = tuple[Path, str]
+"""An output and a job's key: no two jobs in flight have both."""
 
 
-@dataclass(eq=False)
-class InFlight:
-    """A job that a worker has.
+@dataclass(frozen=True)
+class _Loaded:
+    """A content that is to be handed over.
 
     Attributes:
-        job: the job.
-        entry: what the ledger held of it before it was handed over.
-        is_ahead: whether its content was handed over while another was at work.
-        has_begun: whether it made a step.
+        content: the content.
+        jobs: those to do, as the ledger holds them.
+        data: its bytes.
+        was_begun: whether it was begun before, and not finished.
     """
 
-    job: Job
-    entry: Entry
-    is_ahead: bool
-    has_begun: bool = False
+    content: Content
+    jobs: list[tuple[Job, Entry]]
+    data: bytes
+    was_begun: bool
 
 
 class Dispatcher:
-    """Carries out plans with one executor; it is the `Progress` that the executor tells."""
+    """Carries out plans with one executor; it is the `Progress` that the executor tells.
+
+    An executor whose worker is this process (`Executor.outlives_workers` is false) paints what was
+    begun before and not finished alone, so that no other content is blamed should it end the
+    process, and a plan is carried out to its end before the next is made. Where workers die alone,
+    they tell themselves whom to blame, all of them are kept busy, and the work of one plan goes on
+    while the next is made.
+    """
 
     def __init__(
         self,
@@ -92,14 +101,15 @@ class Dispatcher:
             notes: of what hooks are to be told.
         """
         self._config, self._ledger, self._observer = config, ledger, observer
-        self._policy, self._scanner, self._folders = policy, scanner, folders
-        self._patience, self._notes = patience, notes
+        self._policy, self._scanner, self._patience = policy, scanner, patience
+        self._intake = Intake(config, ledger, folders, observer, policy, scanner, patience, notes)
         self._executor: Executor | None = None
+        self._weights: Weights | None = None
         self._disposal: Disposal | None = None
-        self._recorder: Recorder | None = None
-        self._in_flight: dict[Path, InFlight] = {}
-        self._look_is_due = self._is_outdated = False
-        self._seconds, self._pixels = 0.0, 0  # of what was painted
+        self._in_flight: dict[Place, InFlight] = {}
+        self._came: list[Outcome] = []
+        self._look_is_due = self._is_ending = False
+        self._told = self._planned = 0.0
 
     def carry_out(
         self,
@@ -111,8 +121,8 @@ class Dispatcher:
     ) -> None:
         """Do what a plan has to do.
 
-        While one content is painted, the next is read. What was begun before and not finished
-        is painted alone, so that no other content is blamed should it end the process.
+        Where workers die alone and new files may be looked for, jobs may be left in flight; the
+        next call goes on with them, and `finish` waits for them.
 
         Args:
             plan: what to do; its jobs are in the ledger.
@@ -121,72 +131,160 @@ class Dispatcher:
             disposal: of the sources; None: they stay as they are.
             force: paint also what was painted before, for another name.
         """
-        self._disposal, self._recorder = disposal, recorder
-        self._look_is_due = self._is_outdated = False
-        self._seconds, self._pixels = 0.0, 0
+        if self._weights and plan.weights != self._weights:
+            self.finish()
+            self._executor = None  # it has them
+        self._weights, self._disposal = plan.weights, disposal
+        self._intake.recorder, self._intake.is_outdated = recorder, False
+        self._intake.seconds, self._intake.pixels = 0.0, 0
+        self._intake.again = []
+        self._look_is_due = False
+        self._planned = self._ledger.jobs.now() - plan.seconds
         if disposal:
             disposal.dispose_of_done()
-        for content, group in groupby(plan.todo, key=lambda job: job.content):
-            jobs = list(group)
-            is_suspect = self._config.watch.max_attempts == 1 or plan.attempts[content.path] > 0
-            if is_suspect or self._is_repeated(jobs):
+        todo = _by_content(plan.todo)
+        self._do_one_by_one(plan, todo, force, executor_for)
+        if self._is_apart():
+            self._keep_busy(plan, todo, force)
+        if not (self._is_apart() and self._policy.looks):
+            self._drain()
+        if not self._in_flight:
+            self._tell_workers(at_once=True)
+        if self._intake.pixels:
+            seconds, pixels = self._intake.seconds, self._intake.pixels
+            note_pace(self._ledger, self._config, plan.weights, seconds, pixels)
+        if disposal:
+            disposal.dispose_of_all()
+
+    def _do_one_by_one(
+        self,
+        plan: Plan,
+        todo: deque[list[Job]],
+        force: bool,
+        executor_for: Callable[[Weights], Executor],
+    ) -> None:
+        """Carry out a plan with the one worker that this process is; stop if it is not."""
+        while todo and not self._is_apart():
+            jobs = todo.popleft()
+            is_suspect = self._config.watch.max_attempts == 1 or self._was_begun(plan, jobs)
+            if is_suspect or self._clashes(jobs):
                 self._drain()
-            if self._observer.should_stop() or self._is_look_wanted() or self._is_outdated:
-                break
-            self._check_room()
-            with _unforeseen(functools.partial(self._fail_all, jobs)):
-                data = plan.read_ahead.take(content.path)
-                was_begun = plan.attempts[content.path] > 0
-                task = self._prepare(content, jobs, data, force, was_begun)
-                if task is None:
-                    continue
+            if self._is_to_stop():
+                return
+            if one := self._load(plan, jobs, force):
                 self._executor = executor_for(plan.weights)
-                self._executor.submit(task)
+                if self._is_apart():
+                    todo.appendleft(jobs)
+                    return
+                self._hand_over([one])
             while self._executor and self._executor.capacity == 0:
                 self._take_in(self._executor.poll)
             if is_suspect:
                 self._drain()
-        self._drain()
-        if self._pixels:
-            note_pace(self._ledger, self._config, plan.weights, self._seconds, self._pixels)
-        if disposal:
-            disposal.dispose_of_all()
+
+    def _keep_busy(self, plan: Plan, todo: deque[list[Job]], force: bool) -> None:
+        """Carry out a plan with many workers, until it is over or there is reason for another."""
+        assert self._executor
+        look_at = time.monotonic() + self._config.watch.poll_seconds
+        self._intake.are_apart, has_polled = True, False
+        while (todo or self._in_flight) and not self._is_to_stop():
+            try:
+                self._fill(plan, todo, force)
+            except PipelineError:
+                self._settle()
+                raise
+            self._settle()  # after it, for no worker waits for that
+            # The plan after this one is made while workers still have a task ready.
+            is_used_up = self._policy.looks and (not todo or self._executor.capacity > 0)
+            if has_polled and is_used_up and (plan.more or self._is_look_due(look_at)):
+                return
+            has_polled = True
+            self._poll()
+            todo.extend(_by_content(self._intake.again))
+            self._intake.again = []
+        self._settle()
+
+    def _fill(self, plan: Plan, todo: deque[list[Job]], force: bool) -> None:
+        """Hand over as much as the executor takes."""
+        assert self._executor
+        begun = time.monotonic()
+        while (room := self._executor.capacity) and (some := self._next(todo, room)):
+            try:
+                loaded = [one for jobs in some if (one := self._load(plan, jobs, force))]
+            except DiskFullError:
+                self.finish()  # there is room for what is at work
+                raise
+            self._hand_over(loaded)
+            if loaded or time.monotonic() - begun > REPEAT_SECONDS:
+                return
+
+    def _is_look_due(self, look_at: float) -> bool:
+        """Tell whether a new plan may have something to do for workers that wait."""
+        # What was due before this plan was made is nothing for the next one either.
+        retry = self._ledger.jobs.next_try(after=self._planned)
+        is_retry_due = retry is not None and retry <= self._ledger.jobs.now()
+        return is_retry_due or time.monotonic() >= look_at
+
+    def _next(self, todo: deque[list[Job]], room: int) -> list[list[Job]]:
+        """Take the jobs of some contents out of those to do, but for those that are in flight."""
+        found: list[list[Job]] = []
+        left: list[list[Job]] = []
+        busy = {part for place in self._in_flight for part in place}
+        only_urgent = self._has_urgent_waiting()
+        while todo and len(found) < room:
+            jobs = todo.popleft()
+            parts = {part for job in jobs for part in (job.output, job.key)}
+            is_to_wait = only_urgent and not self._scanner.is_urgent(jobs[0].content.found)
+            (left if is_to_wait or parts & busy else found).append(jobs)
+            busy |= parts
+        todo.extendleft(reversed(left))
+        return found
+
+    def finish(self) -> None:
+        """Wait for what is at work; what only waits for a worker goes back to the queue."""
+        if self._in_flight:
+            self._is_ending = True
+            self._drain()
+            self._is_ending = False
+            self._tell_workers(at_once=True)
 
     def has_jobs_in_flight(self) -> bool:
         """Tell whether a worker has something to do."""
         return bool(self._in_flight)
 
     def put_back(self, reason: str = "") -> None:
-        """Queue again what is in flight, as if it had not been begun.
+        """Publish what came already; queue the rest again, as if it had not been begun.
 
         Args:
             reason: what a job did to the device, if it did; that is an attempt of those at work,
                 and they are given up when it was the last.
         """
+        # What cannot be published is painted again.
+        with contextlib.suppress(PipelineError, OSError):
+            self._settle()
         guilty = self._at_work()
         for one in self._in_flight.values():
             if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
                 continue
-            if not reason or one.job.content != guilty:
+            if not reason or one.job.content not in guilty:
                 self._ledger.jobs.requeue(one.entry.id, is_attempt=False)
             elif one.entry.attempts + 1 < self._config.watch.max_attempts:
                 self._ledger.jobs.requeue(one.entry.id, reason)
             else:
-                self._give_up_guilty(one, reason)
+                self._intake.give_up(one.job, one.entry, reason)
         self._in_flight.clear()
 
-    def _give_up_guilty(self, one: InFlight, reason: str) -> None:
-        """Fail a job that broke the device; only `run` has it in a manifest, that of the next."""
-        with self._ledger.transaction():
-            self._ledger.jobs.fail(one.entry.id, reason, poison=True)
-            if self._policy.retries:
-                self._notes.release(one.entry.id, records.failed(one.job, Failure(reason)))
-
-    def _at_work(self) -> Content | None:
-        """Return the content that is painted, as far as anybody knows."""
+    def _at_work(self) -> list[Content]:
+        """Return the contents that are painted, as far as anybody knows."""
         flying = self._in_flight.values()
-        begun = (one.job.content for one in flying if one.has_begun)
-        return next(begun, None) or next((one.job.content for one in flying), None)
+        begun = [one.job.content for one in flying if one.has_begun]
+        if self._is_apart():
+            return begun
+        return begun[:1] or [one.job.content for one in flying][:1]
+
+    def _is_apart(self) -> bool:
+        """Tell whether workers die alone."""
+        return self._executor is not None and self._executor.outlives_workers
 
     # What the executor tells
 
@@ -196,9 +294,15 @@ class Dispatcher:
         Raises:
             Abandoned: the job is not to be begun, or not to be finished.
         """
-        one = self._in_flight[job.output]
+        one = self._in_flight.get(_place(job))
+        if one is None:
+            raise Abandoned  # somebody else has it by now
         if not one.has_begun:
-            if self._observer.should_stop() or (one.is_ahead and self._is_look_wanted()):
+            if self._is_ending or self._observer.should_stop():
+                raise Abandoned
+            is_urgent = self._scanner.is_urgent(job.content.found)
+            is_to_wait = not is_urgent and self._has_urgent_waiting()
+            if one.is_ahead and (self._is_look_wanted() or is_to_wait):
                 raise Abandoned
             for other in self._in_flight.values():
                 if other.job.content == job.content:
@@ -216,6 +320,11 @@ class Dispatcher:
             Abandoned: the work is to end.
         """
         self._observer.check()
+        self._tell_workers()
+        has_begun = any(one.has_begun for one in self._in_flight.values())
+        is_to_end = self._is_ending or self._observer.should_stop()
+        if self._is_apart() and not has_begun and is_to_end:
+            raise Abandoned  # nobody need wait for a worker to come
 
     def wants_glimpse(self) -> bool:
         """Tell whether somebody looks on."""
@@ -225,12 +334,31 @@ class Dispatcher:
         """Pass a glimpse on."""
         self._observer.glimpsed(job, glimpse)
 
+    def _tell_workers(self, at_once: bool = False) -> None:
+        if self._executor and (at_once or time.monotonic() - self._told >= TELL_SECONDS):
+            self._told = time.monotonic()
+            self._observer.workers(self._executor.workers())
+
+    def _has_urgent_waiting(self) -> bool:
+        """Tell whether an urgent content waits for a worker: then no other is to be begun."""
+        return self._is_apart() and any(
+            not one.has_begun and self._scanner.is_urgent(one.job.content.found)
+            for one in self._in_flight.values()
+        )
+
     # Handing over
 
-    def _is_repeated(self, jobs: list[Job]) -> bool:
+    def _was_begun(self, plan: Plan, jobs: list[Job]) -> bool:
+        return plan.attempts[jobs[0].content.path] > 0
+
+    def _clashes(self, jobs: list[Job]) -> bool:
         """Tell whether one of the jobs is in flight already, for another name."""
-        keys = {one.job.key for one in self._in_flight.values()}
+        keys = {key for _, key in self._in_flight}
         return any(job.key in keys for job in jobs)
+
+    def _is_to_stop(self) -> bool:
+        """Tell whether no further job of the plan is to be begun."""
+        return self._observer.should_stop() or self._is_look_wanted() or self._intake.is_outdated
 
     def _is_look_wanted(self) -> bool:
         """Tell whether to look for new files before the next content."""
@@ -246,38 +374,67 @@ class Dispatcher:
                     f"{wanted:,}; make room"
                 )
 
-    def _prepare(
-        self, content: Content, jobs: list[Job], data: bytes | None, force: bool, was_begun: bool
-    ) -> Task | None:
-        """Return a content's task; None: none of its jobs is to be painted now."""
-        begun = time.monotonic()
-        known = self._ledger.jobs.of_source(content.path)
-        entries = [(job, known[job.style.name, job.key]) for job in jobs]
-        queued = [(job, entry) for job, entry in entries if entry.state == JobState.QUEUED]
-        if not queued:
-            return None
-        try:
-            data = self._read(content, data)
-        except ImageError as error:
-            self._not_ready(content, queued, error)
-            return None
-        is_ahead = bool(self._in_flight)
-        started = []
-        for job, entry in queued:
-            if not (force or entry.forced) and self._repeat(job, entry):
-                continue
-            # Before it is started, so that whatever ends us puts it back.
-            self._in_flight[job.output] = InFlight(job, entry, is_ahead)
-            if self._ledger.jobs.start(entry.id):
-                started.append(job)
-            else:
-                del self._in_flight[job.output]
-        if not started:
+    def _load(self, plan: Plan, jobs: list[Job], force: bool) -> _Loaded | None:
+        """Return a content with those of its jobs that are to be painted now; None: none is."""
+        self._check_room()
+        content = jobs[0].content
+        with unforeseen(functools.partial(self._fail_all, jobs)):
+            begun = time.monotonic()
+            known = self._ledger.jobs.of_source(content.path)
+            entries = [(job, known[job.style.name, job.key]) for job in jobs]
+            queued = [(job, entry) for job, entry in entries if entry.state == JobState.QUEUED]
+            data = plan.read_ahead.take(content.path)
+            if not queued:
+                return None
+            try:
+                data = self._read(content, data)
+            except ImageError as error:
+                self._not_ready(content, queued, error)
+                return None
+            wanted = [
+                (job, entry)
+                for job, entry in queued
+                if force or entry.forced or not self._intake.repeat(job, entry)
+            ]
+            if wanted:
+                self._observer.timed("read", time.monotonic() - begun)
+                # Of a job that is queued anew, the plan alone knows that it was begun before.
+                was_begun = self._was_begun(plan, jobs) or any(one.attempts for _, one in wanted)
+                return _Loaded(content, wanted, data, was_begun)
             if self._disposal:
                 self._disposal.dispose_of(content.path)
-            return None
-        self._observer.timed("read", time.monotonic() - begun)
-        return Task(content, tuple(started), data, was_begun)
+        return None
+
+    def _hand_over(self, loaded: list[_Loaded]) -> None:
+        """Note that contents are at work from now on, all at once, and hand them over."""
+        assert self._executor
+        self._note_kind(self._executor)
+        workers = len(self._executor.workers()) if self._is_apart() else 1
+        flying = len({one.job.content.path for one in self._in_flight.values()})
+        tasks = []
+        with self._ledger.jobs.together(is_durable=True):
+            for number, one in enumerate(loaded, start=flying):
+                # Before it is started, so that whatever ends us puts it back.
+                for job, entry in one.jobs:
+                    self._in_flight[_place(job)] = InFlight(job, entry, number >= workers)
+                started = [job for job, entry in one.jobs if self._ledger.jobs.start(entry.id)]
+                for job, _ in one.jobs:
+                    if job not in started:
+                        del self._in_flight[_place(job)]
+                if started:
+                    tasks.append(Task(one.content, tuple(started), one.data, one.was_begun))
+        for task in tasks:
+            with unforeseen(functools.partial(self._fail_all, list(task.jobs))):
+                self._executor.submit(task)
+        for content in {one.content for one in loaded} - {task.content for task in tasks}:
+            if self._disposal:
+                self._disposal.dispose_of(content.path)
+
+    def _note_kind(self, executor: Executor) -> None:
+        """Note whether a job can end this process, for whoever finds out that it was ended."""
+        kind = "apart" if executor.outlives_workers else "here"
+        if kind != (self._ledger.fact("workers") or "here"):
+            self._ledger.set_fact("workers", kind)
 
     def _read(self, content: Content, data: bytes | None) -> bytes:
         """Return a content's bytes, those that it was planned with.
@@ -310,165 +467,78 @@ class Dispatcher:
             if self._policy.retries:
                 self._ledger.jobs.postpone(entry.id, str(error), wait)
             else:
-                self._record(records.failed(job, Failure(str(error))), entry)
-
-    def _repeat(self, job: Job, entry: Entry) -> bool:
-        """Publish what was painted before, for another place; return whether the job is over."""
-        try:
-            original = publish_duplicate(
-                self._ledger.jobs, self._folders, entry, self._config.conflict_policy,
-                lambda found: self._notes.prepare(
-                    entry.id, records.duplicate(job, found, FileRecord.of(job.output), [])
-                ),
-            )  # fmt: skip
-        except (CannotCreateError, OutputError) as error:
-            self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
-            self._not_published(job, entry, error)
-            return True
-        if original is None:
-            return self._ledger.jobs.state(entry.id) == JobState.CANCELLED
-        done = self._ledger.jobs.get(entry.id)
-        assert done.final and original.final
-        output = FileRecord.of(done.final, sha256=done.sha256)
-        extras = self._extras_of(original.final, job.encoding)
-        made = self._publish_extras(done.final, extras, _mode(self._folders, original.final))
-        self._record(records.duplicate(job, original, output, made), entry)
-        return True
+                self._intake.record(records.failed(job, Failure(str(error))), entry)
 
     # Taking in
 
     def _drain(self) -> None:
-        if self._executor is not None:
-            self._take_in(self._executor.drain)
+        if self._executor is None:
+            return
+        while self._is_apart() and self._in_flight:  # results do not wait for each other
+            self._poll()
+            self._settle()
+        self._take_in(self._executor.drain)
+        self._settle()
+
+    def _poll(self) -> None:
+        assert self._executor
+        polled = time.monotonic()
+        self._take_in(self._executor.poll)
+        if not self._came and time.monotonic() - polled < BREATH_SECONDS:
+            time.sleep(BREATH_SECONDS)
 
     def _take_in(self, outcomes: Callable[[Progress], Iterator[Outcome]]) -> None:
-        with _unforeseen(self._break):
+        """Take in what comes; those of many workers are left to be settled together."""
+        try:
             for outcome in outcomes(self):
-                one = self._in_flight[outcome.job.output]
-                with _unforeseen(functools.partial(self._fail_all, [one.job])):
-                    self._note_machine()
-                    self._take_in_one(one, outcome.outcome)
-                self._in_flight.pop(outcome.job.output, None)
-                self._observer.released(one.job)
-                self._observer.queued(self._ledger.jobs.queue_length())
-                if self._disposal:
-                    self._disposal.dispose_of(one.job.content.path)
+                self._came.append(outcome)
+                if not self._is_apart():
+                    self._settle()
+        except Exception as error:
+            self._settle()
+            if isinstance(error, PipelineError | DatabaseError):
+                raise
+            self._break(failure(error))
+        self._tell_workers()
 
-    def _note_machine(self) -> None:
-        if self._executor and (machine := self._executor.machine()):
+    def _settle(self) -> None:
+        """Do what is to be done with the outcomes that came."""
+        came, self._came = self._came, []
+        taken: list[Taken] = []
+        for outcome in came:
+            if one := self._in_flight.get(_place(outcome.job)):
+                taken.append((one, outcome))
+        if not taken:
+            return
+        self._note_machines([outcome.machine for _, outcome in taken])
+        self._intake.take_in(taken)
+        for one, _ in taken:
+            self._in_flight.pop(_place(one.job), None)
+            self._observer.released(one.job)
+        self._observer.queued(self._ledger.jobs.queue_length())
+        if self._disposal:
+            for path in dict.fromkeys(one.job.content.path for one, _ in taken):
+                self._disposal.dispose_of(path)
+
+    def _note_machines(self, machines: Iterable[Machine | None]) -> None:
+        told = self._executor and self._executor.machine()
+        latest = {one.place: one for one in machines if one}
+        for machine in [told] if told else latest.values():
             self._observer.noted(machine)
-            if self._recorder:
-                self._recorder.note(machine)
-
-    def _take_in_one(self, one: InFlight, outcome: EncodedResult | Failure | None) -> None:
-        if self._ledger.jobs.state(one.entry.id) == JobState.CANCELLED:
-            return
-        if outcome is None:
-            self._ledger.jobs.requeue(one.entry.id, is_attempt=False)
-        elif isinstance(outcome, Failure):
-            self._failed(one.job, one.entry, outcome)
-        else:
-            self._publish(one.job, one.entry, outcome)
-
-    def _publish(self, job: Job, entry: Entry, result: EncodedResult) -> None:
-        begun = time.monotonic()
-        planned = FileRecord.of(job.output, size=result.size)
-        self._notes.prepare(entry.id, records.done(job, result, planned, []))
-        try:
-            final = publish_result(
-                self._ledger.jobs, self._folders, entry, result.data, self._config.conflict_policy
-            )
-        except ImageError as error:
-            self._failed(job, entry, Failure(str(error)))
-            return
-        except (CannotCreateError, OutputError) as error:
-            self._not_published(job, entry, error)
-            return
-        if final is None:
-            return
-        self._patience.forget(job.content.path)
-        self._seconds += result.seconds
-        self._pixels += job.style.cost
-        self._observer.timed("paint", result.seconds)
-        self._observer.timed("publish", time.monotonic() - begun)
-        checkpoints.forget(self._config.state, job.key)
-        sha256 = self._ledger.jobs.get(entry.id).sha256
-        output = FileRecord.of(final, sha256=sha256, size=result.size)
-        extras = self._publish_extras(final, result.extras)
-        self._record(records.done(job, result, output, extras), entry)
-
-    def _not_published(
-        self, job: Job, entry: Entry, error: CannotCreateError | OutputError
-    ) -> None:
-        """Fail a job whose result cannot be published.
-
-        Raises:
-            CannotCreateError, OutputError: none can: the outbox is full, gone or read-only.
-        """
-        try:
-            if isinstance(error, DiskFullError):
-                raise error
-            ensure_folder(self._config.outbox)
-        except (CannotCreateError, OutputError):
-            if self._ledger.jobs.state(entry.id) == JobState.RUNNING:
-                self._ledger.jobs.requeue(entry.id, is_attempt=False)
-            is_cancelled = self._ledger.jobs.state(entry.id) == JobState.CANCELLED
-            if self._recorder and not is_cancelled:
-                self._recorder.add(records.failed(job, Failure(str(error))))
-            raise
-        is_final = isinstance(error, ConflictError)
-        self._failed(job, entry, Failure(str(error), kind="job" if is_final else "passing"))
-
-    def _record(self, record: JobRecord, entry: Entry) -> None:
-        assert self._recorder
-        self._recorder.finish(record)
-        self._notes.release(entry.id, record)
-        self._observer.finished(record)
+            if self._intake.recorder:
+                self._intake.recorder.note(machine)
 
     # What goes wrong
 
-    def _failed(self, job: Job, entry: Entry, why: Failure) -> None:
-        """Give a job up, or have it tried again later if what went wrong may pass.
-
-        Args:
-            job: the job.
-            entry: what the ledger held of it before this attempt.
-            why: what went wrong.
-        """
-        if why.kind in ("changed", "system"):
-            self._put_off(job, entry, why)
-            return
-        attempts = entry.attempts + 1
-        watch = self._config.watch
-        wait = watch.retry_seconds * 2 ** min(attempts - 1, 10)
-        may_pass = why.kind == "passing" and attempts < watch.max_attempts
-        if why.kind == "input" and self._policy.retries:
-            left = watch.grace_seconds - self._scanner.age_seconds(job.content.found)
-            # Twice, for what was read the first time need not be what the disk holds.
-            is_certain = why.reason == entry.reason or attempts >= max(2, watch.max_attempts)
-            may_pass = left > 0 or not is_certain
-            wait = left if left > 0 else watch.retry_seconds
-        record = records.failed(job, why)
-        with self._ledger.transaction():
-            if may_pass:
-                went = self._ledger.jobs.requeue(entry.id, why.reason, why.trace, wait)
-            else:
-                went = self._ledger.jobs.fail(entry.id, why.reason, why.trace)
-            if is_over := went and not (may_pass and self._policy.retries):
-                self._notes.prepare(entry.id, record)
-        if is_over:
-            self._record(record, entry)
-
     def _fail_all(self, jobs: list[Job], why: Failure) -> None:
         """Fail jobs of one content that something unforeseen happened to."""
-        log.error("%s: %s", shown(jobs[0].content.path), shown(why.reason))
         known = self._ledger.jobs.of_source(jobs[0].content.path)
-        for job in jobs:
-            one = self._in_flight.pop(job.output, None)
-            entry = one.entry if one else known[job.style.name, job.key]
-            self._ledger.jobs.start(entry.id)  # an attempt, if it is not noted as one yet
-            if self._ledger.jobs.state(entry.id) in AT_WORK:
-                self._failed(job, entry, why)
+        flying = [self._in_flight.pop(_place(job), None) for job in jobs]
+        entries = [
+            one.entry if one else known[job.style.name, job.key]
+            for job, one in zip(jobs, flying, strict=True)
+        ]
+        self._intake.blame(list(zip(jobs, entries, strict=True)), why)
 
     def _break(self, why: Failure) -> None:
         """Have done with an executor that broke: what it was at fails, what waited waits again."""
@@ -476,75 +546,20 @@ class Dispatcher:
         self._executor.close()
         guilty = self._at_work()
         flying, self._in_flight = self._in_flight, {}
-        for one in flying.values():
-            if one.job.content == guilty:
-                self._in_flight[one.job.output] = one
+        for place, one in flying.items():
+            if one.job.content in guilty:
+                self._in_flight[place] = one
                 self._fail_all([one.job], why)
             else:
-                self._put_off(one.job, one.entry, replace(why, kind="changed"))
-        if self._disposal and guilty:
-            self._disposal.dispose_of(guilty.path)
-
-    def _put_off(self, job: Job, entry: Entry, why: Failure) -> None:
-        """Put a job back that is not to blame, and have a new plan made before any other is begun.
-
-        The files of a job may be others by now: that plan has another job in its place.
-        """
-        wait, path = self._config.watch.settle_seconds, job.content.path
-        reason = f"{shown(path)}: {why.reason}" if why.trace else why.reason
-        if self._policy.retries and why.kind == "system":
-            wait = self._patience.put_off(job.content.found, reason)
-        self._is_outdated = self._policy.retries
-        went = self._ledger.jobs.requeue(entry.id, reason, why.trace, wait, is_attempt=False)
-        if went and not self._policy.retries:
-            self._record(records.failed(job, why), entry)
-
-    # What goes with a result
-
-    def _extras_of(self, final: Path, encoding: OutputSettings) -> dict[str, bytes]:
-        """Return what goes with a result that was made before, as far as it is there and wanted."""
-        # It may be of an earlier outbox.
-        folders = replace(self._folders, roots=(*self._folders.roots, final.parent))
-        suffixes = [] if encoding.making == "none" else [f".{encoding.making}"]
-        if encoding.snapshots:
-            steps = extra_path(final, ".steps")
-            with contextlib.suppress(OSError):
-                suffixes += [f"{steps.suffix}/{name}" for name in folders.names(steps)]
-        found = {}
-        for suffix in suffixes:
-            path = extra_path(final, suffix)
-            with contextlib.suppress(OSError), folders.reader(path) as file:
-                found[suffix] = file.read()
-        return found
-
-    def _publish_extras(
-        self, final: Path, extras: Mapping[str, bytes], mode: int = 0o666
-    ) -> list[str]:
-        """Publish what goes with a result; what cannot be is logged, for the result is there."""
-        done = []
-        for suffix, data in extras.items():
-            path = extra_path(final, suffix)
-            try:
-                publish(path, data, self._folders, mode)
-                done.append(as_text(path))
-            except (CannotCreateError, OutputError) as error:
-                log.warning("%s; the result itself is there", error)
-        return done
+                self._intake.put_off(one.job, one.entry, replace(why, kind="changed"))
+        if self._disposal:
+            for content in guilty:
+                self._disposal.dispose_of(content.path)
 
 
-@contextlib.contextmanager
-def _unforeseen(blame: Callable[[Failure], None]) -> Iterator[None]:
-    """Hand an error that nobody foresaw to ``blame``: one bad job must not stop the others."""
-    try:
-        yield
-    except (PipelineError, DatabaseError):
-        raise
-    except Exception as error:  # noqa: BLE001 - inputs bring about anything
-        blame(failure(error))
+def _place(job: Job) -> Place:
+    return job.output, job.key
 
 
-def _mode(folders: Folders, original: Path) -> int:
-    """Return the most permissions of a copy of what goes with a result."""
-    with contextlib.suppress(OSError):
-        return folders.status(original).st_mode & 0o666
-    return 0o600
+def _by_content(jobs: Iterable[Job]) -> deque[list[Job]]:
+    return deque(list(group) for _, group in groupby(jobs, key=lambda job: job.content))

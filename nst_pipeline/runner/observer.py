@@ -12,7 +12,7 @@ from nst_pipeline.jobs.planning import Plan
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.deliverer import Outcome
 from nst_pipeline.runner.pruning import Kept
-from nst_pipeline.workers.protocol import Glimpse
+from nst_pipeline.workers.protocol import Glimpse, WorkerState
 
 
 class Observer:
@@ -52,6 +52,12 @@ class Observer:
 
     def noted(self, machine: Machine) -> None:
         """A worker told what it runs on."""
+
+    def workers(self, workers: list[WorkerState]) -> None:
+        """What the workers do, now and then; where there are none, one is waited for."""
+
+    def closed(self) -> None:
+        """The executor is closed, and its workers are no more."""
 
     def kept(self, kinds: Mapping[str, Kept]) -> None:
         """What piled up was pruned; so much is kept of each kind."""

@@ -7,9 +7,12 @@ After a kill, `recover` finds each job on one side or the other of every step.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nst_pipeline.digests import bytes_digest, file_digest
 from nst_pipeline.errors import OutputError
@@ -25,11 +28,40 @@ from nst_pipeline.images.decoding import decode
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.state import Entry, JobState
 
+T = TypeVar("T")
+R = TypeVar("R")
+THREADS = 8
+"""So many results of a group are written and read back at a time."""
+SMALL_BYTES = 8 * 2**20
+"""A larger one is decoded alone, for what it needs of memory."""
+
 OnConflict = Literal["replace", "suffix", "fail"]
 
 
 class ConflictError(OutputError):
     """The output's name is taken, and nothing may be replaced."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A result that is whole in a hidden file, of this digest."""
+
+    entry: Entry
+    temporary: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Name:
+    """The name that a result is to get; ``may_replace``: whatever stands there."""
+
+    whole: _Whole
+    final: Path
+    may_replace: bool
+
+
+Published = Path | Exception | None
+"""Where a result is now, or why it is not; None: its job was cancelled meanwhile."""
 
 
 def publish_result(
@@ -55,11 +87,70 @@ def publish_result(
         CannotCreateError: the outbox cannot be written to.
         OutputError: the write failed; nothing is left behind.
     """
-    sha256 = bytes_digest(data)
-    temporary = write_temporary(entry.output, data, folders, mode)
-    with _removed(folders, temporary):
-        _verify(folders, temporary, sha256)
-        return _rename(jobs, folders, entry, temporary, sha256, on_conflict)
+    (done,) = publish_results(jobs, folders, [(entry, data)], on_conflict, mode)
+    if isinstance(done, Exception):
+        raise done
+    return done
+
+
+def publish_results(
+    jobs: JobTable,
+    folders: Folders,
+    results: Sequence[tuple[Entry, bytes]],
+    on_conflict: OnConflict,
+    mode: int = 0o666,
+) -> list[Published]:
+    """Publish results of several jobs, each step of all before the next, so that disks wait less.
+
+    Args:
+        jobs: where the steps are noted.
+        folders: to reach their places in.
+        results: the jobs, each with its result.
+        on_conflict: what is done when a name is taken.
+        mode: the permissions, of which the umask is taken off.
+
+    Returns:
+        Of each what `publish_result` returns or raises: what becomes of one stops no other.
+
+    Raises:
+        DatabaseError: the ledger cannot be written to.
+    """
+    done: dict[int, Published] = {}
+    whole: dict[int, _Whole] = {}
+
+    def write(result: tuple[Entry, bytes]) -> Exception | None:
+        entry, data = result
+        try:
+            temporary = write_temporary(entry.output, data, folders, mode)
+            whole[entry.id] = one = _Whole(entry, temporary, bytes_digest(data))
+            _verify(folders, temporary, one.sha256)
+        except Exception as error:  # noqa: BLE001 - the caller has it
+            return error
+        return None
+
+    try:
+        small = [one for one in results if len(one[1]) <= SMALL_BYTES]
+        large = [one for one in results if len(one[1]) > SMALL_BYTES]
+        errors = [*_side_by_side(write, small), *map(write, large)]
+        for (entry, _), error in zip([*small, *large], errors, strict=True):
+            if error:
+                done[entry.id] = error
+        written = [whole[entry.id] for entry, _ in results if entry.id not in done]
+        done |= _rename(jobs, folders, written, on_conflict)
+    finally:
+        for one in whole.values():
+            with contextlib.suppress(OSError):
+                folders.unlink(one.temporary)
+    return [done[entry.id] for entry, _ in results]
+
+
+def _side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Return what a function returns of each item; several are done at a time, for disks wait."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    # Here, because those that the threads put back may not be those that there were.
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS, "results") as pool:
+        return list(pool.map(function, items))
 
 
 def publish_duplicate(
@@ -90,7 +181,10 @@ def publish_duplicate(
     with _removed(folders, temporary):
         if not _has_digest(folders, temporary, original.sha256):
             return None
-        final = _rename(jobs, folders, entry, temporary, original.sha256, on_conflict)
+        whole = _Whole(entry, temporary, original.sha256)
+        final = _rename(jobs, folders, [whole], on_conflict)[entry.id]
+        if isinstance(final, Exception):
+            raise final
         return original if final else None
 
 
@@ -116,7 +210,7 @@ def recover(
     jobs: JobTable,
     folders: Folders,
     on_conflict: OnConflict,
-    max_attempts: int,
+    max_attempts: int | None,
     report: Callable[[str], None],
     on_give_up: Callable[[Entry, str], None] = lambda *_: None,
 ) -> None:
@@ -125,6 +219,7 @@ def recover(
     A job that was committing is done if its final file is whole, and goes on if its temporary file
     is. Otherwise it is queued, as is one that was being painted, or given up if it was begun
     ``max_attempts`` times and the process ended each time; ``on_give_up`` is told so before it is.
+    None: the workers were no part of the process, so no job ended it, and nothing is an attempt.
     """
     for entry in jobs.in_state(JobState.COMMITTING):
         if not _resume(jobs, folders, entry, on_conflict, report):
@@ -139,12 +234,15 @@ def _begin_again(
     jobs: JobTable,
     entry: Entry,
     what: str,
-    max_attempts: int,
+    max_attempts: int | None,
     report: Callable[[str], None],
     on_give_up: Callable[[Entry, str], None],
 ) -> None:
     reason = f"{shown(entry.source)} in {entry.style}: {what}, {_times(entry.attempts)}"
-    if entry.attempts >= max_attempts:
+    if max_attempts is None:
+        jobs.requeue(entry.id, is_attempt=False)
+        report(f"{shown(entry.source)} in {entry.style}: {what}; queued again")
+    elif entry.attempts >= max_attempts:
         whole = f"{reason} (killed, crashed or out of memory)"
         on_give_up(entry, whole)
         jobs.fail(entry.id, whole, poison=True)
@@ -207,62 +305,102 @@ def _verify(folders: Folders, temporary: Path, sha256: str) -> None:
 
 
 def _rename(
-    jobs: JobTable,
+    jobs: JobTable, folders: Folders, whole: list[_Whole], on_conflict: OnConflict
+) -> dict[int, Published]:
+    """Give results their names; return what became of each, by its job's number.
+
+    The ledger notes all names at once, and each folder is made durable once. What goes to one name
+    goes there one after the other.
+    """
+    done: dict[int, Published] = {}
+    numbers = {one.entry.id: 1 for one in whole}
+    while whole:
+        names: dict[Path, _Name] = {}
+        left: list[_Whole] = []
+        for one in whole:
+            try:
+                name = _choose(folders, one, on_conflict, numbers, names)
+                if names.setdefault(name.final, name) is not name:
+                    left.append(one)
+            except (ConflictError, OSError) as error:
+                done[one.entry.id] = _why(one, error)
+        with jobs.together(is_durable=True):
+            begun = [name for name in names.values() if _begin_commit(jobs, name)]
+        done |= {name.whole.entry.id: None for name in names.values()}
+        whole = left
+        for name in begun:
+            try:
+                rename = folders.replace if name.may_replace else folders.rename_new
+                rename(name.whole.temporary, name.final, durably=False)
+                done[name.whole.entry.id] = name.final
+            except FileExistsError:  # somebody was faster
+                if on_conflict == "fail":
+                    done[name.whole.entry.id] = _taken(name.final)
+                    continue
+                numbers[name.whole.entry.id] += 1
+                whole.append(name.whole)
+            except OSError as error:
+                done[name.whole.entry.id] = _why(name.whole, error)
+        for folder in {name.final.parent for name in begun}:
+            try:
+                folders.sync(folder)
+            except OSError as error:
+                there = [name.whole for name in begun if name.final.parent == folder]
+                done |= {one.entry.id: _why(one, error) for one in there}
+        with jobs.together():
+            for name in begun:
+                if isinstance(done[name.whole.entry.id], Path):
+                    jobs.finish(name.whole.entry.id)
+    return done
+
+
+def _choose(
     folders: Folders,
-    entry: Entry,
-    temporary: Path,
-    sha256: str,
+    whole: _Whole,
     on_conflict: OnConflict,
-) -> Path | None:
+    numbers: dict[int, int],
+    taken: Container[Path],
+) -> _Name:
+    """Choose a name for a result, from its own number on, that is none of those taken just now.
+
+    Raises:
+        ConflictError: it is taken, and ``on_conflict`` is ``fail``.
+        OSError: its place cannot be looked at.
+    """
+    entry = whole.entry
     is_own = _is_own(folders, entry)
-    try:
-        if on_conflict == "replace" or is_own:
-            final = entry.final if is_own and entry.final else entry.output
-            if not jobs.begin_commit(entry.id, final, temporary, sha256):
-                return None
-            folders.replace(temporary, final)
-        else:
-            free = _rename_new(jobs, folders, entry, temporary, sha256, on_conflict)
-            if free is None:
-                return None
-            final = free
-    except ConflictError:
-        raise
-    except OSError as error:
-        raise cannot_write(entry.output, error) from error
-    jobs.finish(entry.id)
-    return final
+    if on_conflict == "replace" or is_own:
+        final = entry.final if is_own and entry.final else entry.output
+        return _Name(whole, final, may_replace=True)
+    while True:
+        final = numbered(entry.output, numbers[entry.id])
+        if final not in taken and not folders.exists(final):
+            return _Name(whole, final, may_replace=False)
+        if on_conflict == "fail":
+            raise _taken(final)
+        numbers[entry.id] += 1
+
+
+def _taken(final: Path) -> ConflictError:
+    return ConflictError(
+        f"{shown(final)}: exists already; move it away, or set on_conflict to replace "
+        "or suffix, and retry it"
+    )
+
+
+def _begin_commit(jobs: JobTable, name: _Name) -> bool:
+    whole = name.whole
+    return jobs.begin_commit(whole.entry.id, name.final, whole.temporary, whole.sha256)
+
+
+def _why(whole: _Whole, error: ConflictError | OSError) -> Exception:
+    return error if isinstance(error, ConflictError) else cannot_write(whole.entry.output, error)
 
 
 def _is_own(folders: Folders, entry: Entry) -> bool:
     """Tell whether what stands at the output's name, or one of its numbers, is the job's result."""
     is_at_place = entry.final is not None and is_numbered(entry.final, entry.output)
     return is_at_place and entry.sha256 is not None and is_intact(folders, entry)
-
-
-def _rename_new(
-    jobs: JobTable,
-    folders: Folders,
-    entry: Entry,
-    temporary: Path,
-    sha256: str,
-    on_conflict: OnConflict,
-) -> Path | None:
-    number = 1
-    while True:
-        final = numbered(entry.output, number)
-        if not folders.exists(final):
-            if not jobs.begin_commit(entry.id, final, temporary, sha256):
-                return None
-            with contextlib.suppress(FileExistsError):
-                folders.rename_new(temporary, final)
-                return final
-        if on_conflict == "fail":
-            raise ConflictError(
-                f"{shown(final)}: exists already; move it away, or set on_conflict to replace "
-                "or suffix, and retry it"
-            )
-        number += 1
 
 
 @contextlib.contextmanager

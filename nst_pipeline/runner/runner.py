@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.errors import DeviceLostError, PipelineError
+from nst_pipeline.errors import DeviceLostError, PipelineError, UnavailableError
 from nst_pipeline.files import ensure_folder, shown
 from nst_pipeline.folders import Folders
 from nst_pipeline.inbox.patience import LOOKS_NAME, STYLE_LOOKS_NAME, Patience
@@ -23,7 +23,7 @@ from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import Scan, Scanner
 from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger, ledger_path
-from nst_pipeline.jobs.outcome import Failure, Machine
+from nst_pipeline.jobs.outcome import Failure, Machine, Place
 from nst_pipeline.jobs.planning import (
     RUN,
     WATCH,
@@ -62,7 +62,12 @@ PROMPT_SECONDS = 2.0
 
 
 class Runner:
-    """Carries out what there is to do, by one executor that lives as long; a context manager."""
+    """Carries out what there is to do, by one executor that lives as long; a context manager.
+
+    Attributes:
+        machines: what the executor's workers told last of what they run on.
+        outlives_workers: whether its last executor does; then it is made anew once it is lost.
+    """
 
     def __init__(self, config: Config, make_executor: MakeExecutor, observer: Observer) -> None:
         """Begin nothing.
@@ -74,6 +79,8 @@ class Runner:
         """
         self._config, self._make_executor, self._observer = config, make_executor, observer
         self._executor: tuple[Weights, Executor] | None = None
+        self.machines: dict[Place, Machine] = {}
+        self.outlives_workers = False
         self._patience = Patience(
             config.watch.retry_seconds, config.state / LOOKS_NAME, observer.looks
         )
@@ -106,7 +113,9 @@ class Runner:
     def _close_executor(self) -> None:
         if self._executor:
             self._executor[1].close()
+            self._observer.closed()
         self._executor = None
+        self.machines.clear()
 
     def run(self, paths: list[Path] | None = None, force: bool = False) -> Recorder:
         """Paint everything that is not painted yet, and return the run's record.
@@ -196,20 +205,22 @@ class Runner:
             )  # fmt: skip
             try:
                 yield run
+                run.finish()
             except BaseException as error:
-                has_work = run.has_jobs_in_flight()
+                # An executor that is out of reach is made anew by the next run.
+                has_work = run.has_jobs_in_flight() or isinstance(error, UnavailableError)
                 run.stop(error)  # first, for a second signal may end the wait for the executor
                 if has_work:
                     self._close_executor()  # nobody waits any more for what it still does
                 raise
             run.end("finished")
-            if self._gallery:
-                self._gallery.look()
-            self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
+            self.tidy(ledger)
 
-    def machine(self) -> Machine | None:
-        """Return what the executor told of what it runs on; None: there is none, or it did not."""
-        return self._executor[1].machine() if self._executor else None
+    def tidy(self, ledger: Ledger) -> None:
+        """Do what is done now and then, after some jobs: the gallery, and what piled up."""
+        if self._gallery:
+            self._gallery.look()
+        self._observer.kept(prune(self._config, ledger.jobs.keys(*IN_QUEUE)))
 
     def executor_for(self, weights: Weights) -> Executor:
         """Return the executor; a new one for other weights than before."""
@@ -217,6 +228,7 @@ class Runner:
             self._close_executor()
         if self._executor is None:
             self._executor = weights, self._make_executor(self._config, weights)
+            self.outlives_workers = self._executor[1].outlives_workers
         return self._executor[1]
 
 
@@ -273,11 +285,16 @@ class _Run:
 
     def go_on(self) -> bool:
         """Look once, do what there is to do; return whether to look again at once."""
-        plan = self._plan()
+        try:
+            plan = self._plan()
+        except PipelineError:
+            self.finish()  # it is no reason to lose what is at work
+            raise
         disposal = self._disposal(plan)
         given_up = disposal.broken_for_good()
         told = [b for b in given_up if not self._patience.tries(b.found, "disposal")]
-        if plan.todo or told:
+        is_recorded = self._recorder is not None and self._recorder.is_open
+        if plan.todo or told or (self.has_jobs_in_flight() and not is_recorded):
             self._begin(plan)
         for broken in given_up:
             if broken in told:
@@ -287,7 +304,12 @@ class _Run:
         self._observer.waits(self._patience.waiting())
         if self._observer.should_stop():
             return False
-        if self._recorder and self._recorder.count >= BATCH_JOBS:
+        is_batch = self._recorder is not None and self._recorder.count >= BATCH_JOBS
+        if self.has_jobs_in_flight():
+            if is_batch:
+                self._end_batch()
+            return True
+        if is_batch:
             self._observer.due(0)
             return False
         if not (plan.todo or plan.more) and (wait := disposal.next_due()) is not None:
@@ -304,8 +326,21 @@ class _Run:
         with contextlib.suppress(PipelineError, OSError, DatabaseError):
             self._dispatcher.put_back(str(error) if isinstance(error, DeviceLostError) else "")
             if not self._ledger.jobs.in_state(JobState.COMMITTING):
+                if self._recorder and isinstance(error, UnavailableError):
+                    self._recorder.drop_empty()  # or each try would leave a manifest
                 self.end("stopped")
             # Otherwise the next start looks at what became of it.
+
+    def _end_batch(self) -> None:
+        """Close the manifest while workers go on: the next takes in what they make."""
+        assert self._recorder
+        self._recorder.end("finished")
+        self._recorder = None
+        self._runner.tidy(self._ledger)
+
+    def finish(self) -> None:
+        """Wait for what is at work."""
+        self._dispatcher.finish()
 
     def end(self, status: Ending) -> None:
         """Record the run's end, with everything in order."""
@@ -352,7 +387,7 @@ class _Run:
                 settings,
                 self._ledger.runs,
                 self._folders,
-                self._runner.machine(),
+                self._runner.machines,
                 self._on_record,
             )
             self._notes.manifest = self._recorder.path
@@ -416,7 +451,8 @@ def recover(config: Config, ledger: Ledger, notes: Notes | None) -> None:
     interrupted = ledger.jobs.in_state(JobState.RUNNING, JobState.COMMITTING)
     if ledger.fact("clean") != "no" and not interrupted and not ledger.files.intended():
         return
-    limit, folders = config.watch.max_attempts, folders_of(config, ledger)
+    folders = folders_of(config, ledger)
+    limit = None if ledger.fact("workers") == "apart" else config.watch.max_attempts
 
     def note(entry: Entry, reason: str) -> None:
         if notes:

@@ -9,9 +9,9 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.engine import Callbacks, Checkpoint, read_checkpoint
 from nst_pipeline.images.animation import snapshot_steps
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.handover import JobGlimpse, JobStep, TaskInWork
 from nst_pipeline.workers.protocol import Glimpse
+from nst_pipeline.workers.supply import Supply
 
 GLIMPSE_SHARE = 100
 """Glimpses take no more than one part in so many of the time that the engine has."""
@@ -20,15 +20,18 @@ GLIMPSE_SHARE = 100
 class JobCallbacks(Callbacks):
     """Tells of jobs of one recipe, and keeps their snapshots and checkpoints."""
 
-    def __init__(self, config: Config, jobs: Sequence[Job], work: TaskInWork) -> None:
+    def __init__(
+        self, config: Config, jobs: Sequence[Job], work: TaskInWork, supply: Supply
+    ) -> None:
         """Serve the jobs, given to the engine in this order.
 
         Args:
             config: says what is kept.
             jobs: of one content and recipe.
             work: the task that they are of; takes the snapshots.
+            supply: keeps the checkpoints.
         """
-        self._state, self._jobs, self._work = config.state, jobs, work
+        self._supply, self._jobs, self._work = supply, jobs, work
         self._asked = self._rest_until = 0.0
         self.snapshot_steps = snapshot_steps(config.output, jobs[0].style.recipe.steps)
         self.checkpoint_seconds = config.checkpoint_seconds or float("inf")
@@ -61,12 +64,12 @@ class JobCallbacks(Callbacks):
         self._rest_until = now + GLIMPSE_SHARE * (now - self._asked)
 
     def checkpoint(self, indices: range, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint in the state folder."""
-        checkpoints.keep(self._state, self._keys(indices), checkpoint.to_bytes())
+        """Keep a checkpoint."""
+        self._supply.keep(self._keys(indices), checkpoint.to_bytes())
 
     def resume(self, indices: range) -> Checkpoint | None:
-        """Return the checkpoint that an earlier process kept of these jobs."""
-        data = checkpoints.find(self._state, self._keys(indices))
+        """Return the checkpoint that an earlier worker kept of these jobs."""
+        data = self._supply.find(self._keys(indices))
         return read_checkpoint(data) if data else None
 
     def _keys(self, indices: range) -> list[str]:

@@ -12,9 +12,13 @@ from nst_pipeline.files import publish
 log = logging.getLogger(__name__)
 
 
+def name(keys: Sequence[str]) -> str:
+    """Return what the checkpoint of the jobs with these keys, painted together, is called."""
+    return f"{keys[0]}-{digest(list(keys))[:16]}"
+
+
 def _path(state: Path, keys: Sequence[str]) -> Path:
-    """Return where the checkpoint of the jobs with these keys, painted together, stands."""
-    return state / "checkpoints" / f"{keys[0]}-{digest(list(keys))[:16]}"
+    return state / "checkpoints" / name(keys)
 
 
 def keep(state: Path, keys: Sequence[str], data: bytes) -> None:
@@ -30,6 +34,16 @@ def find(state: Path, keys: Sequence[str]) -> bytes | None:
     with contextlib.suppress(OSError):
         return _path(state, keys).read_bytes()
     return None
+
+
+def of_jobs(state: Path, keys: Sequence[str]) -> dict[str, bytes]:
+    """Return all checkpoints that jobs with these keys may go on from, by their names."""
+    found = {}
+    for key in keys:
+        for path in (state / "checkpoints").glob(f"{key}-*"):
+            with contextlib.suppress(OSError):
+                found[path.name] = path.read_bytes()
+    return found
 
 
 def forget(state: Path, key: str) -> None:

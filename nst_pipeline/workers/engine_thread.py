@@ -15,21 +15,15 @@ from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, recipe_digest
 from nst_pipeline.config.sections import Limits
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import (
-    BeingWrittenError,
-    DeviceLostError,
-    OutOfMemoryError,
-    UnavailableError,
-)
+from nst_pipeline.errors import DeviceLostError, OutOfMemoryError, UnavailableError
 from nst_pipeline.files import shown
 from nst_pipeline.images.apart import try_apart
 from nst_pipeline.images.decoding import Decoded, decode
-from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import visible
 from nst_pipeline.jobs.job import Job, StyleImage
 from nst_pipeline.jobs.outcome import Failure, Machine, failure
 from nst_pipeline.workers.handover import Halted, JobDone, TaskDone, TaskInWork
+from nst_pipeline.workers.supply import Supply
 
 if TYPE_CHECKING:
     from nst_pipeline import engine
@@ -50,9 +44,9 @@ class EngineThread:
         machine: what it runs on; None before the first result.
     """
 
-    def __init__(self, config: Config, weights: Weights) -> None:
+    def __init__(self, config: Config, weights: Weights, supply: Supply) -> None:
         """Begin nothing yet."""
-        self._config, self._weights = config, weights
+        self._config, self._weights, self._supply = config, weights, supply
         self._style_images: OrderedDict[tuple[Path, str], Decoded] = OrderedDict()
         # The engine prepares a style once, and knows it again as the same object.
         self._style = functools.lru_cache(maxsize=STYLES_KEPT)(self._make_style)
@@ -150,7 +144,8 @@ class EngineThread:
         given = [job for job in jobs if job.output in styles]
         if not given:
             return
-        callbacks, wanted = JobCallbacks(self._config, given, work), list(styles.values())
+        callbacks = JobCallbacks(self._config, given, work, self._supply)
+        wanted = list(styles.values())
         for indices, outcome in transfer.paint(work.content, wanted, callbacks, **work.arguments):
             self.machine = _machine(transfer)
             results: Sequence[Result | Failure]
@@ -195,7 +190,8 @@ class EngineThread:
 
     def _read_style_image(self, path: Path, sha256: str) -> Decoded:
         root = self._config.root_of(path)
-        picture = visible(path, read_planned(path, sha256, self._config.limits, root))
+        data = self._supply.read(path, sha256, root)
+        picture = visible(path, decode_planned(path, data, self._config.limits))
         self._notes[path] = picture.note
         return picture
 
@@ -204,8 +200,7 @@ class EngineThread:
         from nst_pipeline.engine import StyleTransfer, TargetCache
 
         if self._targets is None:
-            folder = self._config.state / "targets"
-            self._targets = TargetCache(folder, self._config.limits.cache_bytes)
+            self._targets = TargetCache(self._supply.targets, self._config.limits.cache_bytes)
         key = recipe_digest(recipe)
         if key not in self._transfers:
             batch = self._config.limits.batch
@@ -222,25 +217,12 @@ class EngineThread:
         return self._transfers[key]
 
 
-def read_planned(
-    path: Path, sha256: str, limits: Limits, root: Path | None = None, is_suspect: bool = False
-) -> Decoded:
-    """Decode a file that was planned with this digest.
-
-    Args:
-        path: the file.
-        sha256: the digest.
-        limits: of what is decoded.
-        root: as `reading.read` takes it.
-        is_suspect: whether to decode it in another process first.
+def decode_planned(path: Path, data: bytes, limits: Limits, is_suspect: bool = False) -> Decoded:
+    """Decode a file with these bytes, first in another process if it is suspect.
 
     Raises:
-        BeingWrittenError: it is another one by now.
-        ImageError: it cannot be read.
+        ImageError: it is no picture, or too large.
     """
-    data = reading.read(path, limits.max_bytes, root=root)
-    if bytes_digest(data) != sha256:
-        raise BeingWrittenError(f"{shown(path)}: changed since it was listed; run again")
     if is_suspect:
         try_apart(data, shown(path), limits.max_pixels)
     return decode(data, shown(path), limits.max_pixels)

@@ -18,23 +18,24 @@ from nst_pipeline.config.weights import Weights
 from nst_pipeline.errors import Abandoned, ImageError, NotReadyError
 from nst_pipeline.files import shown
 from nst_pipeline.images.animation import Frames, animate
-from nst_pipeline.images.apart import try_apart
-from nst_pipeline.images.decoding import Decoded, Need, Pixels, decode
+from nst_pipeline.images.decoding import Decoded, Need, Pixels
 from nst_pipeline.images.encoding import SUFFIXES, encode
 from nst_pipeline.inbox.companions import engine_arguments
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import EncodedResult, Failure, Machine, Outcome, failure
-from nst_pipeline.workers.engine_thread import EngineThread, read_planned
+from nst_pipeline.workers.engine_thread import EngineThread, decode_planned
 from nst_pipeline.workers.handover import (
     LOOK_SECONDS,
     Event,
     JobDone,
     JobGlimpse,
+    JobStep,
     TaskDone,
     TaskInWork,
 )
 from nst_pipeline.workers.memory import Budget, longest_side, used_companions
-from nst_pipeline.workers.protocol import Progress, Task
+from nst_pipeline.workers.protocol import Progress, Task, WorkerState
+from nst_pipeline.workers.supply import Disk, Supply
 
 if TYPE_CHECKING:
     from nst_pipeline.engine import Result
@@ -46,17 +47,30 @@ class LocalExecutor:
     While the engine paints, the next task is decoded and what was painted before is encoded.
     """
 
-    def __init__(self, config: Config, weights: Weights) -> None:
-        """Take what the engine needs; the engine itself is loaded by the first good content."""
-        self._limits = config.limits
+    def __init__(self, config: Config, weights: Weights, supply: Supply | None = None) -> None:
+        """Take what the engine needs; the engine itself is loaded by the first good content.
+
+        Args:
+            config: the settings.
+            weights: the network's.
+            supply: of files and checkpoints; None: the disk.
+        """
+        self._limits, self._supply = config.limits, supply or Disk(config)
         self._tasks: deque[TaskInWork] = deque()
-        self._engine = EngineThread(config, weights)
-        self._budget = Budget(config.limits)
+        self._engine = EngineThread(config, weights, self._supply)
+        self._budget = Budget(config.limits, self._supply)
+        self._at: JobStep | None = None
+        self._jobs_done = 0
 
     @property
     def capacity(self) -> int:
         """One task at work, and one that is ready when it is over."""
         return 2 - len(self._tasks)
+
+    @property
+    def outlives_workers(self) -> bool:
+        """No: it is the worker."""
+        return False
 
     def submit(self, task: Task) -> None:
         """Take a task, and decode its content."""
@@ -65,9 +79,7 @@ class LocalExecutor:
         needs: list[Need] = []
         try:
             needs = self._budget.of_content(task)
-            if task.is_suspect:
-                try_apart(task.data, shown(content.path), self._limits.max_pixels)
-            work.content = decode(task.data, shown(content.path), self._limits.max_pixels)
+            work.content = decode_planned(content.path, task.data, self._limits, task.is_suspect)
             self._budget.check_decoded(content.path, work.content)
             work.notes[content.path] = work.content.note
             work.arguments = self._companions(task, work.content, work.notes)
@@ -103,7 +115,8 @@ class LocalExecutor:
             if isinstance(event, JobDone):
                 work.room.release()
                 frames = work.frames.pop(event.job.output, [])
-                yield Outcome(event.job, _encoded(event, work, frames))
+                self._at, self._jobs_done = None, self._jobs_done + 1
+                yield Outcome(event.job, _encoded(event, work, frames), self.machine())
                 continue
             try:
                 if work.beats > beats:
@@ -114,12 +127,17 @@ class LocalExecutor:
                 if isinstance(event, JobGlimpse):
                     progress.glimpsed(event.job, event.glimpse)
                 elif event:
+                    self._at = event
                     progress.stepped(event.job, event.done, event.total, event.loss)
             except Abandoned:
                 work.halt.set()
         self._tasks.popleft()
         if event.error:
             raise event.error
+
+    def halt(self, place: int) -> None:
+        """End the task at a place in the queue; what comes of it is given when it is its turn."""
+        self._tasks[place].halt.set()
 
     def drain(self, progress: Progress) -> Iterator[Outcome]:
         """Give the outcomes of everything submitted; raises as `poll` does."""
@@ -129,6 +147,21 @@ class LocalExecutor:
     def machine(self) -> Machine | None:
         """Tell what it runs on; None before the first result."""
         return self._engine.machine
+
+    def workers(self) -> list[WorkerState]:
+        """Tell what this process does."""
+        machine, at = self.machine(), self._at if self._tasks else None
+        return [
+            WorkerState(
+                "local",
+                device=machine.device if machine else "",
+                memory_bytes=machine.memory_bytes if machine else None,
+                job=at.job if at else None,
+                done=at.done if at else 0,
+                total=at.total if at else 0,
+                jobs_done=self._jobs_done,
+            )
+        ]
 
     def close(self) -> None:
         """End everything submitted, after the step at work."""
@@ -144,7 +177,8 @@ class LocalExecutor:
             for kind in used_companions(task):
                 path, sha256 = task.content.companions[kind]
                 root = task.content.found.root
-                companion = read_planned(path, sha256, self._limits, root, task.is_suspect)
+                data = self._supply.read(path, sha256, root)
+                companion = decode_planned(path, data, self._limits, task.is_suspect)
                 notes[path] = companion.note
                 yield kind, path, companion
                 del companion

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from nst_pipeline.config.sections import Limits
 from nst_pipeline.config.sizes import scale
-from nst_pipeline.digests import bytes_digest
-from nst_pipeline.errors import BeingWrittenError, ImageError
+from nst_pipeline.errors import ImageError
 from nst_pipeline.files import shown
 from nst_pipeline.images.decoding import FINENESS, Decoded, Need, need
-from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.companions import used
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.workers.protocol import Task
+from nst_pipeline.workers.supply import Supply
 
 FILES_KEPT = 4096
 """Files whose need is remembered."""
@@ -26,9 +25,9 @@ CUT_OUT_BYTES = 60
 class Budget:
     """Holds tasks to ``limits.max_memory_bytes``."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Take the limits."""
-        self._limits, self._bytes = limits, limits.memory_bytes
+    def __init__(self, limits: Limits, supply: Supply) -> None:
+        """Take the limits, and where files come from."""
+        self._limits, self._bytes, self._supply = limits, limits.memory_bytes, supply
         self._need = functools.lru_cache(maxsize=FILES_KEPT)(self._read_need)
 
     def of_content(self, task: Task) -> list[Need]:
@@ -69,9 +68,7 @@ class Budget:
             self._check(shown(path), [Need(picture.alpha.size * CUT_OUT_BYTES, 0)])
 
     def _read_need(self, path: Path, sha256: str, root: Path | None = None) -> Need:
-        data = reading.read(path, self._limits.max_bytes, root=root)
-        if bytes_digest(data) != sha256:
-            raise BeingWrittenError(f"{shown(path)}: {reading.BEING_WRITTEN}")
+        data = self._supply.read(path, sha256, root)
         return need(data, shown(path), self._limits.max_pixels)
 
     def _check(self, name: str, needs: list[Need]) -> None:

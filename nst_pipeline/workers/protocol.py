@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +40,36 @@ class Glimpse:
     picture: Image.Image
 
 
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker, as who gives it its tasks knows it.
+
+    Attributes:
+        name: tells it from the others of its executor.
+        node: the name of the computer that it runs on; empty: this one.
+        device: as torch names it, with the card's name; empty: not known yet.
+        memory_bytes: what it holds of the device's memory; None for a CPU, or not known yet.
+        job: what it is at; None: it waits.
+        done: steps of that job that are done.
+        total: steps of that job.
+        jobs_done: jobs that it has finished.
+    """
+
+    name: str
+    node: str = ""
+    device: str = ""
+    memory_bytes: int | None = None
+    job: Job | None = None
+    done: int = 0
+    total: int = 0
+    jobs_done: int = 0
+
+
+def are_many(workers: Sequence[WorkerState]) -> bool:
+    """Tell whether workers are others than this process alone."""
+    return len(workers) != 1 or bool(workers[0].node)
+
+
 class Progress(Protocol):
     """Told, inside `Executor.poll`, how far the tasks are; ends one by raising `Abandoned`."""
 
@@ -63,14 +93,24 @@ class Executor(Protocol):
     def capacity(self) -> int:
         """How many tasks it takes now."""
 
+    @property
+    def outlives_workers(self) -> bool:
+        """Whether a worker's death ends nothing but what it was at, which is told as a failure.
+
+        Where it does not, the death of the worker is the death of the caller.
+        """
+
     def submit(self, task: Task) -> None:
         """Take a task."""
 
     def poll(self, progress: Progress) -> Iterator[Outcome]:
-        """Give the outcomes that are ready, waiting for one if there is none.
+        """Give outcomes as they come, in any order, until it takes another task.
+
+        One that outlives its workers gives all that there are together, and waits for no more; if
+        it takes another task already, it waits for them no longer than a moment.
 
         Raises:
-            UnavailableError: no such device or weights.
+            UnavailableError: no such device or weights, or no workers within reach.
             DeviceLostError: only a new process can paint again.
         """
 
@@ -78,7 +118,10 @@ class Executor(Protocol):
         """Give the outcomes of everything submitted; raises as `poll` does."""
 
     def machine(self) -> Machine | None:
-        """Tell what it runs on; None before the first result."""
+        """Tell what it runs on; None before the first result, or where each outcome tells it."""
+
+    def workers(self) -> list[WorkerState]:
+        """Tell what its workers do."""
 
     def close(self) -> None:
         """End everything submitted, at once: nothing comes of it any more, but of later tasks."""

@@ -420,3 +420,11 @@ def test_mistakes_in_what_is_merged_are_told_where_they_stand(folder: Path) -> N
         "2: styles.ink.recipe.style_weight: is -5; input should be greater than or equal to 0",
         "10: styles.ink.recipe.tv_weight: stands twice",
     ]
+
+
+def test_a_cluster_takes_no_device_that_is_one_of_many(tmp_path: Path) -> None:
+    data = {"styles": {"s": "/etc/passwd"}, "device": "cuda:1"}
+    assert parse(data, tmp_path).device == "cuda:1"
+    with pytest.raises(ValueError, match=r"'cuda:1'.*CUDA_VISIBLE_DEVICES.*cluster\.workers"):
+        parse(data | {"cluster": {"address": "auto"}}, tmp_path)
+    assert parse(data | {"device": "cuda", "cluster": {"address": "auto"}}, tmp_path)

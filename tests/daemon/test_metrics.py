@@ -16,6 +16,10 @@ from support import (
     program,
 )
 
+from nst_pipeline.config.sections import MetricsSettings
+from nst_pipeline.daemon.metrics import Metrics
+from nst_pipeline.workers.protocol import WorkerState
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -74,3 +78,17 @@ def test_the_queue_is_what_the_ledger_holds(home: Path) -> None:
         assert watch.status()["queue"] == 1  # b.png, which waits for its second attempt
         assert watch.stop() == 0
     assert "nst_pipeline_queue_jobs 1.0" in (home / "nst.prom").read_text()
+
+
+def test_each_worker_has_figures_as_long_as_it_is_there() -> None:
+    metrics = Metrics(MetricsSettings())
+    crew = [WorkerState(f"w{n}", "n0", "cuda:0", 5, None, 3, 9, n) for n in range(2)]
+    metrics.workers(crew)
+    text = metrics.text().decode()
+    labels = '{device="cuda:0",node="n0",worker="w1"}'
+    assert f"nst_pipeline_worker_jobs_done{labels} 1.0" in text
+    assert f"nst_pipeline_worker_iteration{labels} 3.0" in text
+    assert f"nst_pipeline_worker_at_work{labels} 0.0" in text
+    assert f"nst_pipeline_worker_memory_bytes{labels} 5.0" in text
+    metrics.workers(crew[:1])
+    assert 'worker="w1"' not in metrics.text().decode()

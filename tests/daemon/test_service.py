@@ -16,6 +16,7 @@ from nst_pipeline.config.pipeline import load, parse
 from nst_pipeline.daemon import service
 from nst_pipeline.daemon.access import Account, barrier
 from nst_pipeline.errors import CannotCreateError, ConfigError
+from nst_pipeline.workers import cluster
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / service.UNIT_NAME
 ANALYZE = shutil.which("systemd-analyze")
@@ -99,6 +100,23 @@ def test_the_url_of_a_hook_keeps_the_network_and_a_command_does_not(
     assert "\nPrivateNetwork=yes" in unit_of(home, tmp_path).read_text()
     configure(home, on_failed={"url": "https://example.org/x"})
     assert "\nPrivateNetwork" not in unit_of(home, tmp_path).read_text()
+
+
+@pytest.mark.parametrize(("address", "hides"), [("auto", "no"), ("local", "yes")])
+def test_the_unit_lets_a_cluster_be_reached_and_its_workers_end(address: str, hides: str) -> None:
+    data = {
+        "styles": {"s": "/etc/passwd"},
+        "watch": {"stop_seconds": 5},
+        "cluster": {"address": address},
+    }
+    where = Path("/srv/pictures/pipeline.yaml")
+    unit = service.render(parse(data, where.parent), where, command="/opt/bin/nst")
+    assert "PrivateNetwork" not in unit and "IPAddressDeny" not in unit
+    assert ("-/tmp" in unit) == (hides == "no")
+    assert setting_of(f"PrivateTmp={hides}", unit) and setting_of("KillMode=mixed", unit)
+    assert setting_of("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", unit)
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)s$", unit, re.MULTILINE)
+    assert int(seconds) > 5 + cluster.HALTED_SECONDS + cluster.CLOSE_SECONDS
 
 
 def test_the_unit_hides_no_hook_and_the_service_must_reach_it(

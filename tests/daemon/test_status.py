@@ -145,3 +145,37 @@ def test_the_status_is_followed_in_one_place_of_a_terminal(home: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0 and b"\x1b[1A" in shown
     os.close(primary)
+
+
+def test_status_tells_what_each_of_several_workers_does(home: Path) -> None:
+    for number in range(3):
+        draw(home / f"inbox/{number}.png", number)
+        (home / f"orders/{number}.png").write_text("slow")
+    with Watch(home, FAKE_WORKERS="20") as watch:
+        wait_until(lambda: sum(one["job"] is not None for one in watch.status()["workers"]) == 3)
+        workers = json.loads(program(home, "status", "--json").stdout)["workers"]
+        at_work = [one for one in workers if one["job"]]
+        assert len(workers) == 20 and {one["node"] for one in workers} == {"n0", "n1"}
+        assert {Path(one["job"]["content"]).name for one in at_work} == {
+            f"{n}.png" for n in range(3)
+        }
+        assert all(one["iterations"] == 2 and one["memory_bytes"] == 1000 for one in at_work)
+        text = program(home, "status").stdout
+        assert "state      painting: with 20 workers" in text
+        assert "workers    20 on 2 nodes, 3 at work" in text and "and 4 more" in text
+        assert "0.png in s: iteration" in text and "device  " not in text
+        for number in range(3):
+            (home / f"orders/{number}.png").unlink()
+        watch.until_idle()
+        wait_until(lambda: sum(one["jobs_done"] for one in watch.status()["workers"]) == 3)
+        assert not any(one["job"] for one in watch.status()["workers"])
+
+
+def test_the_one_worker_of_the_daemon_is_listed_for_programs_alone(home: Path) -> None:
+    draw(home / "inbox/a.png", 1)
+    with Watch(home) as watch:
+        watch.until_outputs("a-s.png")
+        watch.until_idle()
+        text = program(home, "status").stdout
+        assert "workers" not in text and "device     fake" in text
+        assert [one["name"] for one in watch.status()["workers"]] == ["fake"]

@@ -35,7 +35,7 @@ from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
 from nst_pipeline.jobs.outcome import Failure
 from nst_pipeline.jobs.planning import Plan, make_scanner
-from nst_pipeline.runner import dispatcher
+from nst_pipeline.runner import intake
 from nst_pipeline.runner import runner as runner_module
 from nst_pipeline.runner.runner import Runner
 from nst_pipeline.workers.protocol import Task
@@ -218,10 +218,10 @@ def test_an_outbox_that_takes_no_file_at_all_ends_the_run(
     executor = FakeExecutor()
 
     def publish(*_: object) -> None:
-        monkeypatch.setattr(dispatcher, "ensure_folder", refused)
+        monkeypatch.setattr(intake, "ensure_folder", refused)
         raise CannotCreateError("read-only")
 
-    monkeypatch.setattr(dispatcher, "publish_result", publish)
+    monkeypatch.setattr(intake, "publish_results", publish)
     with pytest.raises(CannotCreateError, match="read-only"):
         run_once(config_of(home), executor)
     assert len(executor.painted) == 1 and set(states(home).values()) == {"queued"}

@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.jobs.planning import make_scanner
 from nst_pipeline.jobs.state import Entry
-from nst_pipeline.runner import dispatcher, publishing
+from nst_pipeline.runner import intake, publishing
 from nst_pipeline.runner.runner import Runner, folders_of
 
 
@@ -234,10 +236,10 @@ def test_a_name_that_is_taken_in_the_last_moment_is_numbered(
     config = configure(home_of(config), on_conflict="suffix", watch={"settle_seconds": 0})
     rename = Folders.rename_new
 
-    def race(folders: Folders, source: Path, target: Path) -> None:
+    def race(folders: Folders, source: Path, target: Path, durably: bool = True) -> None:
         if not target.exists() and target.name == "a-s.png":
             target.write_bytes(b"theirs")
-        rename(folders, source, target)
+        rename(folders, source, target, durably)
 
     monkeypatch.setattr(Folders, "rename_new", race)
     if standing:
@@ -257,9 +259,9 @@ def test_a_duplicate_that_is_cancelled_meanwhile_is_neither_made_nor_recorded(
     shutil.copy(config.inbox / "a.png", config.inbox / "b.png")
     rename = publishing._rename
 
-    def cancelled(jobs: JobTable, folders: Folders, entry: Entry, *rest: Any) -> Path | None:
-        jobs.cancel(entry.source)
-        return rename(jobs, folders, entry, *rest)
+    def cancelled(jobs: JobTable, folders: Folders, whole: Any, *rest: Any) -> Any:
+        jobs.cancel(whole[0].entry.source)
+        return rename(jobs, folders, whole, *rest)
 
     def refuse(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
@@ -279,7 +281,7 @@ def test_an_end_while_a_result_is_published_is_no_attempt(
     def interrupt(*_: object) -> None:
         raise SystemExit(130)
 
-    monkeypatch.setattr(dispatcher, "publish_result", interrupt)
+    monkeypatch.setattr(intake, "publish_results", interrupt)
     with pytest.raises(SystemExit):
         observed_run(config)
     (entry,) = ledger.jobs.all()
@@ -297,11 +299,11 @@ def test_a_kill_while_a_duplicate_is_published_is_no_attempt_at_painting_it(
     killed = f"""
 import os, sys
 sys.path.insert(0, {str(Path(support.__file__).parent)!r})
-from nst_pipeline.runner import dispatcher, publishing
+from nst_pipeline.runner import intake, publishing
 def kill(*_):
     os.kill(os.getpid(), 9)
 if {point == "before"}:
-    dispatcher.publish_duplicate = kill
+    intake.publish_duplicate = kill
 else:
     publishing.Folders.replace = kill
 import support
@@ -445,3 +447,98 @@ def test_watch_copies_what_is_in_the_inbox_to_a_new_outbox_and_repaints_nothing_
     assert outputs(home) == ["a-s.png", "s/b.png", "s/c.png"]
     observed_run(new)
     assert outputs(home) == ["a-s.png", "s/a.png", "s/b.png", "s/c.png"]
+
+
+def test_a_name_that_is_taken_in_the_last_moment_is_refused_where_nothing_may_be_replaced(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, data = queue(config, ledger), result(home_of(config))
+    rename_new = Folders.rename_new
+
+    def faster(folders: Folders, source: Path, target: Path, durably: bool = True) -> None:
+        if target == entry.output:
+            target.write_bytes(b"theirs")
+        rename_new(folders, source, target, durably)
+
+    monkeypatch.setattr(Folders, "rename_new", faster)
+    with pytest.raises(publishing.ConflictError, match="exists already"):
+        publishing.publish_result(ledger.jobs, Folders(), entry, data, "fail")
+    assert list(config.outbox.iterdir()) == [entry.output]
+    assert entry.output.read_bytes() == b"theirs"
+
+
+# Several at a time
+
+
+def together(config: Config, ledger: Ledger, names: list[str]) -> list[Entry]:
+    """Return the entries of some jobs, begun, with their own result in each name's place."""
+    for number, name in enumerate(names):
+        draw(config.inbox / name, number)
+    plan_of(config, ledger)
+    config.outbox.mkdir(exist_ok=True)
+    entries = {entry.source.name: entry for entry in ledger.jobs.all()}
+    for entry in entries.values():
+        ledger.jobs.start(entry.id)
+    return [entries[name] for name in names]
+
+
+def test_what_becomes_of_one_result_of_several_stops_no_other(
+    config: Config, ledger: Ledger
+) -> None:
+    names = ["b.png", "c.png", "d.png", "e.png", "f.png"]
+    entries, data = together(config, ledger, names), result(home_of(config))
+    entries[0].output.write_bytes(b"theirs")
+    ledger.jobs.cancel(entries[2].source)
+    results = [(entry, b"none" if entry is entries[1] else data) for entry in entries]
+    done = publishing.publish_results(ledger.jobs, Folders(), results, "fail")
+    assert isinstance(done[0], publishing.ConflictError) and isinstance(done[1], ImageError)
+    assert done[2:] == [None, entries[3].output, entries[4].output]
+    states = [ledger.jobs.state(entry.id) for entry in entries]
+    assert states == ["running", "running", "cancelled", "done", "done"]
+    assert outputs(home_of(config)) == ["b-s.png", "e-s.png", "f-s.png"]  # and nothing hidden
+
+
+def test_of_several_results_for_one_name_each_gets_a_number(config: Config, ledger: Ledger) -> None:
+    entries, data = together(config, ledger, ["b.png", "c.png", "d.png"]), result(home_of(config))
+    place = entries[0].output
+    same = [(replace(entry, output=place), data) for entry in entries]
+    done = publishing.publish_results(ledger.jobs, Folders(), same, "suffix")
+    assert done == [place, numbered(place, 2), numbered(place, 3)]
+    assert [ledger.jobs.get(entry.id).final for entry in entries] == done
+
+
+def test_results_of_a_group_that_replace_one_name_do_so_one_after_the_other(
+    config: Config, ledger: Ledger
+) -> None:
+    first, second = together(config, ledger, ["b.png", "c.png"])
+    draw(home_of(config) / "second.png", 78)
+    place, data = first.output, (home_of(config) / "second.png").read_bytes()
+    same = [(first, result(home_of(config))), (replace(second, output=place), data)]
+    done = publishing.publish_results(ledger.jobs, Folders(), same, "replace")
+    assert done == [place, place] and place.read_bytes() == data
+    assert [ledger.jobs.state(one.id) for one in (first, second)] == ["replaced", "done"]
+
+
+def test_large_results_of_a_group_are_decoded_one_at_a_time(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, data = together(config, ledger, ["b.png", "c.png", "d.png"]), result(home_of(config))
+    monkeypatch.setattr(publishing, "SMALL_BYTES", len(data) - 1)
+    threads: list[int] = []
+    monkeypatch.setattr(publishing, "_verify", lambda *_: threads.append(threading.get_ident()))
+    publishing.publish_results(ledger.jobs, Folders(), [(e, data) for e in entries], "fail")
+    assert threads == [threading.get_ident()] * 3
+
+
+def test_a_group_costs_the_ledger_and_the_folder_one_sync_each(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, data = together(config, ledger, ["b.png", "c.png", "d.png"]), result(home_of(config))
+    synced: list[Path] = []
+    monkeypatch.setattr(Folders, "sync", lambda _, folder: synced.append(folder))
+    commits: list[str] = []
+    ledger._database.set_trace_callback(commits.append)
+    publishing.publish_results(ledger.jobs, Folders(), [(e, data) for e in entries], "fail")
+    ledger._database.set_trace_callback(None)
+    assert synced == [config.outbox]
+    assert commits.count("PRAGMA synchronous = FULL") == 1 and commits.count("COMMIT") == 2

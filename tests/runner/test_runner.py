@@ -106,8 +106,11 @@ def test_the_manifest_follows_the_schema_that_is_shipped(config: Config) -> None
 def test_the_manifest_tells_how_each_output_was_made(config: Config) -> None:
     recorder = run(config)
     manifest = json.loads(recorder.path.read_text())
-    assert list(manifest) == ["run", "program", "device", "weights", "config", "jobs", "totals"]
-    assert manifest["device"] == {"name": "fake", "precision": "fp32", "threads": 2}
+    assert list(manifest) == [
+        "run", "program", "device", "devices", "weights", "config", "jobs", "totals",
+    ]  # fmt: skip
+    device = {"name": "fake", "precision": "fp32", "threads": 2, "node": None}
+    assert manifest["device"] == device and manifest["devices"] == [device]
     assert manifest["weights"]["id"] == "compact" and len(manifest["weights"]["sha256"]) == 64
     assert manifest["program"]["libraries"].keys() >= {"torch", "torchvision", "pillow"}
     assert manifest["config"]["styles"]["ink"]["recipe"]["iterations"] == 3

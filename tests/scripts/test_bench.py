@@ -31,6 +31,17 @@ def test_every_comparison_gives_rows() -> None:
     assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
 
 
+def test_workers_that_sleep_are_measured_and_each_job_is_done_once() -> None:
+    done = bench("cluster", "--quick", "--json", "--workers", "3", "--jobs", "12")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]["cluster"]
+    assert [(row["command"], row["workers"], row["jobs"]) for row in rows] == [
+        ("run", 3, 12), ("watch", 3, 12), ("run", 3, 12), ("watch", 3, 12),
+    ]  # fmt: skip
+    assert all(0 <= row["waiting %"] < 100 for row in rows[:2])
+    assert all(row["jobs/s"] > 0 and row["MB at the end"] > 0 for row in rows)
+
+
 def test_a_document_gets_a_table_with_the_command_and_the_machine() -> None:
     loader = SourceFileLoader("bench", str(BENCH))
     module = module_from_spec(ModuleSpec("bench", loader, origin=str(BENCH)))

@@ -64,6 +64,9 @@ def test_checkpoints_go_with_the_jobs_that_they_are_of(tmp_path: Path) -> None:
     checkpoints.keep(tmp_path, ["c" * 64], b"one")
     assert checkpoints.find(tmp_path, ["a" * 64, "b" * 64]) == b"both"
     assert checkpoints.find(tmp_path, ["a" * 64]) is None
+    assert checkpoints.of_jobs(tmp_path, ["a" * 64, "b" * 64]) == {
+        checkpoints.name(["a" * 64, "b" * 64]): b"both"
+    }
     checkpoints.forget(tmp_path, "a" * 64)
     assert checkpoints.find(tmp_path, ["a" * 64, "b" * 64]) is None
     assert checkpoints.find(tmp_path, ["c" * 64]) == b"one"

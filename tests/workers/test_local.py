@@ -31,6 +31,7 @@ from nst_pipeline.workers import callbacks
 from nst_pipeline.workers.local import LocalExecutor
 from nst_pipeline.workers.memory import Budget, longest_side
 from nst_pipeline.workers.protocol import Glimpse, Task
+from nst_pipeline.workers.supply import Disk
 
 
 @pytest.fixture
@@ -258,7 +259,6 @@ def test_a_style_is_read_and_prepared_for_the_first_content_alone(
         read.append(Path(name).stem)
         return decode(data, name, max_pixels)
 
-    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
     monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
     monkeypatch.setattr("nst_pipeline.workers.engine_thread.STYLE_BYTES_KEPT", 0)
     first, second = tasks(config)
@@ -421,7 +421,6 @@ def test_masks_that_no_style_takes_anything_of_are_not_decoded(
         read.append(Path(name).name)
         return decode(data, name, max_pixels)
 
-    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
     monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
     assert not reasons(of_regions(config, "sky"))
     assert sorted(set(read)) == ["boat.jpg", "boat.mask.sky.png", "ink.png", "oil.png"]
@@ -457,7 +456,7 @@ def test_a_content_that_takes_too_much_memory_fails_by_name_before_it_is_decoded
 
     (task,) = (task for task in tasks(config) if task.content.path.name == "boat.jpg")
     small = executor(sized(config, max_memory_bytes=30_000_000))
-    monkeypatch.setattr("nst_pipeline.workers.local.decode", decoded)
+    monkeypatch.setattr("nst_pipeline.workers.engine_thread.decode", decoded)
     small.submit(task)
     outcomes = [one.outcome for one in small.drain(Observer())]
     small.close()
@@ -645,11 +644,11 @@ def test_what_a_mask_takes_is_not_read_through_a_folder_that_became_a_link(
     with Ledger(None) as ledger:
         todo = [job for job in plan_of(config, ledger).todo if job.content.path.parent == folder]
     task = task_of(todo)
-    Budget(config.limits).of_content(task)
+    Budget(config.limits, Disk(config)).of_content(task)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotReadyError, match="a link where none is followed"):
-        Budget(config.limits).of_content(task)
+        Budget(config.limits, Disk(config)).of_content(task)
 
 
 def test_a_result_of_adam_tells_of_no_history_that_memory_shortened(config: Config) -> None:

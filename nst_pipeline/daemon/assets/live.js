@@ -271,6 +271,7 @@ function showFacts(state) {
     ["Disk", tight ? `${room}: too little, nothing is begun` : room],
   ];
   if (state.device) facts.push(["Painted on", state.device]);
+  if (state.workers) facts.push(["Workers", state.workers]);
   if (state.since) facts.push(["Running for", duration(Date.now() / 1000 + clockAhead - state.since)]);
   keep(byId("facts"), facts, ([name]) => name, ([name]) => {
     const row = element("div");

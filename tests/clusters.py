@@ -1,0 +1,115 @@
+"""Clusters of Ray on this machine, with several nodes, and what is seen of their processes."""
+
+import os
+import shutil
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashing import crashing
+from support import wait_until
+
+MARK = "NST_PIPELINE_TEST_CLUSTER"
+"""The variable by which the processes of a cluster are known, and those that use it."""
+
+
+class Nodes:
+    """A cluster, whose head has no room for workers; use `nodes` to make one.
+
+    Attributes:
+        address: of its head.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._folder = folder / "ray"
+        self._folder.mkdir()
+        self._cluster = Cluster()
+        self.add(cpus=0, include_dashboard=False)
+        self.address = self._cluster.address
+
+    def add(self, cpus: int = 1, **options: Any) -> Any:
+        """Add a node, and wait until it is there."""
+        return self._cluster.add_node(
+            num_cpus=cpus, num_gpus=0, node_ip_address="127.0.0.1", temp_dir=str(self._folder),
+            object_store_memory=80 * 2**20, **options,
+        )  # fmt: skip
+
+    def remove(self, node: Any) -> None:
+        """Remove a node at once, as if its machine were switched off."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        """End all its processes."""
+        self._cluster.shutdown()
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[str]:
+    """Have all processes begun in the block known by a mark, and gone at its end.
+
+    Workers among them are ended by a BMP, with a signal that no decoder is blamed for.
+    """
+    mark, temporary = uuid.uuid4().hex, tempfile.mkdtemp(prefix="nstr-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        patch.setenv("RAY_TMPDIR", temporary)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # all listens at 127.0.0.1 alone
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        for name, value in crashing(folder / "site", "pixels", signal.SIGKILL).items():
+            patch.setenv(name, value)
+        try:
+            yield mark
+        finally:
+            try:
+                wait_until(lambda: not processes(mark), 30)
+            finally:
+                for pid in processes(mark):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def nodes(folder: Path) -> Iterator[Nodes]:
+    """Make a cluster for a block; afterwards none of its processes is left."""
+    with marked(folder) as mark:
+        cluster = Nodes(Path(os.environ["RAY_TMPDIR"]))
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+            for pid in processes(mark, "ray::"):  # of nodes that were removed at once
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def processes(mark: str, title: str = "") -> list[int]:
+    """Return the processes with a mark, but this one, whose command line holds ``title``."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            if wanted not in (entry / "environ").read_bytes().split(b"\0"):
+                continue
+            if title.encode() in (entry / "cmdline").read_bytes().replace(b"\0", b" "):
+                found.append(int(entry.name))
+    return found
+
+
+def workers(mark: str) -> list[int]:
+    """Return the processes of workers."""
+    return processes(mark, "ray::ClusterWorker")
+
+
+def drivers(mark: str) -> list[int]:
+    """Return the processes of drivers."""
+    return processes(mark, "cluster_driver")
