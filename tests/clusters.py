@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crashing import crashing
@@ -26,28 +28,35 @@ class Nodes:
     """
 
     def __init__(self, folder: Path) -> None:
-        from ray.cluster_utils import Cluster
-
         self._folder = folder / "ray"
         self._folder.mkdir()
-        self._cluster = Cluster()
+        ours, theirs = Pipe()
+        with theirs:
+            number = theirs.fileno()
+            host = Path(__file__).with_name("cluster_host.py")
+            self._process = subprocess.Popen([sys.executable, host, str(number)], pass_fds=[number])
+        self._link = ours
         self.add(cpus=0, include_dashboard=False)
-        self.address = self._cluster.address
 
-    def add(self, cpus: int = 1, **options: Any) -> Any:
-        """Add a node, and wait until it is there."""
-        return self._cluster.add_node(
-            num_cpus=cpus, num_gpus=0, node_ip_address="127.0.0.1", temp_dir=str(self._folder),
-            object_store_memory=80 * 2**20, **options,
-        )  # fmt: skip
+    def add(self, cpus: int = 1, **options: object) -> int:
+        """Add a node, wait until it is there, and return its number."""
+        options |= {
+            "num_cpus": cpus, "num_gpus": 0, "object_store_memory": 80 * 2**20,
+            "node_ip_address": "127.0.0.1", "temp_dir": str(self._folder),
+        }  # fmt: skip
+        self._link.send((dict(os.environ), options))
+        self.address, number = self._link.recv()
+        return number
 
-    def remove(self, node: Any) -> None:
+    def remove(self, node: int) -> None:
         """Remove a node at once, as if its machine were switched off."""
-        self._cluster.remove_node(node, allow_graceful=False)
+        self._link.send(node)
+        self._link.recv()
 
     def close(self) -> None:
         """End all its processes."""
-        self._cluster.shutdown()
+        self._link.close()
+        assert self._process.wait(60) == 0
 
 
 @contextmanager
