@@ -31,6 +31,17 @@ def test_every_comparison_gives_rows() -> None:
     assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
 
 
+def test_every_way_to_a_picture_is_judged_and_the_tutorial_is_the_measure() -> None:
+    done = bench("picture", "--quick", "--json", "--sizes", "48")
+    assert done.returncode == 0, done.stderr
+    rows = {row["painted by"]: row for row in json.loads(done.stdout)["rows"]["picture"]}
+    assert [*rows] == ["tutorial", "rival", "compact, fp32", "compact, bf16"]
+    assert rows["tutorial"]["sooner"] >= 1
+    assert all(0 < row["loss in the end"] and row["seconds in all"] > 0 for row in rows.values())
+    ours = rows["compact, fp32"]
+    assert 0 < ours["as good after s"] <= ours["seconds in all"]
+
+
 def test_workers_that_sleep_are_measured_and_each_job_is_done_once() -> None:
     done = bench("cluster", "--quick", "--json", "--workers", "3", "--jobs", "12")
     assert done.returncode == 0, done.stderr
