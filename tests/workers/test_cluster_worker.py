@@ -51,7 +51,7 @@ class Heard(list[Event]):
         self.worker, weights = ClusterWorker(), resolve(config.weights)
         before = set(threading.enumerate())
         self.worker.begin(config, weights, sha256 or weights.sha256, 1, 1)
-        (self.thread,) = {one for one in threading.enumerate() if one.name == "work"} - before
+        self.threads = set(threading.enumerate()) - before
 
     def close(self) -> None:
         """End the worker's threads, whatever they are at."""
@@ -62,7 +62,7 @@ class Heard(list[Event]):
 
         def has_ended() -> bool:
             self.hear()
-            return not any(one is self.thread for one in threading.enumerate())
+            return not any(one.is_alive() for one in self.threads)
 
         wait_until(has_ended)
         if hasattr(work, "_executor"):
