@@ -89,8 +89,12 @@ Make = Callable[[Config], ClusterExecutor]
 
 
 @pytest.fixture
-def make() -> Iterator[Make]:
-    """Return what makes executors that are closed after the test, whatever comes of it."""
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Return what makes executors that are closed after the test, whatever comes of it.
+
+    They wait for a cluster as long as tests wait, however busy the machine is.
+    """
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", PATIENCE_SECONDS)
     made: list[ClusterExecutor] = []
 
     def one(config: Config) -> ClusterExecutor:
