@@ -36,7 +36,7 @@ from nst_pipeline.engine.scene import Scene, check_init, guide_count, make_scene
 from nst_pipeline.engine.styles import AnyStyle, StyleSet, StyleTargets, regions, style_set
 from nst_pipeline.engine.targets import TargetCache
 from nst_pipeline.engine.tiles import TILE_SIZE, TileMode, Tiling
-from nst_pipeline.errors import DeviceLostError, OutOfMemoryError
+from nst_pipeline.errors import DeviceLostError, OutOfMemoryError, UnavailableError
 from nst_pipeline.files import shown
 
 Mask = NDArray[Any]
@@ -125,7 +125,12 @@ class StyleTransfer:
         recipe, weights = self.recipe, self.weights
         last = vgg.deepest((*recipe.content_layers, *recipe.style_layers))
         try:
-            return _trunk(weights, last, recipe.pooling, recipe.padding, self.device, self.dtype)
+            with detect_lost_device(self.device):
+                return _trunk(
+                    weights, last, recipe.pooling, recipe.padding, self.device, self.dtype
+                )
+        except DeviceLostError as error:  # whatever is to be painted
+            raise UnavailableError(str(error)) from error
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from nst_pipeline.digests import bytes_digest, file_digest
-from nst_pipeline.errors import OutputError
+from nst_pipeline.errors import ImageError, OutputError
 from nst_pipeline.files import (
     cannot_write,
     is_numbered,
@@ -24,7 +24,7 @@ from nst_pipeline.files import (
     write_temporary,
 )
 from nst_pipeline.folders import Folders
-from nst_pipeline.images.decoding import decode
+from nst_pipeline.images.decoding import decode, need
 from nst_pipeline.jobs.job_table import JobTable
 from nst_pipeline.jobs.state import Entry, JobState
 
@@ -32,8 +32,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 THREADS = 8
 """So many results of a group are written and read back at a time."""
-SMALL_BYTES = 8 * 2**20
-"""A larger one is decoded alone, for what it needs of memory."""
+SMALL_BYTES = 32 * 2**20
+"""One that takes more memory to be decoded is decoded alone: small files may hold many pixels."""
+MOST_PIXELS = 2**62
+"""What is made here is not refused for its size."""
 
 OnConflict = Literal["replace", "suffix", "fail"]
 
@@ -129,8 +131,9 @@ def publish_results(
         return None
 
     try:
-        small = [one for one in results if len(one[1]) <= SMALL_BYTES]
-        large = [one for one in results if len(one[1]) > SMALL_BYTES]
+        peaks = {entry.id: _peak_bytes(data) for entry, data in results}
+        small = [one for one in results if peaks[one[0].id] <= SMALL_BYTES]
+        large = [one for one in results if peaks[one[0].id] > SMALL_BYTES]
         errors = [*_side_by_side(write, small), *map(write, large)]
         for (entry, _), error in zip([*small, *large], errors, strict=True):
             if error:
@@ -142,6 +145,14 @@ def publish_results(
             with contextlib.suppress(OSError):
                 folders.unlink(one.temporary)
     return [done[entry.id] for entry, _ in results]
+
+
+def _peak_bytes(data: bytes) -> int:
+    """Return the memory that a result takes to be decoded, by its header alone."""
+    try:
+        return need(data, "result", MOST_PIXELS).peak
+    except ImageError:  # it is refused by its header when it is decoded, too
+        return 2 * len(data)
 
 
 def _side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -301,7 +312,7 @@ def _verify(folders: Folders, temporary: Path, sha256: str) -> None:
         raise OutputError(f"{shown(temporary)}: cannot be read back: {error.strerror}") from error
     if bytes_digest(data) != sha256:
         raise OutputError(f"{shown(temporary)}: reads back otherwise than written; check the disk")
-    decode(data, shown(temporary), max_pixels=2**62)
+    decode(data, shown(temporary), MOST_PIXELS)
 
 
 def _rename(

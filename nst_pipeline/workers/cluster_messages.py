@@ -141,11 +141,15 @@ class Keep:
 class Broken:
     """The worker can do nothing any more.
 
-    ``is_unable``: for want of the device or of the network, whatever its task.
+    Attributes:
+        reason: why, for people.
+        is_unable: for want of the device or of the network, whatever its task.
+        has_lost_device: its device broke while it painted.
     """
 
     reason: str
     is_unable: bool
+    has_lost_device: bool = False
 
 
 TaskEvent = Opened | Read | Step | Glimpsed | Done | Over

@@ -20,10 +20,19 @@ from nst_pipeline.digests import file_digest
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.files import counted
 from nst_pipeline.jobs.looking import decoders
-from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.workers import checkpoints
 from nst_pipeline.workers.cluster_causes import LOST, cause, last_line
-from nst_pipeline.workers.cluster_crew import Held, Verdict, Worker
+from nst_pipeline.workers.cluster_crew import (
+    Ending,
+    Ground,
+    Held,
+    Verdict,
+    Worker,
+    blame,
+    giving,
+    taking,
+)
 from nst_pipeline.workers.cluster_messages import (
     TASKS_READY,
     Alive,
@@ -61,8 +70,6 @@ LOST_SECONDS = 15.0
 """A head that does not answer for so long is lost."""
 HALT_SECONDS = 60.0
 """How long, at the end, what is at work may take to make its checkpoint."""
-RETRY_SECONDS = (1.0, 60.0)
-"""The shortest and the longest wait after a worker that ended before it had begun."""
 SLOW_SECONDS = 30.0
 """It is told of a worker that has not begun after so long."""
 INSTALL = "pip install 'nst-pipeline[cluster]'"
@@ -100,10 +107,7 @@ class Scheduler:
         self._givings = itertools.count(1)
         self._given: dict[int, int] = {}  # task of each giving
         self._workers: dict[tuple[str, int], Worker] = {}
-        self._refused: dict[str, str] = {}  # reasons by node
-        self._unable: dict[tuple[str, int], str] = {}  # and by spot, until it paints
-        self._failures: dict[tuple[str, int], int] = {}
-        self._retry_at: dict[tuple[str, int], float] = {}
+        self._ground = Ground()
         self._nodes_at = time.monotonic()
         self._had_workers = self._is_short = self._is_ending = False
         self._verdicts: list[Verdict] = []
@@ -210,17 +214,14 @@ class Scheduler:
         for worker in list(self._workers.values()):
             if worker.spot.node_id not in alive:
                 self._lose(worker, "its node is gone")
-        open_room = [spot for spot in room if spot.key in self._workers or self._is_open(spot)]
-        for spot in chosen(open_room, set(self._workers), settings.workers):
-            if spot.key not in self._workers:
+        now, taken = time.monotonic(), set(self._workers)
+        open_room = [one for one in room if one.key in taken or self._ground.is_open(one, now)]
+        for spot in chosen(open_room, taken, settings.workers):
+            if spot.key not in taken:
                 self._begin(spot)
         for worker in self._workers.values():
             self._tell_slow(worker)
         self._tell_shortage(room)
-
-    def _is_open(self, spot: Spot) -> bool:
-        is_time = time.monotonic() >= self._retry_at.get(spot.key, 0)
-        return is_time and spot.node_id not in self._refused
 
     def _begin(self, spot: Spot) -> None:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -267,45 +268,41 @@ class Scheduler:
     def _begun(self, worker: Worker, _: None) -> None:
         self._listen(worker)
 
-    def _paints(self, worker: Worker) -> None:
-        """Note that all is well where a worker is."""
-        self._failures.pop(worker.spot.key, None)
-        self._unable.pop(worker.spot.key, None)
-
     def _listen(self, worker: Worker) -> None:
         self._then(self._call(worker, "poll", POLL_SECONDS), worker, self._heard)
 
     def _refuse(self, worker: Worker, reason: str) -> None:
         """Have no worker on its node."""
         node = worker.spot.node
-        self._refused[worker.spot.node_id] = f"node {node} {reason}"
+        self._ground.refused[worker.spot.node_id] = f"node {node} {reason}"
         self._note(logging.WARNING, f"node {node} {reason}; it gets no worker")
         for one in list(self._workers.values()):
             if one.spot.node_id == worker.spot.node_id:
-                self._lose(one, reason, is_blamed=False)
+                self._lose(one, reason, "unable")
 
-    def _lose(self, worker: Worker, why: str, is_blamed: bool = True) -> None:
-        """Do without a worker; what it was at will be a failure, and what it had ready goes on.
+    def _lose(self, worker: Worker, why: str, ending: Ending = "died") -> None:
+        """Do without a worker; what is to blame (`blame`) will be a failure, all else goes on.
 
         Args:
             worker: the worker.
             why: it is no more, for people.
-            is_blamed: whether it may have died of what it was at; otherwise that goes on, too.
+            ending: how it ended.
         """
         if self._workers.get(worker.spot.key) is not worker:
             return
         del self._workers[worker.spot.key]
         self._ray.kill(worker.actor)
-        if not (worker.is_ready and is_blamed):
-            self._put_off(worker.spot.key)
-        if worker.spot.node_id not in self._refused:
-            what = "died" if is_blamed else "cannot paint, and is begun anew later"
+        if not worker.is_ready or ending != "died":
+            self._ground.put_off(worker.spot.key, time.monotonic())
+        if worker.spot.node_id not in self._ground.refused:
+            what = "died" if ending == "died" else "cannot paint, and is begun anew later"
             self._note(logging.WARNING, f"worker {worker.spot.worker} {what}: {why}")
-        guilty = worker.at_work if is_blamed else set()
+        guilty = blame(worker, ending, self._tasks)
         for number in reversed(worker.tasks):
             held = self._tasks[number]
             if number in guilty:
-                reason = f"{held.submitted.name}: the worker on {worker.spot.node} died: {why}"
+                lost = "died" if ending == "died" else "lost its device, and so did one before"
+                reason = f"{held.submitted.name}: the worker on {worker.spot.node} {lost}: {why}"
                 verdict = Verdict(time.monotonic(), worker.spot.worker, number, Failure(reason))
                 self._verdicts.append(verdict)
             elif held.is_halted or not held.left:
@@ -327,11 +324,6 @@ class Scheduler:
         for one in due:
             self._finish(one.worker, one.task, None if is_the_end else one.failure)
 
-    def _put_off(self, key: tuple[str, int]) -> None:
-        low, high = RETRY_SECONDS
-        self._failures[key] = count = self._failures.get(key, 0) + 1
-        self._retry_at[key] = time.monotonic() + min(high, low * 2 ** (count - 1))
-
     def _tell_crew(self) -> None:
         ready = [worker.spot for worker in self._workers.values() if worker.is_ready]
         self.tell(Crew({spot.worker: spot.node for spot in ready}))
@@ -347,9 +339,8 @@ class Scheduler:
         )
 
     def _tell_shortage(self, room: list[Spot]) -> None:
-        reasons = [self._refused.get(one.node_id) or self._unable.get(one.key) for one in room]
-        if room and all(reasons):
-            raise PipelineError("; ".join(sorted({*filter(None, reasons)})))
+        if obstacles := self._ground.obstacles(room):
+            raise PipelineError("; ".join(sorted(obstacles)))
         is_short = not room and not self._workers
         if is_short and not self._had_workers:
             settings, device = self._config.cluster, self._config.device
@@ -421,10 +412,10 @@ class Scheduler:
         elif isinstance(event, Broken):
             if event.is_unable:
                 spot = worker.spot
-                self._unable[spot.key] = f"node {spot.node} cannot paint: {event.reason}"
-                self._lose(worker, event.reason, is_blamed=False)
+                self._ground.unable[spot.key] = f"node {spot.node} cannot paint: {event.reason}"
+                self._lose(worker, event.reason, "unable")
             else:
-                self._lose(worker, event.reason)
+                self._lose(worker, event.reason, "lost device" if event.has_lost_device else "died")
         else:
             number = self._given[event.task]
             if isinstance(event, Over):
@@ -435,7 +426,9 @@ class Scheduler:
     def _take_in_of(self, worker: Worker, number: int, held: Held, event: TaskEvent) -> None:
         """Take in what a worker tells of a task that it has."""
         if isinstance(event, Step) or (isinstance(event, Done) and event.outcome):
-            self._paints(worker)
+            self._ground.note_step(worker.spot.key)
+        if isinstance(event, Done) and isinstance(event.outcome, EncodedResult):
+            self._ground.note_result(worker.spot.key)
         if isinstance(event, Opened):
             worker.opened.add(number)
             return
@@ -469,19 +462,16 @@ class Scheduler:
         ready = [worker for worker in self._workers.values() if worker.is_ready]
         are_all_there = all(worker.is_ready or worker.is_slow for worker in self._workers.values())
         most = TASKS_READY if are_all_there else 1  # what has no worker yet is soon to have one
-        while self._waiting and ready:
-            worker = min(ready, key=lambda one: len(one.tasks))
-            if len(worker.tasks) >= most:
-                return
-            self._give(worker, self._waiting.popleft())
+        while found := giving(self._waiting, ready, self._tasks, most):
+            worker, number = found
+            self._waiting.remove(number)
+            self._give(worker, number)
         for idle in [worker for worker in ready if not worker.tasks]:
-            busiest = max(ready, key=lambda one: len(one.tasks))
-            if len(busiest.tasks) < TASKS_READY:
-                return
-            number = busiest.tasks[-1]
-            busiest.forget(number)
-            self._call(busiest, "halt", self._tasks[number].given)
-            self._give(idle, number)
+            if found := taking(idle, ready, self._tasks):
+                busy, number = found
+                busy.forget(number)
+                self._call(busy, "halt", self._tasks[number].given)
+                self._give(idle, number)
 
     def _give(self, worker: Worker, number: int) -> None:
         held = self._tasks[number]

@@ -23,7 +23,7 @@ from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import COMPACT_PATH, PUBLISHED, Weights
 from nst_pipeline.digests import file_digest
-from nst_pipeline.errors import PipelineError, UnavailableError
+from nst_pipeline.errors import DeviceLostError, PipelineError, UnavailableError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.looking import decoders
@@ -226,7 +226,8 @@ class _Work:
         except BaseException as error:  # noqa: BLE001 - told to whom it is of use
             foreseen = isinstance(error, PipelineError)
             what = str(error) if foreseen else f"{type(error).__name__}: {error}"
-            self._news.tell(Broken(what, isinstance(error, UnavailableError)))
+            is_unable = isinstance(error, UnavailableError)
+            self._news.tell(Broken(what, is_unable, isinstance(error, DeviceLostError)))
 
     def _open(self, given: Given) -> None:
         number, payload, left, self._kept[given[0]] = given

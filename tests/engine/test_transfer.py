@@ -357,6 +357,19 @@ def test_a_network_that_memory_has_no_room_for_is_refused(monkeypatch: pytest.Mo
         transfer(SMALL)
 
 
+def test_a_device_that_breaks_before_the_network_is_there_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(transfer_module, "resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    monkeypatch.setattr(transfer_module, "_trunk", broken)
+    with pytest.raises(UnavailableError, match="device: cuda: CUDA error: unspecified launch"):
+        StyleTransfer(SMALL, precision="fp32", weights="compact")
+
+
 def test_a_lost_device_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     def paint(*_: object) -> None:
         raise DeviceLostError("device: cuda: lost")

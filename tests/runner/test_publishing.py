@@ -1,5 +1,6 @@
 """The commit protocol and the way back in: every state that a kill can leave."""
 
+import io
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import support
 from conftest import Program
+from PIL import Image
 from support import (
     FakeExecutor,
     SilentObserver,
@@ -519,15 +521,20 @@ def test_results_of_a_group_that_replace_one_name_do_so_one_after_the_other(
     assert [ledger.jobs.state(one.id) for one in (first, second)] == ["replaced", "done"]
 
 
-def test_large_results_of_a_group_are_decoded_one_at_a_time(
-    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("side", [64, 2000])
+def test_results_of_many_pixels_are_decoded_one_at_a_time_however_small_their_files(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:
-    entries, data = together(config, ledger, ["b.png", "c.png", "d.png"]), result(home_of(config))
-    monkeypatch.setattr(publishing, "SMALL_BYTES", len(data) - 1)
+    entries = together(config, ledger, ["b.png", "c.png", "d.png"])
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    assert len(data) < 2**16
     threads: list[int] = []
     monkeypatch.setattr(publishing, "_verify", lambda *_: threads.append(threading.get_ident()))
     publishing.publish_results(ledger.jobs, Folders(), [(e, data) for e in entries], "fail")
-    assert threads == [threading.get_ident()] * 3
+    assert len(threads) == 3
+    assert (set(threads) == {threading.get_ident()}) == (side == 2000)
 
 
 def test_a_group_costs_the_ledger_and_the_folder_one_sync_each(

@@ -46,6 +46,24 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """
 """A ``sitecustomize`` that has nst-pipeline be of another version."""
+BROKEN_DEVICE = """
+import importlib.machinery, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "nst_pipeline.engine.batch":
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            load = spec.loader.exec_module
+            def exec_module(module):
+                from nst_pipeline.errors import DeviceLostError
+                load(module)
+                def paint(*_):
+                    raise DeviceLostError("device: cuda: an illegal memory access")
+                module.Batch.paint = paint
+            spec.loader.exec_module = exec_module
+            return spec
+sys.meta_path.insert(0, Finder())
+"""
+"""A ``sitecustomize`` that has the device break whenever something is painted."""
 LONG = 100_000
 """Steps that nobody waits for."""
 
@@ -71,8 +89,12 @@ Make = Callable[[Config], ClusterExecutor]
 
 
 @pytest.fixture
-def make() -> Iterator[Make]:
-    """Return what makes executors that are closed after the test, whatever comes of it."""
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Return what makes executors that are closed after the test, whatever comes of it.
+
+    They wait for a cluster as long as tests wait, however busy the machine is.
+    """
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", PATIENCE_SECONDS)
     made: list[ClusterExecutor] = []
 
     def one(config: Config) -> ClusterExecutor:
@@ -362,6 +384,35 @@ def test_what_is_at_work_makes_its_checkpoint_when_the_executor_is_closed(
         path.unlink()
     executor.close()
     assert kept() == ["a", "b"]
+
+
+def test_a_node_whose_device_breaks_at_whatever_it_paints_costs_no_task_anything(
+    project: Path, inbox: Path, two: Nodes, make: Make, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    for name in "abcdefgh":
+        picture(seed=ord(name)).save(inbox / f"{name}.png")
+    broke = "worker bad/0 cannot paint, and is begun anew later: device: cuda: an illegal"
+    watcher = Watcher()
+
+    def end() -> None:
+        watcher.ends_all = caplog.text.count(broke) >= 2
+
+    watcher.act = end
+    site = tmp_path / "broken"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(BROKEN_DEVICE)
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+        node = two.add(node_name="bad")
+    try:
+        config = config_of(project, two.address, LONG)
+        executor = make(config)
+        outcomes = paint(executor, tasks(config), watcher)
+        executor.close()
+    finally:
+        two.remove(node)
+    assert len(outcomes) == 16 and stems(outcomes, Failure) == []
 
 
 def test_a_node_with_another_version_is_refused_by_both_names(

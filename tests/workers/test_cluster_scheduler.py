@@ -15,7 +15,7 @@ from nst_pipeline.config.pipeline import load
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.errors import PipelineError
 from nst_pipeline.jobs.looking import decoders
-from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.workers import cluster_scheduler
 from nst_pipeline.workers.cluster_crew import Worker
 from nst_pipeline.workers.cluster_messages import (
@@ -34,6 +34,7 @@ from nst_pipeline.workers.cluster_messages import (
 )
 from nst_pipeline.workers.cluster_scheduler import Scheduler
 
+RESULT = EncodedResult(b"", (1, 1), (1, 1), 1, "", {}, {}, 1.0)
 BROKEN = "device: cuda: this machine has 0 CUDA devices"
 
 
@@ -197,6 +198,124 @@ def test_where_no_worker_can_paint_it_is_the_end(bench: Make) -> None:
     with pytest.raises(PipelineError, match=f"node a cannot paint: {BROKEN}; node b cannot"):
         one.look()
     assert one.failures() == []
+
+
+LOST_DEVICE = "device: cuda: an illegal memory access was encountered"
+
+
+def lose_device(one: Bench, worker: Worker) -> None:
+    """Have a worker's device break at its first task, after a step."""
+    one.work(worker)
+    one.scheduler._heard(worker, [Broken(LOST_DEVICE, False, has_lost_device=True)])
+
+
+def at(one: Bench, node: str) -> Worker:
+    """Return the worker on a node of one."""
+    return next(worker for worker in one.workers if worker.spot.node == node)
+
+
+def revive(one: Bench) -> None:
+    """Have a worker in every place, and all tasks handed out that can be."""
+    one.look(100)
+    one.settle()
+    one.scheduler._hand_out()
+
+
+def test_a_device_that_breaks_costs_no_task_anything_and_its_worker_is_replaced_later(
+    bench: Make,
+) -> None:
+    one = bench(a=1, b=1)
+    one.settle()
+    one.submit(1)
+    (first,) = [worker for worker in one.workers if worker.tasks]
+    lose_device(one, first)
+    one.scheduler._hand_out()
+    (second,) = one.workers
+    assert second.tasks == [1] and one.outcomes() == []
+    assert one.notes()[-1].endswith(f"cannot paint, and is begun anew later: {LOST_DEVICE}")
+    one.look(0.5)
+    assert one.workers == [second]
+    one.look(1)
+    assert len(one.workers) == 2 and first not in one.workers
+    one.hear(second, lambda given: Done(given, 0, None), lambda given: Done(given, 1, None), Over)
+    one.look(10)
+    assert one.outcomes() == [None, None]
+
+
+def test_what_breaks_the_devices_of_two_workers_is_to_blame_and_nothing_else_is(
+    bench: Make,
+) -> None:
+    one = bench(a=1, b=1)
+    one.settle()
+    one.submit(4)
+    first = next(worker for worker in one.workers if worker.tasks[0] == 1)
+    lose_device(one, first)
+    (second,) = one.workers
+    second.tasks.sort()  # it paints 2, and has 4 ready
+    one.hear(second, Opened, Read)
+    one.hear(second, *[lambda given, job=job: Done(given, job, RESULT) for job in (0, 1)], Over)
+    one.scheduler._hand_out()
+    assert 1 in second.tasks
+    second.tasks.sort()
+    lose_device(one, second)
+    one.look(100)
+    failed = f"1.jpg: the worker on {second.spot.node} lost its device, and so did one before"
+    assert one.failures() == [f"{failed}: {LOST_DEVICE}"] * 2
+    revive(one)
+    assert sorted(number for worker in one.workers for number in worker.tasks) == [3, 4]
+
+
+@pytest.mark.parametrize("submitted", [2, 3])
+def test_where_a_device_broke_at_a_task_it_is_not_given_again_while_there_are_others(
+    bench: Make, submitted: int
+) -> None:
+    one = bench(a=1, b=1)
+    one.settle()
+    one.submit(submitted)
+    lost = at(one, "a").tasks[0]
+    one.work(at(one, "b"))
+    lose_device(one, at(one, "a"))
+    one.scheduler._hand_out()
+    revive(one)
+    assert lost not in at(one, "a").tasks
+    assert len(at(one, "a").tasks) == submitted - 2  # of what waits elsewhere it takes the rest
+    one.scheduler._lose(at(one, "b"), "its node is gone")
+    one.scheduler._hand_out()
+    assert lost in at(one, "a").tasks  # rather than nowhere
+
+
+def test_what_a_worker_only_read_while_its_device_broke_is_not_suspect(bench: Make) -> None:
+    one = bench(a=1, b=1)
+    one.settle()
+    one.submit(4)
+    first = at(one, "a")
+    number = first.tasks[1]
+    one.scheduler._heard(first, [Opened(one.scheduler._tasks[number].given)])
+    lose_device(one, first)
+    held = one.scheduler._tasks
+    assert [held[n].lost_at is not None for n in (1, 2, 3, 4)].count(True) == 1
+    assert held[number].lost_at is None and one.outcomes() == []
+
+
+def test_a_device_that_breaks_at_each_task_is_tried_less_and_less_often(bench: Make) -> None:
+    one = bench(a=1)
+    one.settle()
+    begun = 0
+    for number in range(1, 101):
+        one.scheduler.take(Submit(number, b"", ("a", "b"), f"{number}.jpg"))
+        one.scheduler._hand_out()
+        for worker in one.workers:
+            begun += 1
+            lose_device(one, worker)
+        one.look()
+        one.settle()
+    assert begun == 7
+    revive(one)
+    (worker,) = one.workers
+    one.hear(worker, Opened, Read, lambda given: Done(given, 0, RESULT))  # all is well again
+    one.scheduler._heard(worker, [Broken(LOST_DEVICE, False, has_lost_device=True)])
+    one.look(1)
+    assert len(one.workers) == 1
 
 
 def test_a_worker_takes_no_task_before_it_has_the_network(bench: Make) -> None:

@@ -2,7 +2,8 @@
 
 import pickle
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support import plan_of, wait_until
 from nst_pipeline.config.memory import machine_bytes
 from nst_pipeline.config.pipeline import Config, load, parse
 from nst_pipeline.config.weights import resolve
+from nst_pipeline.errors import DeviceLostError
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
 from nst_pipeline.workers import cluster_worker
@@ -47,43 +49,75 @@ class Heard(list[Event]):
     def __init__(self, config: Config, sha256: str = "") -> None:
         super().__init__()
         self.worker, weights = ClusterWorker(), resolve(config.weights)
+        before = set(threading.enumerate())
         self.worker.begin(config, weights, sha256 or weights.sha256, 1, 1)
+        self.threads = set(threading.enumerate()) - before
 
     def close(self) -> None:
-        """End the engine's thread."""
-        assert self.worker._work
-        self.worker._work._executor.close()
+        """End the worker's threads, whatever they are at."""
+        work = self.worker._work
+        assert work
+        work.give(None)  # type: ignore[arg-type] - no task: nobody foresaw that
+        work.halted.update(range(10))
+
+        def has_ended() -> bool:
+            self.hear()
+            return not any(one.is_alive() for one in self.threads)
+
+        wait_until(has_ended)
+        if hasattr(work, "_executor"):
+            work._executor.close()
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self if isinstance(event, kind)]
+
+    def hear(self) -> None:
+        """Take in what it tells, and answer what it asks."""
+        for event in self.worker.poll(0.2):
+            self.append(event)
+            if question := getattr(event, "arguments", None):
+                self.worker.answer(event.number, question[0].read_bytes())  # type: ignore[union-attr]
 
     def wait_for(self, kind: type, count: int = 1) -> None:
         """Listen until there is so much of a kind."""
 
         def are_there() -> bool:
-            for event in self.worker.poll(0.2):
-                self.append(event)
-                if question := getattr(event, "arguments", None):
-                    self.worker.answer(event.number, question[0].read_bytes())  # type: ignore[union-attr]
+            self.hear()
             return len(self.of(kind)) >= count
 
         wait_until(are_there)
 
 
-def test_a_worker_paints_the_jobs_that_are_left_alone(config: Config) -> None:
+Hear = Callable[..., Heard]
+
+
+@pytest.fixture
+def hear() -> Iterator[Hear]:
+    """Return what makes workers whose threads end with the test, whatever comes of it."""
+    made: list[Heard] = []
+
+    def one(*arguments: Any) -> Heard:
+        made.append(Heard(*arguments))
+        return made[-1]
+
+    yield one
+    for heard in made:
+        heard.close()
+
+
+def test_a_worker_paints_the_jobs_that_are_left_alone(config: Config, hear: Hear) -> None:
     first, _ = payloads(config)
-    heard = Heard(config)
+    heard = hear(config)
     heard.worker.paint(7, first, [1], {})
     heard.wait_for(Step)
     heard.worker.halt(7)
     heard.wait_for(Over)
     assert isinstance(heard[0], Ready) and heard.of(Done) == [Done(7, 1, None)]
     assert {event.job for event in heard.of(Step)} == {1}
-    heard.close()
 
 
 def test_what_is_ended_before_its_turn_is_not_begun(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, hear: Hear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
     paint = EngineThread._paint
@@ -93,7 +127,7 @@ def test_what_is_ended_before_its_turn_is_not_begun(
         return paint(engine, work, jobs)
 
     monkeypatch.setattr(EngineThread, "_paint", note)
-    heard = Heard(config)
+    heard = hear(config)
     for number, payload in enumerate(payloads(config)):
         heard.worker.paint(number, payload, [0, 1], {})
     heard.wait_for(Step)
@@ -103,17 +137,32 @@ def test_what_is_ended_before_its_turn_is_not_begun(
     heard.worker.halt(0)
     heard.wait_for(Over, 2)
     assert len(begun) == 1 and [event.outcome for event in heard.of(Done)] == [None] * 4
-    heard.close()
 
 
 def test_a_worker_without_room_for_the_network_says_that_it_can_never_paint(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, hear: Hear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    heard = Heard(config, sha256="0" * 64)
+    heard = hear(config, "0" * 64)
     heard.wait_for(Broken)
     (broken,) = heard.of(Broken)
     assert broken.is_unable and broken.reason.startswith("weights: ") and not heard.of(Ready)
+
+
+def test_a_worker_whose_device_breaks_says_so_and_paints_no_more(
+    config: Config, hear: Hear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: object) -> None:
+        raise DeviceLostError("device: cuda: broke")
+
+    monkeypatch.setattr(EngineThread, "_paint", lose)
+    first, second = payloads(config)
+    heard = hear(config)
+    heard.worker.paint(0, first, [0, 1], {})
+    heard.worker.paint(1, second, [0, 1], {})
+    heard.wait_for(Broken)
+    assert heard.of(Broken) == [Broken("device: cuda: broke", False, has_lost_device=True)]
+    assert not heard.of(Done)
 
 
 @pytest.mark.parametrize(
