@@ -11,7 +11,10 @@ CLIENT = "ray://"
 def start(address: str) -> str:
     """Return how to have a cluster at an address that none answers at, for people."""
     if address.startswith(CLIENT):
-        return "`ray start --head` begins one, which hears clients at its port 10001"
+        return (
+            "`ray start --head` begins one, which hears clients at its port 10001, and if it asks "
+            "for a token those alone who have it in ~/.ray/auth_token"
+        )
     if ":" in address:
         return (
             f"`ray start --head` begins a cluster, and `ray start --address={address}` the node on "
