@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from crashing import crashing
-from support import wait_until
+from support import free_port, wait_until
 
 MARK = "NST_PIPELINE_TEST_CLUSTER"
 """The variable by which the processes of a cluster are known, and those that use it."""
@@ -25,9 +25,10 @@ class Nodes:
 
     Attributes:
         address: of its head.
+        client_address: likewise, for Ray's client; it has none unless it is asked for.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, has_clients: bool = False) -> None:
         self._folder = folder / "ray"
         self._folder.mkdir()
         ours, theirs = Pipe()
@@ -36,7 +37,9 @@ class Nodes:
             host = Path(__file__).with_name("cluster_host.py")
             self._process = subprocess.Popen([sys.executable, host, str(number)], pass_fds=[number])
         self._link = ours
-        self.add(cpus=0, include_dashboard=False)
+        port = free_port() if has_clients else None
+        self.client_address = f"ray://127.0.0.1:{port}"
+        self.add(cpus=0, include_dashboard=False, ray_client_server_port=port)
 
     def add(self, cpus: int = 1, **options: object) -> int:
         """Add a node, wait until it is there, and return its number."""
@@ -87,10 +90,10 @@ def marked(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def nodes(folder: Path) -> Iterator[Nodes]:
+def nodes(folder: Path, has_clients: bool = False) -> Iterator[Nodes]:
     """Make a cluster for a block; afterwards none of its processes is left."""
     with marked(folder) as mark:
-        cluster = Nodes(Path(os.environ["RAY_TMPDIR"]))
+        cluster = Nodes(Path(os.environ["RAY_TMPDIR"]), has_clients)
         try:
             yield cluster
         finally:

@@ -111,7 +111,7 @@ def run(
             "--cluster",
             metavar="ADDRESS",
             autocompletion=completion.one_of("local", "auto"),
-            help="Paint by a cluster of Ray: local, auto or HOST:PORT.",
+            help="Paint by a cluster of Ray: local, auto, HOST:PORT or ray://HOST:PORT.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -62,7 +62,7 @@ def watch(
             "--cluster",
             metavar="ADDRESS",
             autocompletion=one_of("local", "auto"),
-            help="Paint by a cluster of Ray: local, auto or HOST:PORT.",
+            help="Paint by a cluster of Ray: local, auto, HOST:PORT or ray://HOST:PORT.",
         ),
     ] = None,
     wait: Annotated[

@@ -188,11 +188,13 @@ HttpField = Annotated[
 
 def _check_cluster(address: str) -> str:
     if not re.fullmatch(CLUSTER, address):
-        raise ValueError(f"{address!r} is no cluster; give local, auto or HOST:PORT")
+        raise ValueError(
+            f"{address!r} is no cluster; give local, auto, HOST:PORT or ray://HOST:PORT"
+        )
     return address
 
 
-CLUSTER = r"local|auto|[^\s/:]+:[0-9]{1,5}"
+CLUSTER = r"local|auto|(ray://)?[^\s/:]+:[0-9]{1,5}"
 ClusterAddress = Annotated[
     str,
     AfterValidator(_check_cluster),
@@ -206,7 +208,8 @@ class ClusterSettings(Settings):
     address: ClusterAddress | None = Field(
         None,
         description="local (one that is begun on this machine), auto (the one that this machine "
-        "is a part of), or HOST:PORT of its head; null: this process paints.",
+        "is a part of), HOST:PORT of its head (likewise), or ray://HOST:PORT (from any machine, by "
+        "Ray's client); null: this process paints.",
     )
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
         "auto",

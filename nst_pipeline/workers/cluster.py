@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from nst_pipeline.errors import Abandoned, UnavailableError
 from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.outcome import Machine, Outcome
+from nst_pipeline.workers.cluster_causes import CLIENT, start
 from nst_pipeline.workers.cluster_messages import (
     TASKS_READY,
     Connected,
@@ -49,6 +51,10 @@ LOOK_SECONDS = 0.2
 """How often, without any news, it is asked whether to go on."""
 CONNECT_SECONDS = 12.0
 """How long a cluster may take to answer."""
+CLIENT_SECONDS = 60.0
+"""How long a head may take that begins a process for us first."""
+SEND_SECONDS = 30.0
+"""How long the driver may take nothing of what it is sent; it reads all the time."""
 BEGIN_SECONDS = 120.0
 """How long one of this machine may take to begin."""
 CLOSE_SECONDS = 90.0
@@ -76,10 +82,12 @@ class Link:
         Raises:
             UnavailableError: the library is not there.
         """
-        self.address = setup.config.cluster.address
+        self.address = setup.config.cluster.address or ""
         if importlib.util.find_spec("ray") is None:
             raise self.lost("Ray is not installed; pip install 'nst-pipeline[cluster]'")
         ours, theirs = socket.socketpair()
+        patience = struct.pack("@ll", int(SEND_SECONDS), int(SEND_SECONDS % 1 * 1e6))
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self._socket = ours
         self._connection = Connection(os.dup(ours.fileno()))
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the rest
@@ -91,8 +99,8 @@ class Link:
                 cwd=Path(__file__).parents[2],  # and not where anybody's files are modules
                 start_new_session=True,  # a Ctrl-C is for us alone
             )  # fmt: skip
-        is_local = self.address == "local"
-        self._deadline = time.monotonic() + (BEGIN_SECONDS if is_local else CONNECT_SECONDS)
+        self._deadline = time.monotonic() + _connect_seconds(self.address)
+        self._is_hung = False
         self.places: tuple[Place, ...] | None = None
         self.send(setup)
 
@@ -101,9 +109,13 @@ class Link:
         return UnavailableError(f"cluster {self.address}: {reason}")
 
     def send(self, request: Request) -> None:
-        """Send a message; one that nobody takes is missed when the next is received."""
-        with contextlib.suppress(OSError):
+        """Send a message; that nobody takes it is told when the next is to be received."""
+        try:
             self._connection.send(request)
+        except BlockingIOError:  # a part may be there, so nothing can be sent any more
+            self._is_hung = True
+        except OSError:
+            pass
 
     def receive(self, seconds: float) -> Report | None:
         """Return the next message; None: there is none in so many seconds.
@@ -111,6 +123,8 @@ class Link:
         Raises:
             UnavailableError: there will be none any more.
         """
+        if self._is_hung:
+            raise self.lost(f"its driver, process {self._process.pid}, hangs; it is ended")
         if not self._connection.poll(seconds):
             if self.places is None and time.monotonic() > self._deadline:
                 raise self.lost(self._silence())
@@ -139,11 +153,14 @@ class Link:
         self._said.seek(0)
         if b"AuthToken" in self._said.read():
             return f"asks for its token; {TOKEN} of its head belongs there here, too"
-        return "does not answer; `ray status` tells whether it works, and from where"
+        node = "" if self.address.startswith(CLIENT) else ", or has no node on this machine"
+        return f"does not answer{node}; {start(self.address)}"
 
     def close(self, seconds: float) -> None:
         """Have the process end, and all that it began."""
         until = time.monotonic() + seconds
+        if self._is_hung:
+            self._process.kill()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         # What it still says is of no interest, but it must be able to say it.
@@ -331,6 +348,12 @@ class ClusterExecutor:
     def _note(self, worker: str, **changes: Any) -> None:
         if worker in self._crew:
             self._crew[worker] = replace(self._crew[worker], **changes)
+
+
+def _connect_seconds(address: str) -> float:
+    if address == "local":
+        return BEGIN_SECONDS
+    return CLIENT_SECONDS if address.startswith(CLIENT) else CONNECT_SECONDS
 
 
 def places(config: Config) -> tuple[Place, ...]:

@@ -7,6 +7,7 @@ ends itself, and all that it began, when the process that began it is gone.
 import contextlib
 import functools
 import logging
+import operator
 import os
 import secrets
 import signal
@@ -21,9 +22,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import nst_pipeline
 from nst_pipeline.config.sections import ClusterSettings
 from nst_pipeline.errors import PipelineError
-from nst_pipeline.workers.cluster_causes import last_line
+from nst_pipeline.workers.cluster_causes import CLIENT, INSTALL, HeadLost, last_line, start
 from nst_pipeline.workers.cluster_messages import (
     Connected,
     Lost,
@@ -32,19 +34,21 @@ from nst_pipeline.workers.cluster_messages import (
     Setup,
 )
 from nst_pipeline.workers.cluster_nodes import chosen, spots
-from nst_pipeline.workers.cluster_scheduler import (
-    INSTALL,
-    NODES_SECONDS,
-    START,
-    Gone,
-    Scheduler,
-)
+from nst_pipeline.workers.cluster_scheduler import NODES_SECONDS, Gone, Scheduler
 from nst_pipeline.workers.scratch import make_scratch, remove_scratch
 
 END_SECONDS = 15.0
 """How long the end itself may take."""
 KNOCK_SECONDS = 5.0
 """How long a host has to take a connection."""
+CLIENT_SETTINGS = {
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",  # three times
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
+    "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "10",  # also of the workers, when this process is killed
+}
+"""How long Ray's client waits, in seconds."""
+CLIENT_TRIES = 3
+"""The head begins a process for each client by a fork, which now and then crashes."""
 SOCKET_ROOM = 20
 """Letters that the folder for temporary files may have, for sockets below it have long names."""
 TOKEN = "~/.ray/auth_token"
@@ -136,13 +140,18 @@ def _serve(link: Connection, setup: Setup, inbox: Inbox) -> None:
             scheduler.run()
         except Gone:
             scheduler.end()
+    except (HeadLost, ConnectionError) as error:
+        lost = error if isinstance(error, HeadLost) else HeadLost()
+        with contextlib.suppress(OSError):
+            link.send(Lost(str(lost)))  # now, for nothing of Ray's may answer any more
     finally:
         guard = threading.Timer(END_SECONDS, os._exit, (1,))
         guard.daemon = True
         guard.start()
-        if scheduler:
-            scheduler.dismiss()
-        ray.shutdown()
+        with contextlib.suppress(Exception):
+            if scheduler:
+                scheduler.dismiss()
+            ray.shutdown()
 
 
 def _end() -> None:
@@ -177,17 +186,54 @@ def _connect(setup: Setup) -> Any:
         _knock(address)
         if _has_token():  # Ray itself looks for one with auto alone
             os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ |= CLIENT_SETTINGS | os.environ
     try:
         import ray
         import ray.util.scheduling_strategies
     except ImportError as error:
         raise PipelineError(f"{error}; {INSTALL}") from error
     try:
-        ray.init(address, **options)
+        _begin_ray(ray, address, options)
     except Exception as error:  # noqa: BLE001 - of many kinds, Ray's and others
         reason = last_line(error).partition(". ")[0]  # what follows is advice that is not ours
-        raise PipelineError(f"no cluster there ({reason}); {START}") from error
+        raise PipelineError(f"no cluster there ({reason}); {start(address)}") from error
+    if address.startswith(CLIENT):
+        _greet_head(ray)
     return ray
+
+
+def _begin_ray(ray: Any, address: str, options: dict[str, Any]) -> None:
+    for _ in range(CLIENT_TRIES - 1):
+        with contextlib.suppress(ConnectionAbortedError):
+            ray.init(address, **options)
+            return
+    ray.init(address, **options)
+
+
+class _Version:
+    """Becomes, where it is unpickled, the version of nst-pipeline there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return operator.attrgetter("__version__"), (nst_pipeline,)
+
+
+def _greet_head(ray: Any) -> None:
+    """See that the head understands us: all that Ray's client tells workers, it unpickles.
+
+    Raises:
+        PipelineError: it does not.
+    """
+    ours = nst_pipeline.__version__
+    try:
+        there = ray.get(ray.put(_Version()))
+    except ImportError as error:
+        raise PipelineError(
+            f"its head cannot run nst-pipeline {ours}: {last_line(error)}; {INSTALL} there"
+        ) from error
+    if there != ours:
+        raise PipelineError(
+            f"its head has nst-pipeline {there}, and this is {ours}; install the same version there"
+        )
 
 
 def _has_token() -> bool:
@@ -209,11 +255,11 @@ def _knock(address: str) -> None:
     Raises:
         PipelineError: nobody does.
     """
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     try:
         socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:  # of names and ports that none can have
-        raise PipelineError(f"nobody answers there ({error}); {START}") from error
+        raise PipelineError(f"nobody answers there ({error}); {start(address)}") from error
 
 
 if __name__ == "__main__":

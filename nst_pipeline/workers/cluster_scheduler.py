@@ -22,7 +22,13 @@ from nst_pipeline.files import counted
 from nst_pipeline.jobs.looking import decoders
 from nst_pipeline.jobs.outcome import EncodedResult, Failure
 from nst_pipeline.workers import checkpoints
-from nst_pipeline.workers.cluster_causes import LOST, cause, last_line
+from nst_pipeline.workers.cluster_causes import (
+    INSTALL,
+    HeadLost,
+    cause,
+    last_line,
+    tells_loss,
+)
 from nst_pipeline.workers.cluster_crew import (
     Ending,
     Ground,
@@ -59,7 +65,7 @@ from nst_pipeline.workers.cluster_messages import (
 )
 from nst_pipeline.workers.cluster_nodes import Spot, chosen, spots
 from nst_pipeline.workers.cluster_store import Store
-from nst_pipeline.workers.cluster_worker import ClusterWorker
+from nst_pipeline.workers.cluster_worker import GROUPS, ClusterWorker
 from nst_pipeline.workers.supply import Disk
 
 POLL_SECONDS = 5.0
@@ -72,8 +78,6 @@ HALT_SECONDS = 60.0
 """How long, at the end, what is at work may take to make its checkpoint."""
 SLOW_SECONDS = 30.0
 """It is told of a worker that has not begun after so long."""
-INSTALL = "pip install 'nst-pipeline[cluster]'"
-START = "`ray start --head` begins one, `ray status` shows what it has"
 
 
 class Gone(Exception):  # noqa: N818 - no error: it is how this process ends
@@ -102,6 +106,7 @@ class Scheduler:
         self._disk = Disk(self._config)
         self._weights_sha256 = _file_sha256(self._weights)
         self._store = Store(ray)
+        self._actors = ray.remote(concurrency_groups=GROUPS)(ClusterWorker)
         self._tasks: dict[int, Held] = {}
         self._waiting: deque[int] = deque()
         self._givings = itertools.count(1)
@@ -126,7 +131,7 @@ class Scheduler:
                 while not self._queue.empty():
                     self._queue.get()()
             if time.monotonic() - self._nodes_at > LOST_SECONDS:
-                raise PipelineError(f"the cluster's head has not answered for {LOST_SECONDS:.0f} s")
+                raise HeadLost(f"its head has not answered for {LOST_SECONDS:.0f} s")
             self._hand_out()
 
     def tell(self, report: Report) -> None:
@@ -227,8 +232,7 @@ class Scheduler:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             spot.node_id, soft=False
         )
-        actors = self._ray.remote(concurrency_groups={"tell": 1, "poll": 1})(ClusterWorker)
-        actor = actors.options(
+        actor = self._actors.options(
             num_cpus=spot.cpus, num_gpus=spot.gpus, scheduling_strategy=strategy,
             max_restarts=0, max_task_retries=0,
         ).remote()  # fmt: skip
@@ -346,7 +350,7 @@ class Scheduler:
             settings, device = self._config.cluster, self._config.device
             raise PipelineError(
                 f"no node has room for a worker with {counted(settings.cpus_per_worker, 'core')} "
-                f"and the device {device}; {START}"
+                f"and the device {device}; `ray status` shows what it has"
             )
         if is_short != self._is_short:
             if is_short:
@@ -359,8 +363,7 @@ class Scheduler:
     # Talking with workers
 
     def _call(self, worker: Worker, method: str, *arguments: object) -> Any:
-        group = "poll" if method == "poll" else "tell"
-        return getattr(worker.actor, method).options(concurrency_group=group).remote(*arguments)
+        return getattr(worker.actor, method).remote(*arguments)
 
     def _then(self, reference: Any, worker: Worker, act: Callable[[Worker, Any], None]) -> None:
         """Have something done with what a worker answers; if it does not, it is lost."""
@@ -382,12 +385,12 @@ class Scheduler:
         """Do without a worker that raised an error, or died.
 
         Raises:
-            PipelineError: it died because Ray takes us for dead.
+            HeadLost: it is not the worker that is gone.
         """
-        text = str(error)
-        if any(sign in text for sign in LOST):
-            raise PipelineError("its head has ended, or the node of this machine")
-        is_ours = isinstance(error, self._ray.exceptions.RayTaskError) or "creation task" in text
+        if tells_loss(error):
+            raise HeadLost
+        is_task = isinstance(error, self._ray.exceptions.RayTaskError)
+        is_ours = is_task or "creation task" in str(error)
         if is_ours and not worker.is_ready:
             problem = f"cannot run nst-pipeline {__version__}: {last_line(error)}"
             self._refuse(worker, f"{problem}; {INSTALL} there")

@@ -12,12 +12,12 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from nst_pipeline import __version__
 from nst_pipeline.config.pipeline import Config
@@ -54,6 +54,24 @@ STEP_SECONDS = 0.2
 """How often steps are told, if there is nothing else to tell."""
 
 
+GROUPS = {"tell": 1, "poll": 1}
+"""Of methods: those of one wait for each other alone. With the threads of each."""
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _in_group(name: str) -> Callable[[Method], Method]:
+    """Return what puts a method into a group, as `ray.method` does.
+
+    Not by the call, for what is called by way of Ray's client takes no group.
+    """
+
+    def mark(method: Method) -> Method:
+        method.__ray_concurrency_group__ = name  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 class ClusterWorker:
     """Paints tasks in a thread of its own; what Ray calls only hands over."""
 
@@ -72,6 +90,7 @@ class ClusterWorker:
             "pid": os.getpid(),
         }
 
+    @_in_group("tell")
     def begin(
         self, config: Config, weights: Weights, weights_sha256: str, threads: int, sharing: int
     ) -> None:
@@ -89,29 +108,35 @@ class ClusterWorker:
         self._work = _Work(config, weights, weights_sha256, self._news)
         threading.Thread(target=self._work.run, name="work", daemon=True).start()
 
+    @_in_group("tell")
     def paint(self, number: int, payload: bytes, left: list[int], kept: dict[str, bytes]) -> None:
         """Take a task; see `Given`."""
         assert self._work
         self._work.give((number, payload, left, kept))
 
+    @_in_group("tell")
     def halt(self, number: int) -> None:
         """End a task before its time."""
         assert self._work
         self._work.halted.add(number)
 
+    @_in_group("tell")
     def look_on(self) -> None:
         """Have a glimpse taken."""
         assert self._work
         self._work.is_looked_at = True
 
+    @_in_group("tell")
     def answer(self, number: int, value: object) -> None:
         """Take the answer of a question: bytes, or an error to raise."""
         self._news.answer(number, value)
 
+    @_in_group("poll")
     def poll(self, seconds: float) -> list[Event]:
         """Return what there is to tell, after so many seconds at the latest."""
         return self._news.take(seconds)
 
+    @_in_group("tell")
     def leave(self) -> None:
         """Remove what lies on this computer's disk, and end, also when Ray's head is lost."""
         if self._work:

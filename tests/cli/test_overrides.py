@@ -229,13 +229,13 @@ def test_chosen_styles_and_sizes_go_above_those_of_the_inboxs_folders(
 def test_a_cluster_is_named_by_its_address_alone(config: Config) -> None:
     assert with_cluster(config, None) is config
     changed = config.model_copy(update={"cluster": ClusterSettings(workers=3)})
-    for address in ("local", "auto", "10.0.0.1:6379"):
+    for address in ("local", "auto", "10.0.0.1:6379", "ray://head:10001"):
         cluster = with_cluster(changed, address).cluster
         assert (cluster.address, cluster.workers) == (address, 3)
     with pytest.raises(UsageError, match="^--cluster: 'head' is no cluster; give local, auto"):
         with_cluster(config, "head")
-    with pytest.raises(UsageError, match="^--cluster: 'ray://head:10001' is no cluster"):
-        with_cluster(config, "ray://head:10001")
+    with pytest.raises(UsageError, match="^--cluster: 'http://head:10001' is no cluster"):
+        with_cluster(config, "http://head:10001")
     one = config.model_copy(update={"device": "cuda:1"})
     with pytest.raises(UsageError, match=r"^--cluster: device: 'cuda:1'.*CUDA_VISIBLE_DEVICES"):
         with_cluster(one, "local")

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import MARK, Nodes, drivers, nodes, workers
+from clusters import MARK, Nodes, drivers, marked, nodes, processes, workers
 from conftest import picture
 from fuzzing import originals
 from support import PATIENCE_SECONDS, free_port, plan_of, wait_until
@@ -71,7 +71,7 @@ LONG = 100_000
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Return a cluster with two nodes of one core, shared by the tests of this module."""
-    with nodes(tmp_path_factory.mktemp("cluster")) as made:
+    with nodes(tmp_path_factory.mktemp("cluster"), has_clients=True) as made:
         for name in ("north", "south"):
             made.add(node_name=name)
         yield made
@@ -215,12 +215,13 @@ def test_a_cluster_paints_the_same_bytes_as_this_process(
     assert {one.node for one in machines} <= {"north", "south"}
 
 
+@pytest.mark.parametrize("by", ["address", "client_address"])
 def test_what_a_killed_worker_was_at_fails_and_what_it_had_ready_goes_on(
-    project: Path, inbox: Path, two: Nodes, make: Make
+    project: Path, inbox: Path, two: Nodes, make: Make, by: str
 ) -> None:
     for name in "abcd":
         picture(seed=ord(name)).save(inbox / f"{name}.png")
-    config = config_of(project, two.address, LONG)
+    config = config_of(project, getattr(two, by), LONG)
     executor = make(config)
     watcher = Watcher()
     killed: list[set[str]] = []
@@ -434,6 +435,53 @@ def test_a_node_with_another_version_is_refused_by_both_names(
         two.remove(node)
     data_of(outcomes)
     assert f"node old has nst-pipeline 0.0.1, and this is {__version__}" in caplog.text
+
+
+def test_a_head_that_knows_us_not_is_refused_where_it_has_to_read_what_workers_are_told(
+    project: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OTHER_VERSION)
+    with marked(tmp_path):
+        with monkeypatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+            one = Nodes(Path(os.environ["RAY_TMPDIR"]), has_clients=True)
+        try:
+            config = config_of(project, one.client_address)
+            wanted = rf"head has nst-pipeline 0\.0\.1, and this is {__version__}"
+            with pytest.raises(UnavailableError, match=wanted):
+                paint(make(config), tasks(config))
+        finally:
+            one.close()
+
+
+def test_a_cluster_without_a_node_on_this_machine_is_told_with_what_to_do(
+    project: Path, make: Make, tmp_path: Path
+) -> None:
+    with nodes(tmp_path) as one:
+        (raylet,) = processes(os.environ[MARK], "raylet/raylet")
+        os.kill(raylet, signal.SIGKILL)
+        config = config_of(project, one.address)
+        wanted = f"has no node on this machine; .* `ray start --address={one.address}` the node"
+        with pytest.raises(UnavailableError, match=f"^cluster {one.address}: .*{wanted}"):
+            paint(make(config), tasks(config))
+
+
+def test_a_driver_that_hangs_is_lost_and_ended(
+    project: Path, inbox: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "SEND_SECONDS", 0.5)
+    picture(600, 600, seed=1).save(inbox / "large.png")  # more than a socket holds
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = config_of(project, f"127.0.0.1:{silent.getsockname()[1]}")
+        executor, (task,) = make(config), tasks(config)
+        executor.submit(replace(task, data=b""))
+        assert executor._link
+        process = executor._link._process
+        process.send_signal(signal.SIGSTOP)
+        executor.submit(task)
+        with pytest.raises(UnavailableError, match=f"its driver, process {process.pid}, hangs"):
+            paint(executor, [])
+        assert process.returncode == -signal.SIGKILL and executor.capacity
 
 
 def test_no_cluster_is_told_by_its_address(

@@ -18,7 +18,7 @@ from support import draw, free_port, outputs, states, wait_until
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Return a cluster with two nodes of one core, shared by the tests of this module."""
-    with nodes(tmp_path_factory.mktemp("cluster")) as made:
+    with nodes(tmp_path_factory.mktemp("cluster"), has_clients=True) as made:
         for name in ("north", "south"):
             made.add(node_name=name)
         yield made
@@ -50,9 +50,10 @@ def start(project: Path, *words: object) -> subprocess.Popen[str]:
         return subprocess.Popen(command("run", *words), cwd=project, stdout=log, stderr=log)
 
 
+@pytest.mark.parametrize("by", ["address", "client_address"])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster(
-    project: Path, two: Nodes, here: Program, how: signal.Signals
+    project: Path, two: Nodes, here: Program, how: signal.Signals, by: str
 ) -> None:
     settle(project, 100, checkpoint_seconds=0.05)
     assert here("run", cwd=project).returncode == 0
@@ -60,7 +61,7 @@ def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster
     assert len(whole) == 2
     for folder in ("outbox", "state"):
         subprocess.run(["rm", "-r", project / folder], check=True)
-    process = start(project, "--cluster", two.address)
+    process = start(project, "--cluster", getattr(two, by))
     kept = project / "state/checkpoints"
     try:
         wait_until(lambda: kept.is_dir() and len(list(kept.glob("[0-9a-f]*-*"))) == 2)
@@ -75,6 +76,40 @@ def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster
     assert here("run", cwd=project).returncode == 0
     assert results(project) == whole
     assert not list(kept.glob("[0-9a-f]*-*"))
+
+
+def test_by_rays_client_a_run_gives_the_same_bytes_as_without_a_cluster(
+    project: Path, two: Nodes, here: Program
+) -> None:
+    settle(project, 20)
+    assert here("run", cwd=project).returncode == 0
+    whole = results(project)
+    for folder in ("outbox", "state"):
+        subprocess.run(["rm", "-r", project / folder], check=True)
+    done = here("run", "--cluster", two.client_address, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(project) == whole and len(whole) == 2
+
+
+def test_by_rays_client_a_run_whose_head_is_lost_ends_and_says_so(
+    project: Path, tmp_path: Path
+) -> None:
+    settle(project, 100_000, checkpoint_seconds=0.05)
+    with nodes(tmp_path, has_clients=True) as one:
+        one.add()
+        process = start(project, "--cluster", one.client_address)
+        kept = project / "state/checkpoints"
+        try:
+            wait_until(lambda: kept.is_dir() and list(kept.glob("[0-9a-f]*-*")))
+            one.close()
+            code = process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+        wait_until(lambda: not drivers(os.environ[MARK]), 30)
+    text = (project / "run.log").read_text()
+    assert code == 69 and f"cluster {one.client_address}: its head" in text, text
+    assert set(states(project).values()) == {"queued"}
 
 
 def test_workers_killed_at_random_lose_nothing_and_double_nothing(
@@ -129,9 +164,12 @@ def test_check_says_which_workers_there_would_be(project: Path, two: Nodes, here
     assert "1 on north: CPU, 1 thread" in done.stdout and "1 on south" in done.stdout
 
 
-def test_where_no_cluster_is_a_run_ends_and_says_so(project: Path, here: Program) -> None:
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_no_cluster_is_a_run_ends_and_says_so(
+    project: Path, here: Program, scheme: str
+) -> None:
     settle(project, 2)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{scheme}127.0.0.1:{free_port()}"
     done = here("run", "--cluster", address, cwd=project)
     assert done.returncode == 69 and f"cluster {address}: nobody answers there" in done.stderr
     assert states(project) == {"boat.jpg": "queued", "hill.png": "queued"}

@@ -50,7 +50,7 @@ class Actor:
             future = SimpleNamespace(add_done_callback=lambda act: None)
             return SimpleNamespace(future=lambda: future)
 
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=remote), remote=remote)
+        return SimpleNamespace(remote=remote)
 
 
 def silent_ray() -> Any:
