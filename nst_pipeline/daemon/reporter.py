@@ -125,6 +125,7 @@ class Reporter(Observer):
         self._arriving = len(plan.arriving) + len(plan.palette.arriving)
         self._styles(plan.palette)
         self._backlog = plan.more * len(plan.styles)
+        self.live.looked(plan)
         counts = plan.passed_over.counts()
         self._file.set(now=counts != self._passed_over, passed_over=counts)
         self._passed_over = counts
@@ -241,9 +242,13 @@ class Reporter(Observer):
         """Show a glimpse."""
         self.live.glimpsed(job, glimpse)
 
-    def released(self, job: Job) -> None:
+    def handed_over(self, job: Job) -> None:
+        """Show how long the queue takes, with a job that a worker has ready."""
+        self.live.handed_over(job)
+
+    def released(self, job: Job, is_over: bool) -> None:
         """Show that nobody works at a job any more."""
-        self.live.released(job)
+        self.live.released(job, is_over)
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Report the progress of a job."""
@@ -282,6 +287,7 @@ class Reporter(Observer):
             if note not in self._noted:
                 log.warning("%s", note, extra=extra)
             self._noted.add(note)
+        self.live.finished(record)
         done = "duplicate" if record.duplicate_of else "done"
         self.metrics.job("failed" if record.error else done)
         self.metrics.write()

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
@@ -30,12 +29,13 @@ from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, failure
 from nst_pipeline.jobs.pace import note_pace
 from nst_pipeline.jobs.planning import Plan, Policy
-from nst_pipeline.jobs.state import Entry, JobState
+from nst_pipeline.jobs.state import IN_QUEUE, Entry, JobState
 from nst_pipeline.manifest import records
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.hooks import Notes
-from nst_pipeline.runner.intake import InFlight, Intake, Taken, unforeseen
+from nst_pipeline.runner.in_flight import JobsInFlight
+from nst_pipeline.runner.intake import Intake, Taken, unforeseen
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.protocol import Executor, Glimpse, Progress, Task
 
@@ -45,9 +45,6 @@ REPEAT_SECONDS = 0.2
 """How long contents that need no painting keep the results of others waiting, at most."""
 BREATH_SECONDS = 0.01
 """How long an executor is left alone that has nothing to tell and does not wait itself."""
-
-Place = tuple[Path, str]
-"""An output and a job's key: no two jobs in flight have both."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Dispatcher:
         self._executor: Executor | None = None
         self._weights: Weights | None = None
         self._disposal: Disposal | None = None
-        self._in_flight: dict[Place, InFlight] = {}
+        self._in_flight = JobsInFlight(observer, scanner)
         self._came: list[Outcome] = []
         self._look_is_due = self._is_ending = False
         self._told = self._planned = 0.0
@@ -229,8 +226,8 @@ class Dispatcher:
         """Take the jobs of some contents out of those to do, but for those that are in flight."""
         found: list[list[Job]] = []
         left: list[list[Job]] = []
-        busy = {part for place in self._in_flight for part in place}
-        only_urgent = self._has_urgent_waiting()
+        busy = self._in_flight.parts()
+        only_urgent = self._in_flight.has_urgent_waiting(self._workers())
         while todo and len(found) < room:
             jobs = todo.popleft()
             parts = {part for job in jobs for part in (job.output, job.key)}
@@ -263,7 +260,8 @@ class Dispatcher:
         with contextlib.suppress(PipelineError, OSError):
             self._settle()
         guilty = self._at_work()
-        for one in self._in_flight.values():
+        for one in self._in_flight:
+            self._in_flight.release(one.job, is_over=False)
             if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
                 continue
             if not reason or one.job.content not in guilty:
@@ -272,15 +270,13 @@ class Dispatcher:
                 self._ledger.jobs.requeue(one.entry.id, reason)
             else:
                 self._intake.give_up(one.job, one.entry, reason)
-        self._in_flight.clear()
 
     def _at_work(self) -> list[Content]:
         """Return the contents that are painted, as far as anybody knows."""
-        flying = self._in_flight.values()
-        begun = [one.job.content for one in flying if one.has_begun]
+        begun = self._in_flight.begun()
         if self._is_apart():
             return begun
-        return begun[:1] or [one.job.content for one in flying][:1]
+        return begun[:1] or [one.job.content for one in self._in_flight][:1]
 
     def _is_apart(self) -> bool:
         """Tell whether workers die alone."""
@@ -294,20 +290,16 @@ class Dispatcher:
         Raises:
             Abandoned: the job is not to be begun, or not to be finished.
         """
-        one = self._in_flight.get(_place(job))
+        one = self._in_flight.of(job)
         if one is None:
             raise Abandoned  # somebody else has it by now
         if not one.has_begun:
             if self._is_ending or self._observer.should_stop():
                 raise Abandoned
-            is_urgent = self._scanner.is_urgent(job.content.found)
-            is_to_wait = not is_urgent and self._has_urgent_waiting()
-            if one.is_ahead and (self._is_look_wanted() or is_to_wait):
+            wanted, apart = self._is_look_wanted(), self._is_apart()
+            if self._in_flight.gives_way(one, self._workers(), wanted, may_wait=apart):
                 raise Abandoned
-            for other in self._in_flight.values():
-                if other.job.content == job.content:
-                    other.is_ahead = False
-        one.has_begun = True
+            self._in_flight.begin(one)
         self._observer.check()
         if self._ledger.jobs.state(one.entry.id) == JobState.CANCELLED:
             raise Abandoned
@@ -321,9 +313,8 @@ class Dispatcher:
         """
         self._observer.check()
         self._tell_workers()
-        has_begun = any(one.has_begun for one in self._in_flight.values())
         is_to_end = self._is_ending or self._observer.should_stop()
-        if self._is_apart() and not has_begun and is_to_end:
+        if self._is_apart() and not self._in_flight.begun() and is_to_end:
             raise Abandoned  # nobody need wait for a worker to come
 
     def wants_glimpse(self) -> bool:
@@ -339,12 +330,9 @@ class Dispatcher:
             self._told = time.monotonic()
             self._observer.workers(self._executor.workers())
 
-    def _has_urgent_waiting(self) -> bool:
-        """Tell whether an urgent content waits for a worker: then no other is to be begun."""
-        return self._is_apart() and any(
-            not one.has_begun and self._scanner.is_urgent(one.job.content.found)
-            for one in self._in_flight.values()
-        )
+    def _workers(self) -> int:
+        """Return how many workers there are now."""
+        return len(self._executor.workers()) if self._executor else 0
 
     # Handing over
 
@@ -353,8 +341,7 @@ class Dispatcher:
 
     def _clashes(self, jobs: list[Job]) -> bool:
         """Tell whether one of the jobs is in flight already, for another name."""
-        keys = {key for _, key in self._in_flight}
-        return any(job.key in keys for job in jobs)
+        return not self._in_flight.parts().isdisjoint(job.key for job in jobs)
 
     def _is_to_stop(self) -> bool:
         """Tell whether no further job of the plan is to be begun."""
@@ -409,18 +396,16 @@ class Dispatcher:
         """Note that contents are at work from now on, all at once, and hand them over."""
         assert self._executor
         self._note_kind(self._executor)
-        workers = len(self._executor.workers()) if self._is_apart() else 1
-        flying = len({one.job.content.path for one in self._in_flight.values()})
+        workers, before = self._workers(), self._in_flight.contents()
         tasks = []
         with self._ledger.jobs.together(is_durable=True):
-            for number, one in enumerate(loaded, start=flying):
+            for number, one in enumerate(loaded, start=before):
                 # Before it is started, so that whatever ends us puts it back.
-                for job, entry in one.jobs:
-                    self._in_flight[_place(job)] = InFlight(job, entry, number >= workers)
+                self._in_flight.add(one.jobs, number, workers)
                 started = [job for job, entry in one.jobs if self._ledger.jobs.start(entry.id)]
                 for job, _ in one.jobs:
                     if job not in started:
-                        del self._in_flight[_place(job)]
+                        self._in_flight.release(job, is_over=True)
                 if started:
                     tasks.append(Task(one.content, tuple(started), one.data, one.was_begun))
         for task in tasks:
@@ -506,15 +491,15 @@ class Dispatcher:
         came, self._came = self._came, []
         taken: list[Taken] = []
         for outcome in came:
-            if one := self._in_flight.get(_place(outcome.job)):
+            if one := self._in_flight.of(outcome.job):
                 taken.append((one, outcome))
         if not taken:
             return
         self._note_machines([outcome.machine for _, outcome in taken])
         self._intake.take_in(taken)
         for one, _ in taken:
-            self._in_flight.pop(_place(one.job), None)
-            self._observer.released(one.job)
+            is_over = self._ledger.jobs.state(one.entry.id) not in IN_QUEUE
+            self._in_flight.release(one.job, is_over)
         self._observer.queued(self._ledger.jobs.queue_length())
         if self._disposal:
             for path in dict.fromkeys(one.job.content.path for one, _ in taken):
@@ -533,7 +518,7 @@ class Dispatcher:
     def _fail_all(self, jobs: list[Job], why: Failure) -> None:
         """Fail jobs of one content that something unforeseen happened to."""
         known = self._ledger.jobs.of_source(jobs[0].content.path)
-        flying = [self._in_flight.pop(_place(job), None) for job in jobs]
+        flying = [self._in_flight.release(job, is_over=False) for job in jobs]
         entries = [
             one.entry if one else known[job.style.name, job.key]
             for job, one in zip(jobs, flying, strict=True)
@@ -545,20 +530,15 @@ class Dispatcher:
         assert self._executor
         self._executor.close()
         guilty = self._at_work()
-        flying, self._in_flight = self._in_flight, {}
-        for place, one in flying.items():
+        for one in self._in_flight:
             if one.job.content in guilty:
-                self._in_flight[place] = one
                 self._fail_all([one.job], why)
             else:
+                self._in_flight.release(one.job, is_over=False)
                 self._intake.put_off(one.job, one.entry, replace(why, kind="changed"))
         if self._disposal:
             for content in guilty:
                 self._disposal.dispose_of(content.path)
-
-
-def _place(job: Job) -> Place:
-    return job.output, job.key
 
 
 def _by_content(jobs: Iterable[Job]) -> deque[list[Job]]:
