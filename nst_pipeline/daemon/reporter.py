@@ -90,6 +90,10 @@ class Reporter(Observer):
         self.metrics.up(state not in ("paused", "waiting"))
         self.metrics.write(now=True)
 
+    def ends(self, seconds: Mapping[str, Any]) -> None:
+        """Report how long it may take until the daemon ends once it is told to."""
+        self._file.set(**seconds)
+
     def stopping(self, seconds: float) -> None:
         """Report that what is at work is the last that is."""
         if not self._is_stopping:
