@@ -5,37 +5,31 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (
     Abandoned,
-    BeingWrittenError,
     DiskFullError,
-    ImageError,
     PipelineError,
-    UnreadableError,
 )
-from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.folders import Folders
-from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.patience import Patience
-from nst_pipeline.inbox.scanner import Scanner, is_unchanged
+from nst_pipeline.inbox.scanner import Scanner
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, failure
 from nst_pipeline.jobs.pace import note_pace
 from nst_pipeline.jobs.planning import Plan, Policy
-from nst_pipeline.jobs.state import IN_QUEUE, Entry, JobState
-from nst_pipeline.manifest import records
+from nst_pipeline.jobs.state import IN_QUEUE, JobState
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.hooks import Notes
 from nst_pipeline.runner.in_flight import JobsInFlight
 from nst_pipeline.runner.intake import Intake, Taken, unforeseen
+from nst_pipeline.runner.loading import Loaded, Loader, was_begun
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.protocol import Executor, Glimpse, Progress, Task
 
@@ -45,23 +39,6 @@ REPEAT_SECONDS = 0.2
 """How long contents that need no painting keep the results of others waiting, at most."""
 BREATH_SECONDS = 0.01
 """How long an executor is left alone that has nothing to tell and does not wait itself."""
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A content that is to be handed over.
-
-    Attributes:
-        content: the content.
-        jobs: those to do, as the ledger holds them.
-        data: its bytes.
-        was_begun: whether it was begun before, and not finished.
-    """
-
-    content: Content
-    jobs: list[tuple[Job, Entry]]
-    data: bytes
-    was_begun: bool
 
 
 class Dispatcher:
@@ -100,6 +77,7 @@ class Dispatcher:
         self._config, self._ledger, self._observer = config, ledger, observer
         self._policy, self._scanner, self._patience = policy, scanner, patience
         self._intake = Intake(config, ledger, folders, observer, policy, scanner, patience, notes)
+        self._loader = Loader(config, ledger, observer, policy, patience, self._intake)
         self._executor: Executor | None = None
         self._weights: Weights | None = None
         self._disposal: Disposal | None = None
@@ -132,6 +110,7 @@ class Dispatcher:
             self.finish()
             self._executor = None  # it has them
         self._weights, self._disposal = plan.weights, disposal
+        self._loader.disposal = disposal
         self._intake.recorder, self._intake.is_outdated = recorder, False
         self._intake.seconds, self._intake.pixels = 0.0, 0
         self._intake.again = []
@@ -163,12 +142,12 @@ class Dispatcher:
         """Carry out a plan with the one worker that this process is; stop if it is not."""
         while todo and not self._is_apart():
             jobs = todo.popleft()
-            is_suspect = self._config.watch.max_attempts == 1 or self._was_begun(plan, jobs)
+            is_suspect = self._config.watch.max_attempts == 1 or was_begun(plan, jobs)
             if is_suspect or self._clashes(jobs):
                 self._drain()
             if self._is_to_stop():
                 return
-            if one := self._load(plan, jobs, force):
+            if one := self._loader.load(plan, jobs, force, self._fail_all):
                 self._executor = executor_for(plan.weights)
                 if self._is_apart():
                     todo.appendleft(jobs)
@@ -207,7 +186,11 @@ class Dispatcher:
         begun = time.monotonic()
         while (room := self._executor.capacity) and (some := self._next(todo, room)):
             try:
-                loaded = [one for jobs in some if (one := self._load(plan, jobs, force))]
+                loaded = [
+                    one
+                    for jobs in some
+                    if (one := self._loader.load(plan, jobs, force, self._fail_all))
+                ]
             except DiskFullError:
                 self.finish()  # there is room for what is at work
                 raise
@@ -336,9 +319,6 @@ class Dispatcher:
 
     # Handing over
 
-    def _was_begun(self, plan: Plan, jobs: list[Job]) -> bool:
-        return plan.attempts[jobs[0].content.path] > 0
-
     def _clashes(self, jobs: list[Job]) -> bool:
         """Tell whether one of the jobs is in flight already, for another name."""
         return not self._in_flight.parts().isdisjoint(job.key for job in jobs)
@@ -352,47 +332,7 @@ class Dispatcher:
         self._look_is_due |= self._policy.looks and self._observer.should_look()
         return self._look_is_due
 
-    def _check_room(self) -> None:
-        wanted = self._config.limits.min_free_bytes
-        for folder in (self._config.outbox, self._config.state):
-            if (free := free_bytes(folder)) < wanted:
-                raise DiskFullError(
-                    f"{shown(folder)}: {free:,} bytes are free, limits.min_free_bytes is "
-                    f"{wanted:,}; make room"
-                )
-
-    def _load(self, plan: Plan, jobs: list[Job], force: bool) -> _Loaded | None:
-        """Return a content with those of its jobs that are to be painted now; None: none is."""
-        self._check_room()
-        content = jobs[0].content
-        with unforeseen(functools.partial(self._fail_all, jobs)):
-            begun = time.monotonic()
-            known = self._ledger.jobs.of_source(content.path)
-            entries = [(job, known[job.style.name, job.key]) for job in jobs]
-            queued = [(job, entry) for job, entry in entries if entry.state == JobState.QUEUED]
-            data = plan.read_ahead.take(content.path)
-            if not queued:
-                return None
-            try:
-                data = self._read(content, data)
-            except ImageError as error:
-                self._not_ready(content, queued, error)
-                return None
-            wanted = [
-                (job, entry)
-                for job, entry in queued
-                if force or entry.forced or not self._intake.repeat(job, entry)
-            ]
-            if wanted:
-                self._observer.timed("read", time.monotonic() - begun)
-                # Of a job that is queued anew, the plan alone knows that it was begun before.
-                was_begun = self._was_begun(plan, jobs) or any(one.attempts for _, one in wanted)
-                return _Loaded(content, wanted, data, was_begun)
-            if self._disposal:
-                self._disposal.dispose_of(content.path)
-        return None
-
-    def _hand_over(self, loaded: list[_Loaded]) -> None:
+    def _hand_over(self, loaded: list[Loaded]) -> None:
         """Note that contents are at work from now on, all at once, and hand them over."""
         assert self._executor
         self._note_kind(self._executor)
@@ -420,39 +360,6 @@ class Dispatcher:
         kind = "apart" if executor.outlives_workers else "here"
         if kind != (self._ledger.fact("workers") or "here"):
             self._ledger.set_fact("workers", kind)
-
-    def _read(self, content: Content, data: bytes | None) -> bytes:
-        """Return a content's bytes, those that it was planned with.
-
-        Args:
-            content: the content.
-            data: its bytes, if they were read for the plan.
-
-        Raises:
-            ImageError: it is another file by now, or cannot be read.
-        """
-        found = content.found
-        if data is None:
-            limit = self._config.limits.max_bytes
-            data = reading.read(found.path, limit, found.identity, found.root)
-            is_same = bytes_digest(data) == content.sha256
-        else:
-            is_same = is_unchanged(found)
-        if not is_same:
-            raise BeingWrittenError(f"{shown(found.path)}: {reading.BEING_WRITTEN}")
-        return data
-
-    def _not_ready(
-        self, content: Content, jobs: list[tuple[Job, Entry]], error: ImageError
-    ) -> None:
-        wait = max(0.1, self._config.watch.settle_seconds)
-        if isinstance(error, UnreadableError) and self._policy.retries:
-            wait = self._patience.put_off(content.found, str(error))
-        for job, entry in jobs:
-            if self._policy.retries:
-                self._ledger.jobs.postpone(entry.id, str(error), wait)
-            else:
-                self._intake.record(records.failed(job, Failure(str(error))), entry)
 
     # Taking in
 
