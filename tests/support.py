@@ -215,7 +215,7 @@ class ManyWorkers(FakeExecutor):
     def capacity(self) -> int:
         self._hire()
         in_flight = sum(len(one.tasks) for one in self._crew) + len(self._waiting)
-        return max(0, 2 * len(self._crew) - in_flight)
+        return max(0, max(1, 2 * len(self._crew)) - in_flight)  # one, while workers are started
 
     @property
     def outlives_workers(self) -> bool:

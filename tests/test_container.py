@@ -13,6 +13,7 @@ import yaml
 from support import Watch, make_home
 
 from nst_pipeline.config.pipeline import WatchSettings
+from nst_pipeline.daemon.ending import STEP_SECONDS
 
 ROOT = Path(__file__).parents[1]
 LINES = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
@@ -88,4 +89,5 @@ def test_compose_confines_each_variant_and_lets_it_stop_in_time() -> None:
         assert f"FROM base AS torch-{variant}" in LINES
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
         assert service["tmpfs"] == ["/tmp"] and service["volumes"][0].endswith(":/data")
-        assert int(service["stop_grace_period"].rstrip("s")) > WatchSettings().stop_seconds
+        grace = int(service["stop_grace_period"].rstrip("s"))
+        assert grace >= WatchSettings().stop_seconds + STEP_SECONDS

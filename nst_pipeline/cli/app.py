@@ -246,8 +246,7 @@ def check(config_path: ConfigOption = None) -> None:
     config = load(path)
     say(f"settings   {shown(path)}: fine")
     show_device = _show_workers if config.cluster.address else _show_device
-    exit_code = show_device(config)
-    has_device = not exit_code
+    workers, exit_code = show_device(config)
     for name, wanted in (("inbox", os.R_OK | os.X_OK), ("outbox", os.W_OK), ("state", os.W_OK)):
         state, fine = _folder_state(getattr(config, name), wanted, must_exist=name == "inbox")
         say(f"{name:10} {shown(getattr(config, name))}: {state}")
@@ -256,7 +255,7 @@ def check(config_path: ConfigOption = None) -> None:
         say(f"on_{event:7} {text}")
         exit_code = exit_code or (0 if fine else UnavailableError.exit_code)
     try:
-        show_jobs(config, has_device)
+        show_jobs(config, workers)
     except PipelineError as error:
         say(f"problem    {_aligned(error)}")
         exit_code = exit_code or error.exit_code
@@ -264,8 +263,8 @@ def check(config_path: ConfigOption = None) -> None:
         raise typer.Exit(exit_code)
 
 
-def _show_device(config: "Config") -> int:
-    """Say what this process would paint on; return the exit code."""
+def _show_device(config: "Config") -> tuple[int, int]:
+    """Say what this process would paint on; return how many workers that is, and the exit code."""
     from nst_pipeline.engine.devices import (
         describe_device,
         describe_precision,
@@ -280,12 +279,12 @@ def _show_device(config: "Config") -> int:
         say(f"precision  {describe_precision(dtype)} ({config.precision})")
     except PipelineError as error:
         say(f"device     {error}")
-        return error.exit_code
-    return 0
+        return 0, error.exit_code
+    return 1, 0
 
 
-def _show_workers(config: "Config") -> int:
-    """Say which workers a cluster would have; return the exit code."""
+def _show_workers(config: "Config") -> tuple[int, int]:
+    """Say which workers a cluster would have; return how many, and the exit code."""
     from collections import Counter
 
     from nst_pipeline.workers.cluster import places
@@ -294,13 +293,13 @@ def _show_workers(config: "Config") -> int:
         found = Counter(places(config))
     except PipelineError as error:
         say(f"workers    {_aligned(error)}")
-        return error.exit_code
+        return 0, error.exit_code
     address, total = config.cluster.address, sum(found.values())
     problem = "" if total else "; no node has room for one"
     say(f"workers    {total}, by the cluster {address}{problem}")
     for place, count in found.items():
         say(f"           {count} on {place.node}: {place.device}")
-    return 0 if total else UnavailableError.exit_code
+    return total, 0 if total else UnavailableError.exit_code
 
 
 def _aligned(error: PipelineError) -> str:

@@ -36,8 +36,6 @@ Names = Annotated[
 ]
 LOG_FORMATS = ("auto", "human", "json", "journald")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-STOP_SECONDS = 60.0
-"""How long `stop` waits beyond what the job at work has: a step may be long."""
 
 
 def register(app: typer.Typer) -> None:
@@ -224,6 +222,7 @@ def resume(config_path: ConfigOption = None) -> None:
 def stop(config_path: ConfigOption = None) -> None:
     """Stop the daemon in good order, and wait until it has; what it has not done stays queued."""
     from nst_pipeline.daemon import control
+    from nst_pipeline.daemon.ending import times_of
     from nst_pipeline.errors import LockedError
     from nst_pipeline.jobs.lock import holder
 
@@ -232,9 +231,9 @@ def stop(config_path: ConfigOption = None) -> None:
     if who is None:
         say("no daemon works with these settings")
         return
-    seconds = config.watch.stop_seconds
-    say(f"process {who.pid} stops; the job at work may go on for {seconds:.0f} s")
-    deadline = time.monotonic() + seconds + STOP_SECONDS
+    job_seconds, all_seconds = times_of(who, config)
+    say(f"process {who.pid} stops; the job at work may go on for {job_seconds:.0f} s")
+    deadline = time.monotonic() + all_seconds
     while holder(config.state) == who:
         if time.monotonic() > deadline:
             raise LockedError(f"process {who.pid}: still works; SIGKILL ends it, and loses nothing")

@@ -12,12 +12,13 @@ from rich.text import Text
 
 from nst_pipeline.cli.echo import duration
 from nst_pipeline.config.pipeline import Config
-from nst_pipeline.files import as_text, counted, shown
+from nst_pipeline.files import counted, shown
 from nst_pipeline.inbox.reading import BEING_WRITTEN
 from nst_pipeline.inbox.scanner import some_of
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.pace import Pace, StepsDone, known_pace
+from nst_pipeline.jobs.pace import Pace, known_pace
 from nst_pipeline.jobs.planning import Plan
+from nst_pipeline.jobs.workload import Workload
 from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.runner.observer import Observer, failure
 from nst_pipeline.workers.protocol import WorkerState, are_many
@@ -68,20 +69,18 @@ class Bars:
         """Show that so much more of it is done; without a terminal, now and then."""
         self._pace.begin()
         self._pace.advance(done)
-        self._done += done
-        seconds = self._pace.all_left_seconds(self._total - self._done)
-        left = _about(seconds)
-        self._progress.update(self._everything, completed=self._done, left=left)
+        self._show(self._done + done, self._pace.all_left_seconds(self._total - self._done - done))
+
+    def _show(self, done: int, seconds: float | None) -> None:
+        """Show how much is done, and how long the rest takes."""
+        self._done, left = done, _about(seconds)
+        self._progress.update(self._everything, completed=done, left=left)
         if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
             self.line(f"working  {self.state()}{left and f'; {left}'}")
 
     def state(self) -> str:
         """Return how far everything is, for people."""
         return f"{self._done / max(1, self._total):.0%}"
-
-    def _left(self, pixels: int) -> str:
-        """Return how long a worker still takes for so much work; empty: nobody knows yet."""
-        return _about(self._pace.left_seconds(pixels))
 
     def line(self, text: str, style: str = "") -> None:
         """Write one line, never folded."""
@@ -107,8 +106,7 @@ class Display(Bars, Observer):
         self._current = self._progress.add_task("", total=None, visible=False, loss="", left="")
         self._workers: list[WorkerState] | None = None
         self._bars: list[TaskID] = []
-        self._steps = StepsDone()
-        self._name, self._todo = "", set[tuple[str, str]]()
+        self._work, self._name = Workload(), ""
         self.jobs = self.done = self.failed = self.cancelled = self.ended = 0
         self._reported: set[tuple[str, str]] = set()
         self._noted: set[str] = set()
@@ -135,34 +133,43 @@ class Display(Bars, Observer):
 
     def planned(self, plan: Plan) -> None:
         """Say which weights are used, and how much there is to do."""
-        self._todo = {(as_text(job.content.path), job.style.name) for job in plan.todo}
         self.jobs = len(plan.todo)
         self.line(f"weights  {shown(plan.weights.id)}: {plan.weights.note}")
-        self._pace = Pace(known_pace(self._config, plan.weights), self._pace.workers)
-        self.begin(sum(self._steps.all(job.style.recipe) for job in plan.todo))
+        self._work.plan(plan.todo, known_pace(self._config, plan.weights))
+        self.begin(self._work.left)
         self._count()
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Move the bars."""
-        recipe, name = job.style.recipe, _name(job)
+        self._work.stepped(job, done, total)
+        self._show_work()
         if self._workers is not None and are_many(self._workers):
-            self.advance(self._steps.move(job.output, recipe, done, total))
             return
-        if name != self._name:
+        whole = self._work.cost(job)
+        if (name := _name(job)) != self._name:
             self._name = name
-            whole = self._steps.all(recipe)
             self._progress.reset(self._current, total=whole, visible=True, description=name)
-        self.advance(self._steps.move(job.output, recipe, done, total))
-        done_of_it = self._steps.done(job.output)
-        left = self._left(self._steps.all(recipe) - done_of_it)
         self._progress.update(
-            self._current, completed=done_of_it, loss=f"loss {loss:.4g}", left=left
-        )
+            self._current, completed=self._work.done(job), loss=f"loss {loss:.4g}",
+            left=_about(self._work.left_seconds(job)),
+        )  # fmt: skip
+
+    def handed_over(self, job: Job) -> None:
+        """Note that a worker has a job."""
+        self._work.handed_over(job)
+
+    def released(self, job: Job, is_over: bool) -> None:
+        """Show how much is left without what a worker was at."""
+        self._work.released(job, is_over)
+        self._show_work()
+
+    def _show_work(self) -> None:
+        self._show(self._total - self._work.left, self._work.all_left_seconds())
 
     def workers(self, workers: list[WorkerState]) -> None:
         """Show a bar for each worker that is at a job, of many only the first; say if none is."""
         before, self._workers = self._workers, workers
-        self._pace.use(len(workers))
+        self._work.use(len(workers))
         if not workers and before is None:
             self.line("waits    for a worker: they are being started")
         elif not workers and before:
@@ -197,7 +204,10 @@ class Display(Bars, Observer):
         """Write the job's line; a file that fails for all styles alike gets one."""
         self.done += record.error is None
         self.failed += record.error is not None
-        self.ended += (record.content.path, record.style.name) in self._todo
+        key = record.content.path, record.style.name
+        self.ended += key in self._work
+        self._work.over(key)
+        self._show_work()
         self._count()
         for note in record.notes:
             if note not in self._noted:

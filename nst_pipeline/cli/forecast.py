@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from nst_pipeline.inbox.patience import LOOKS_NAME, STYLE_LOOKS_NAME, Patience
 from nst_pipeline.inbox.style_folders import StyleFolders
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger, ledger_path
-from nst_pipeline.jobs.pace import seconds_per_pixel
+from nst_pipeline.jobs.pace import longest_share, seconds_per_pixel
 from nst_pipeline.jobs.palette import Palette
 from nst_pipeline.jobs.planning import Plan, copies, make_plan, make_scanner
 
@@ -93,21 +94,41 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
     return Forecast(plan, copied, replaced, lacking, pace)
 
 
-def time_needed(config: Config, found: Forecast) -> str:
-    """Return how long painting would take, for people; empty: nothing to paint, or by a cluster.
+def time_needed(config: Config, found: Forecast, workers: int | None = None) -> str:
+    """Return how long painting would take, for people; empty: nothing to paint.
 
-    Where nothing was painted before, it is measured, which takes some seconds.
+    Where nothing was painted before, it is measured, which takes some seconds; not for a cluster,
+    whose machines are others.
+
+    Args:
+        config: the settings.
+        found: what would be painted.
+        workers: how many the cluster has; None: as many as the settings say, if they do.
 
     Raises:
         PipelineError: no such device or weights.
     """
-    if not found.painted or config.cluster.address:
+    if not found.painted:
         return ""
-    pace, basis = found.seconds_per_pixel, "as fast as the last ones here"
+    is_here = not config.cluster.address
+    pace, basis = found.seconds_per_pixel, "as fast as the last ones" + (" here" if is_here else "")
     if pace is None:
+        if not is_here:
+            return "not known: this cluster has painted nothing yet with these settings"
         pace, basis = _try_out(config, found.plan.weights), "by a short trial"
-    pixels = sum(job.style.cost for job in found.painted)
-    return f"about {duration(pixels * pace)}, {basis}"
+    count = workers or (1 if is_here else _workers_asked_for(config))
+    costs = Counter[Path]()
+    for job in found.painted:  # all of a content are one worker's
+        costs[job.content.path] += job.style.cost
+    seconds = pace * longest_share(costs.values(), count or 1)
+    who = "" if is_here else f" on {counted(count, 'worker')}" if count else " on one worker"
+    more = "" if is_here or count else " (`check` asks the cluster how many it has)"
+    return f"about {duration(seconds)}{who}, {basis}{more}"
+
+
+def _workers_asked_for(config: Config) -> int | None:
+    """Return how many workers a cluster is to have; None: as many as there is room for."""
+    return None if config.cluster.workers == "auto" else config.cluster.workers
 
 
 def _try_out(config: Config, weights: Weights) -> float:
@@ -165,8 +186,8 @@ def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json
         say(f"time: {needed}")
 
 
-def show_jobs(config: Config, has_device: bool) -> None:
-    """Print, for `check`, how many jobs there are and how long they take, if there is a device.
+def show_jobs(config: Config, workers: int) -> None:
+    """Print, for `check`, how many jobs there are, and how long so many workers take; 0: none.
 
     Raises:
         PipelineError: there can be no plan, or no such device.
@@ -190,7 +211,7 @@ def show_jobs(config: Config, has_device: bool) -> None:
         say(f"held       {name} in {held.job.style.name}: {shown(held.reason)}{how}")
     if passed_over := str(plan.passed_over):
         say(f"passed     {passed_over}")
-    if has_device and (needed := time_needed(config, found)):
+    if workers and (needed := time_needed(config, found, workers)):
         say(f"time       {needed}, for {counted(len(found.painted), 'picture')}")
 
 

@@ -6,10 +6,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from nst_pipeline.files import as_text, shown
+from nst_pipeline.files import shown
 from nst_pipeline.jobs.job import Job
-from nst_pipeline.jobs.pace import Pace, StepsDone
 from nst_pipeline.jobs.planning import Plan
+from nst_pipeline.jobs.workload import Key, Workload, key_of
+from nst_pipeline.manifest.model import JobRecord
 from nst_pipeline.workers.protocol import Glimpse, WorkerState, are_many
 
 GLIMPSE_SECONDS = 2.0
@@ -84,8 +85,8 @@ class Live:
         self._numbers = itertools.count(1)
         self._state, self._detail = "", ""
         self._device: str | None = None
-        self._at_work: dict[tuple[str, str], AtWork] = {}
-        self._pace, self._steps, self._costs = Pace(None), StepsDone(), dict[str, int]()
+        self._at_work: dict[Key, AtWork] = {}
+        self._work = Workload()
         self._beat, self._glimpsed = time.monotonic(), 0.0
 
     # Told, by the thread that works
@@ -108,21 +109,28 @@ class Live:
     def workers(self, workers: list[WorkerState]) -> None:
         """Note what the workers do."""
         with self._lock:
-            self._pace.use(len(workers))
+            self._work.use(len(workers))
             if not are_many(workers):
                 return
             for one in workers:
-                if one.job and (key := _key(one.job)) in self._at_work:
+                if one.job and (key := key_of(one.job)) in self._at_work:
                     where = filter(None, (one.node, one.device.partition(", ")[0]))
                     self._at_work[key].worker = shown(", ".join(where))
+
+    def looked(self, plan: Plan) -> None:
+        """Note what there is that no plan has come to yet."""
+        with self._lock:
+            self._work.beyond = plan.more * sum(style.cost for style in plan.styles)
 
     def planned(self, plan: Plan, seconds_per_pixel: float | None) -> None:
         """Note what there is to do, and how long earlier work took."""
         with self._lock:
-            self._pace = Pace(seconds_per_pixel, self._pace.workers)
-            costs = {as_text(job.output): self._steps.all(job.style.recipe) for job in plan.todo}
-            # What was begun by the plan before goes on.
-            self._costs = {k: c for k, c in self._costs.items() if self._steps.done(k)} | costs
+            self._work.plan(plan.todo, seconds_per_pixel)
+
+    def handed_over(self, job: Job) -> None:
+        """Note that a worker has a job."""
+        with self._lock:
+            self._work.handed_over(job)
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Note how far a job is."""
@@ -135,24 +143,25 @@ class Live:
                 one.curve.append((done, loss))
             if len(one.curve) > CURVE_POINTS:
                 del one.curve[1:-1:2]
-            recipe, output = job.style.recipe, as_text(job.output)
-            self._pace.begin()
-            self._pace.advance(self._steps.move(output, recipe, done, total))
-            left = self._steps.all(recipe) - self._steps.done(output)
-            one.left_seconds = self._pace.left_seconds(left)
+            self._work.stepped(job, done, total)
+            one.left_seconds = self._work.left_seconds(job)
 
     def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
         """Note how a job's picture looks."""
         with self._lock:
-            if (key := _key(job)) in self._at_work:
+            if (key := key_of(job)) in self._at_work:
                 self._at_work[key].glimpse = glimpse
 
-    def released(self, job: Job) -> None:
-        """Note that a worker has no more to do with a job."""
+    def released(self, job: Job, is_over: bool) -> None:
+        """Note that a worker has no more to do with a job, and whether it is to be done again."""
         with self._lock:
-            self._at_work.pop(_key(job), None)
-            self._costs.pop(as_text(job.output), None)
-            self._steps.forget(as_text(job.output))
+            self._at_work.pop(key_of(job), None)
+            self._work.released(job, is_over)
+
+    def finished(self, record: JobRecord) -> None:
+        """Note that a job is over, also one that no worker had."""
+        with self._lock:
+            self._work.over((record.content.path, record.style.name))
 
     def wants_glimpse(self) -> bool:
         """Tell, now and then, that somebody looks."""
@@ -167,13 +176,12 @@ class Live:
     def view(self) -> View:
         """Return what the daemon does."""
         with self._lock:
-            left = sum(cost - self._steps.done(output) for output, cost in self._costs.items())
             at_work = [
                 AtWork(**{**vars(one), "curve": list(one.curve)}) for one in self._at_work.values()
             ]
             return View(
                 self._state, self._detail, at_work,
-                self._pace.all_left_seconds(left) if self._costs else None, self._device,
+                self._work.all_left_seconds(), self._device,
             )  # fmt: skip
 
     def glimpse(self, number: int) -> Glimpse | None:
@@ -191,11 +199,7 @@ class Live:
             return "" if self._state in WELL else f"{self._state}: {self._detail}"
 
     def _known(self, job: Job) -> AtWork:
-        if (key := _key(job)) not in self._at_work:
+        if (key := key_of(job)) not in self._at_work:
             name = shown(job.content.path.name)
             self._at_work[key] = AtWork(next(self._numbers), name, job.style.name)
         return self._at_work[key]
-
-
-def _key(job: Job) -> tuple[str, str]:
-    return as_text(job.content.path), job.style.name

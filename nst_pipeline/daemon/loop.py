@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
+from nst_pipeline.daemon import ending
 from nst_pipeline.daemon.control import is_asked_to_stop, is_paused
 from nst_pipeline.daemon.notifier import Notifier
 from nst_pipeline.daemon.reporter import Reporter
@@ -196,6 +197,7 @@ class _Daemon:
             for folder, is_deep in folders.items()
         ]
         self._mount: Path | None = None
+        self._observer.ends(ending.told(config))
 
     def run(self) -> None:
         """Work until told to stop."""

@@ -90,6 +90,10 @@ class Reporter(Observer):
         self.metrics.up(state not in ("paused", "waiting"))
         self.metrics.write(now=True)
 
+    def ends(self, seconds: Mapping[str, Any]) -> None:
+        """Report how long it may take until the daemon ends once it is told to."""
+        self._file.set(**seconds)
+
     def stopping(self, seconds: float) -> None:
         """Report that what is at work is the last that is."""
         if not self._is_stopping:
@@ -125,6 +129,7 @@ class Reporter(Observer):
         self._arriving = len(plan.arriving) + len(plan.palette.arriving)
         self._styles(plan.palette)
         self._backlog = plan.more * len(plan.styles)
+        self.live.looked(plan)
         counts = plan.passed_over.counts()
         self._file.set(now=counts != self._passed_over, passed_over=counts)
         self._passed_over = counts
@@ -241,9 +246,13 @@ class Reporter(Observer):
         """Show a glimpse."""
         self.live.glimpsed(job, glimpse)
 
-    def released(self, job: Job) -> None:
+    def handed_over(self, job: Job) -> None:
+        """Show how long the queue takes, with a job that a worker has ready."""
+        self.live.handed_over(job)
+
+    def released(self, job: Job, is_over: bool) -> None:
         """Show that nobody works at a job any more."""
-        self.live.released(job)
+        self.live.released(job, is_over)
 
     def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
         """Report the progress of a job."""
@@ -282,6 +291,7 @@ class Reporter(Observer):
             if note not in self._noted:
                 log.warning("%s", note, extra=extra)
             self._noted.add(note)
+        self.live.finished(record)
         done = "duplicate" if record.duplicate_of else "done"
         self.metrics.job("failed" if record.error else done)
         self.metrics.write()

@@ -10,6 +10,7 @@ from pathlib import Path
 import nst_pipeline
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.daemon.access import Account, barrier
+from nst_pipeline.daemon.ending import end_seconds
 from nst_pipeline.errors import CannotCreateError
 from nst_pipeline.files import cause, owner, publish, shown
 from nst_pipeline.folders import make_folder
@@ -19,9 +20,6 @@ from nst_pipeline.runner.commands import find
 UNIT_NAME = "nst-pipeline.service"
 TEMPLATE = Path(__file__).with_name(UNIT_NAME)
 SYSTEM_FOLDER = Path("/etc/systemd/system")
-STOP_MARGIN_SECONDS = 30
-CLUSTER_MARGIN_SECONDS = 180
-"""For the workers of a cluster, which end what they are at, and then themselves."""
 WATCHDOG_SECONDS = 600
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 """Hidden by ProtectHome=yes."""
@@ -121,8 +119,6 @@ def render(
     shares_tmp = _are_below(TEMPORARY, paths) or _joins_cluster(config)
     if shares_tmp and config.cluster.address:
         written.append(TEMPORARY[0])
-    watch = config.watch
-    margin = CLUSTER_MARGIN_SECONDS if config.cluster.address else STOP_MARGIN_SECONDS
     values = {
         "IDENTITY": "" if user else IDENTITY.rstrip("\n"),
         "NETWORK": _network(config),
@@ -133,7 +129,7 @@ def render(
         "CONFIG": _argument(config_path),
         "FOLDERS": " ".join(map(_quoted, _with_real([config.inbox, config.outbox]))),
         "PATHS": " ".join(f"-{_quoted(path)}" for path in written),
-        "STOP": f"{watch.stop_seconds + margin:.0f}s",
+        "STOP": f"{end_seconds(config):.0f}s",
         "WATCHDOG": f"{WATCHDOG_SECONDS}s",
         "TARGET": "default.target" if user else "multi-user.target",
     }

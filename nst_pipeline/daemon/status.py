@@ -144,7 +144,7 @@ class StatusFile:
             self._path.unlink()
 
 
-def _read_file(state: Path) -> dict[str, Any]:
+def read_file(state: Path) -> dict[str, Any]:
     """Return what a daemon said last; empty if there was none."""
     try:
         found = json.loads((state / STATUS_NAME).read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def read_status(config: Config) -> Status:
         CannotCreateError: the ledger cannot be read.
     """
     who = holder(config.state)
-    live = _read_file(config.state) if who and who.command == "watch" else {}
+    live = read_file(config.state) if who and who.command == "watch" else {}
     known, piled_up = _from_ledger(config), kept(config)
     last = known["failures"][-1] if known["failures"] else None
     return Status(

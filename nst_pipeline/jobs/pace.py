@@ -1,8 +1,10 @@
 """How long jobs take a worker, by those that were done before."""
 
+import heapq
 import itertools
 import json
 import time
+from collections.abc import Iterable
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.recipe import Recipe, step_costs
@@ -46,6 +48,19 @@ def known_pace(config: Config, weights: Weights) -> float | None:
 def _conditions(config: Config, weights: Weights) -> list[str]:
     cluster = [config.cluster.address] if config.cluster.address else []
     return [config.device, config.precision, weights.sha256, *cluster]
+
+
+def longest_share(costs: Iterable[int], workers: int) -> int:
+    """Return what the busiest of some workers does, if each takes the next task when it is free.
+
+    Args:
+        costs: of the tasks, in their order; none is shared.
+        workers: how many there are, 1 or more.
+    """
+    shares = [0] * workers
+    for cost in costs:
+        heapq.heapreplace(shares, shares[0] + cost)
+    return max(shares)
 
 
 class Pace:

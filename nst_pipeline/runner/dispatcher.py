@@ -5,37 +5,31 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
-from nst_pipeline.digests import bytes_digest
 from nst_pipeline.errors import (
     Abandoned,
-    BeingWrittenError,
     DiskFullError,
-    ImageError,
     PipelineError,
-    UnreadableError,
 )
-from nst_pipeline.files import free_bytes, shown
 from nst_pipeline.folders import Folders
-from nst_pipeline.inbox import reading
 from nst_pipeline.inbox.patience import Patience
-from nst_pipeline.inbox.scanner import Scanner, is_unchanged
+from nst_pipeline.inbox.scanner import Scanner
 from nst_pipeline.jobs.job import Content, Job
 from nst_pipeline.jobs.ledger import DatabaseError, Ledger
 from nst_pipeline.jobs.outcome import Failure, Machine, Outcome, failure
 from nst_pipeline.jobs.pace import note_pace
 from nst_pipeline.jobs.planning import Plan, Policy
-from nst_pipeline.jobs.state import Entry, JobState
-from nst_pipeline.manifest import records
+from nst_pipeline.jobs.state import IN_QUEUE, JobState
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.disposal import Disposal
 from nst_pipeline.runner.hooks import Notes
-from nst_pipeline.runner.intake import InFlight, Intake, Taken, unforeseen
+from nst_pipeline.runner.in_flight import JobsInFlight
+from nst_pipeline.runner.intake import Intake, Taken, unforeseen
+from nst_pipeline.runner.loading import Loaded, Loader, was_begun
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.workers.protocol import Executor, Glimpse, Progress, Task
 
@@ -45,26 +39,6 @@ REPEAT_SECONDS = 0.2
 """How long contents that need no painting keep the results of others waiting, at most."""
 BREATH_SECONDS = 0.01
 """How long an executor is left alone that has nothing to tell and does not wait itself."""
-
-Place = tuple[Path, str]
-"""An output and a job's key: no two jobs in flight have both."""
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A content that is to be handed over.
-
-    Attributes:
-        content: the content.
-        jobs: those to do, as the ledger holds them.
-        data: its bytes.
-        was_begun: whether it was begun before, and not finished.
-    """
-
-    content: Content
-    jobs: list[tuple[Job, Entry]]
-    data: bytes
-    was_begun: bool
 
 
 class Dispatcher:
@@ -103,10 +77,11 @@ class Dispatcher:
         self._config, self._ledger, self._observer = config, ledger, observer
         self._policy, self._scanner, self._patience = policy, scanner, patience
         self._intake = Intake(config, ledger, folders, observer, policy, scanner, patience, notes)
+        self._loader = Loader(config, ledger, observer, policy, patience, self._intake)
         self._executor: Executor | None = None
         self._weights: Weights | None = None
         self._disposal: Disposal | None = None
-        self._in_flight: dict[Place, InFlight] = {}
+        self._in_flight = JobsInFlight(observer, scanner)
         self._came: list[Outcome] = []
         self._look_is_due = self._is_ending = False
         self._told = self._planned = 0.0
@@ -135,6 +110,7 @@ class Dispatcher:
             self.finish()
             self._executor = None  # it has them
         self._weights, self._disposal = plan.weights, disposal
+        self._loader.disposal = disposal
         self._intake.recorder, self._intake.is_outdated = recorder, False
         self._intake.seconds, self._intake.pixels = 0.0, 0
         self._intake.again = []
@@ -166,12 +142,12 @@ class Dispatcher:
         """Carry out a plan with the one worker that this process is; stop if it is not."""
         while todo and not self._is_apart():
             jobs = todo.popleft()
-            is_suspect = self._config.watch.max_attempts == 1 or self._was_begun(plan, jobs)
+            is_suspect = self._config.watch.max_attempts == 1 or was_begun(plan, jobs)
             if is_suspect or self._clashes(jobs):
                 self._drain()
             if self._is_to_stop():
                 return
-            if one := self._load(plan, jobs, force):
+            if one := self._loader.load(plan, jobs, force, self._fail_all):
                 self._executor = executor_for(plan.weights)
                 if self._is_apart():
                     todo.appendleft(jobs)
@@ -210,7 +186,11 @@ class Dispatcher:
         begun = time.monotonic()
         while (room := self._executor.capacity) and (some := self._next(todo, room)):
             try:
-                loaded = [one for jobs in some if (one := self._load(plan, jobs, force))]
+                loaded = [
+                    one
+                    for jobs in some
+                    if (one := self._loader.load(plan, jobs, force, self._fail_all))
+                ]
             except DiskFullError:
                 self.finish()  # there is room for what is at work
                 raise
@@ -229,8 +209,8 @@ class Dispatcher:
         """Take the jobs of some contents out of those to do, but for those that are in flight."""
         found: list[list[Job]] = []
         left: list[list[Job]] = []
-        busy = {part for place in self._in_flight for part in place}
-        only_urgent = self._has_urgent_waiting()
+        busy = self._in_flight.parts()
+        only_urgent = self._in_flight.has_urgent_waiting(self._workers())
         while todo and len(found) < room:
             jobs = todo.popleft()
             parts = {part for job in jobs for part in (job.output, job.key)}
@@ -263,7 +243,8 @@ class Dispatcher:
         with contextlib.suppress(PipelineError, OSError):
             self._settle()
         guilty = self._at_work()
-        for one in self._in_flight.values():
+        for one in self._in_flight:
+            self._in_flight.release(one.job, is_over=False)
             if self._ledger.jobs.state(one.entry.id) != JobState.RUNNING:
                 continue
             if not reason or one.job.content not in guilty:
@@ -272,15 +253,13 @@ class Dispatcher:
                 self._ledger.jobs.requeue(one.entry.id, reason)
             else:
                 self._intake.give_up(one.job, one.entry, reason)
-        self._in_flight.clear()
 
     def _at_work(self) -> list[Content]:
         """Return the contents that are painted, as far as anybody knows."""
-        flying = self._in_flight.values()
-        begun = [one.job.content for one in flying if one.has_begun]
+        begun = self._in_flight.begun()
         if self._is_apart():
             return begun
-        return begun[:1] or [one.job.content for one in flying][:1]
+        return begun[:1] or [one.job.content for one in self._in_flight][:1]
 
     def _is_apart(self) -> bool:
         """Tell whether workers die alone."""
@@ -294,20 +273,16 @@ class Dispatcher:
         Raises:
             Abandoned: the job is not to be begun, or not to be finished.
         """
-        one = self._in_flight.get(_place(job))
+        one = self._in_flight.of(job)
         if one is None:
             raise Abandoned  # somebody else has it by now
         if not one.has_begun:
             if self._is_ending or self._observer.should_stop():
                 raise Abandoned
-            is_urgent = self._scanner.is_urgent(job.content.found)
-            is_to_wait = not is_urgent and self._has_urgent_waiting()
-            if one.is_ahead and (self._is_look_wanted() or is_to_wait):
+            wanted, apart = self._is_look_wanted(), self._is_apart()
+            if self._in_flight.gives_way(one, self._workers(), wanted, may_wait=apart):
                 raise Abandoned
-            for other in self._in_flight.values():
-                if other.job.content == job.content:
-                    other.is_ahead = False
-        one.has_begun = True
+            self._in_flight.begin(one)
         self._observer.check()
         if self._ledger.jobs.state(one.entry.id) == JobState.CANCELLED:
             raise Abandoned
@@ -321,9 +296,8 @@ class Dispatcher:
         """
         self._observer.check()
         self._tell_workers()
-        has_begun = any(one.has_begun for one in self._in_flight.values())
         is_to_end = self._is_ending or self._observer.should_stop()
-        if self._is_apart() and not has_begun and is_to_end:
+        if self._is_apart() and not self._in_flight.begun() and is_to_end:
             raise Abandoned  # nobody need wait for a worker to come
 
     def wants_glimpse(self) -> bool:
@@ -339,22 +313,15 @@ class Dispatcher:
             self._told = time.monotonic()
             self._observer.workers(self._executor.workers())
 
-    def _has_urgent_waiting(self) -> bool:
-        """Tell whether an urgent content waits for a worker: then no other is to be begun."""
-        return self._is_apart() and any(
-            not one.has_begun and self._scanner.is_urgent(one.job.content.found)
-            for one in self._in_flight.values()
-        )
+    def _workers(self) -> int:
+        """Return how many workers there are now."""
+        return len(self._executor.workers()) if self._executor else 0
 
     # Handing over
 
-    def _was_begun(self, plan: Plan, jobs: list[Job]) -> bool:
-        return plan.attempts[jobs[0].content.path] > 0
-
     def _clashes(self, jobs: list[Job]) -> bool:
         """Tell whether one of the jobs is in flight already, for another name."""
-        keys = {key for _, key in self._in_flight}
-        return any(job.key in keys for job in jobs)
+        return not self._in_flight.parts().isdisjoint(job.key for job in jobs)
 
     def _is_to_stop(self) -> bool:
         """Tell whether no further job of the plan is to be begun."""
@@ -365,62 +332,20 @@ class Dispatcher:
         self._look_is_due |= self._policy.looks and self._observer.should_look()
         return self._look_is_due
 
-    def _check_room(self) -> None:
-        wanted = self._config.limits.min_free_bytes
-        for folder in (self._config.outbox, self._config.state):
-            if (free := free_bytes(folder)) < wanted:
-                raise DiskFullError(
-                    f"{shown(folder)}: {free:,} bytes are free, limits.min_free_bytes is "
-                    f"{wanted:,}; make room"
-                )
-
-    def _load(self, plan: Plan, jobs: list[Job], force: bool) -> _Loaded | None:
-        """Return a content with those of its jobs that are to be painted now; None: none is."""
-        self._check_room()
-        content = jobs[0].content
-        with unforeseen(functools.partial(self._fail_all, jobs)):
-            begun = time.monotonic()
-            known = self._ledger.jobs.of_source(content.path)
-            entries = [(job, known[job.style.name, job.key]) for job in jobs]
-            queued = [(job, entry) for job, entry in entries if entry.state == JobState.QUEUED]
-            data = plan.read_ahead.take(content.path)
-            if not queued:
-                return None
-            try:
-                data = self._read(content, data)
-            except ImageError as error:
-                self._not_ready(content, queued, error)
-                return None
-            wanted = [
-                (job, entry)
-                for job, entry in queued
-                if force or entry.forced or not self._intake.repeat(job, entry)
-            ]
-            if wanted:
-                self._observer.timed("read", time.monotonic() - begun)
-                # Of a job that is queued anew, the plan alone knows that it was begun before.
-                was_begun = self._was_begun(plan, jobs) or any(one.attempts for _, one in wanted)
-                return _Loaded(content, wanted, data, was_begun)
-            if self._disposal:
-                self._disposal.dispose_of(content.path)
-        return None
-
-    def _hand_over(self, loaded: list[_Loaded]) -> None:
+    def _hand_over(self, loaded: list[Loaded]) -> None:
         """Note that contents are at work from now on, all at once, and hand them over."""
         assert self._executor
         self._note_kind(self._executor)
-        workers = len(self._executor.workers()) if self._is_apart() else 1
-        flying = len({one.job.content.path for one in self._in_flight.values()})
+        workers, before = self._workers(), self._in_flight.contents()
         tasks = []
         with self._ledger.jobs.together(is_durable=True):
-            for number, one in enumerate(loaded, start=flying):
+            for number, one in enumerate(loaded, start=before):
                 # Before it is started, so that whatever ends us puts it back.
-                for job, entry in one.jobs:
-                    self._in_flight[_place(job)] = InFlight(job, entry, number >= workers)
+                self._in_flight.add(one.jobs, number, workers)
                 started = [job for job, entry in one.jobs if self._ledger.jobs.start(entry.id)]
                 for job, _ in one.jobs:
                     if job not in started:
-                        del self._in_flight[_place(job)]
+                        self._in_flight.release(job, is_over=True)
                 if started:
                     tasks.append(Task(one.content, tuple(started), one.data, one.was_begun))
         for task in tasks:
@@ -435,39 +360,6 @@ class Dispatcher:
         kind = "apart" if executor.outlives_workers else "here"
         if kind != (self._ledger.fact("workers") or "here"):
             self._ledger.set_fact("workers", kind)
-
-    def _read(self, content: Content, data: bytes | None) -> bytes:
-        """Return a content's bytes, those that it was planned with.
-
-        Args:
-            content: the content.
-            data: its bytes, if they were read for the plan.
-
-        Raises:
-            ImageError: it is another file by now, or cannot be read.
-        """
-        found = content.found
-        if data is None:
-            limit = self._config.limits.max_bytes
-            data = reading.read(found.path, limit, found.identity, found.root)
-            is_same = bytes_digest(data) == content.sha256
-        else:
-            is_same = is_unchanged(found)
-        if not is_same:
-            raise BeingWrittenError(f"{shown(found.path)}: {reading.BEING_WRITTEN}")
-        return data
-
-    def _not_ready(
-        self, content: Content, jobs: list[tuple[Job, Entry]], error: ImageError
-    ) -> None:
-        wait = max(0.1, self._config.watch.settle_seconds)
-        if isinstance(error, UnreadableError) and self._policy.retries:
-            wait = self._patience.put_off(content.found, str(error))
-        for job, entry in jobs:
-            if self._policy.retries:
-                self._ledger.jobs.postpone(entry.id, str(error), wait)
-            else:
-                self._intake.record(records.failed(job, Failure(str(error))), entry)
 
     # Taking in
 
@@ -506,15 +398,15 @@ class Dispatcher:
         came, self._came = self._came, []
         taken: list[Taken] = []
         for outcome in came:
-            if one := self._in_flight.get(_place(outcome.job)):
+            if one := self._in_flight.of(outcome.job):
                 taken.append((one, outcome))
         if not taken:
             return
         self._note_machines([outcome.machine for _, outcome in taken])
         self._intake.take_in(taken)
         for one, _ in taken:
-            self._in_flight.pop(_place(one.job), None)
-            self._observer.released(one.job)
+            is_over = self._ledger.jobs.state(one.entry.id) not in IN_QUEUE
+            self._in_flight.release(one.job, is_over)
         self._observer.queued(self._ledger.jobs.queue_length())
         if self._disposal:
             for path in dict.fromkeys(one.job.content.path for one, _ in taken):
@@ -533,7 +425,7 @@ class Dispatcher:
     def _fail_all(self, jobs: list[Job], why: Failure) -> None:
         """Fail jobs of one content that something unforeseen happened to."""
         known = self._ledger.jobs.of_source(jobs[0].content.path)
-        flying = [self._in_flight.pop(_place(job), None) for job in jobs]
+        flying = [self._in_flight.release(job, is_over=False) for job in jobs]
         entries = [
             one.entry if one else known[job.style.name, job.key]
             for job, one in zip(jobs, flying, strict=True)
@@ -545,20 +437,15 @@ class Dispatcher:
         assert self._executor
         self._executor.close()
         guilty = self._at_work()
-        flying, self._in_flight = self._in_flight, {}
-        for place, one in flying.items():
+        for one in self._in_flight:
             if one.job.content in guilty:
-                self._in_flight[place] = one
                 self._fail_all([one.job], why)
             else:
+                self._in_flight.release(one.job, is_over=False)
                 self._intake.put_off(one.job, one.entry, replace(why, kind="changed"))
         if self._disposal:
             for content in guilty:
                 self._disposal.dispose_of(content.path)
-
-
-def _place(job: Job) -> Place:
-    return job.output, job.key
 
 
 def _by_content(jobs: Iterable[Job]) -> deque[list[Job]]:

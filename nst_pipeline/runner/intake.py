@@ -5,7 +5,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nst_pipeline.config.pipeline import Config
@@ -31,28 +31,12 @@ from nst_pipeline.manifest import records
 from nst_pipeline.manifest.model import FileRecord, JobRecord
 from nst_pipeline.manifest.recorder import Recorder
 from nst_pipeline.runner.hooks import Notes
+from nst_pipeline.runner.in_flight import InFlight
 from nst_pipeline.runner.observer import Observer
 from nst_pipeline.runner.publishing import ConflictError, publish_duplicate, publish_results
 from nst_pipeline.workers import checkpoints
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class InFlight:
-    """A job that a worker has.
-
-    Attributes:
-        job: the job.
-        entry: what the ledger held of it before it was handed over.
-        is_ahead: whether its content was handed over while all workers had another.
-        has_begun: whether it made a step.
-    """
-
-    job: Job
-    entry: Entry
-    is_ahead: bool
-    has_begun: bool = False
 
 
 Taken = tuple[InFlight, Outcome]

@@ -41,8 +41,11 @@ class Observer:
     def glimpsed(self, job: Job, glimpse: Glimpse) -> None:
         """A job's picture as it grows, as `wants_glimpse` asked for."""
 
-    def released(self, job: Job) -> None:
-        """A worker has no more to do with a job, whatever came of it."""
+    def handed_over(self, job: Job) -> None:
+        """A job was handed over to a worker, which may begin it much later."""
+
+    def released(self, job: Job, is_over: bool) -> None:
+        """A worker has no more to do with a job; it is over, or will be begun anew."""
 
     def finished(self, record: JobRecord) -> None:
         """A job is done or has failed, and its record is durable."""

@@ -13,6 +13,8 @@ from nst_pipeline.cli.echo import duration
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.jobs.job import Job
 from nst_pipeline.jobs.ledger import Ledger
+from nst_pipeline.jobs.outcome import Failure
+from nst_pipeline.manifest import records
 from nst_pipeline.workers.protocol import WorkerState
 
 
@@ -87,3 +89,23 @@ def test_the_one_worker_of_this_process_has_the_bar_that_it_ever_had(
         bars.workers([WorkerState("local", job=job, done=1, total=2)])
         bars.stepped(job, 1, 2, 3.0)
         assert shown(bars) == ["", "a.png in s"]
+
+
+def test_the_rest_of_a_job_that_is_over_or_begins_anew_counts_as_what_it_is(
+    config: Config, job: Job
+) -> None:
+    with Ledger(None) as ledger:
+        plan = plan_of(config, ledger)
+
+    def done(bars: Display) -> float:
+        return bars._progress.tasks[0].percentage
+
+    with Display(Console(file=io.StringIO()), config, lambda: None) as bars:
+        bars.planned(plan)
+        bars.handed_over(job)
+        bars.stepped(job, 1, 2, 3.0)
+        assert done(bars) == 50
+        bars.released(job, is_over=False)
+        assert done(bars) == 0
+        bars.finished(records.failed(job, Failure("it is gone")))
+        assert done(bars) == 100 and bars.ended == 1

@@ -15,6 +15,7 @@ from support import configure, draw, make_home, program
 from nst_pipeline.config.pipeline import load, parse
 from nst_pipeline.daemon import service
 from nst_pipeline.daemon.access import Account, barrier
+from nst_pipeline.daemon.ending import end_seconds
 from nst_pipeline.errors import CannotCreateError, ConfigError
 from nst_pipeline.workers import cluster
 
@@ -116,7 +117,8 @@ def test_the_unit_lets_a_cluster_be_reached_and_its_workers_end(address: str, hi
     assert setting_of(f"PrivateTmp={hides}", unit) and setting_of("KillMode=mixed", unit)
     assert setting_of("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", unit)
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)s$", unit, re.MULTILINE)
-    assert int(seconds) > 5 + cluster.HALTED_SECONDS + cluster.CLOSE_SECONDS
+    longest = cluster.HALTED_SECONDS + cluster.CLOSE_SECONDS + cluster.LOST_SECONDS
+    assert 5 + longest < int(seconds) == end_seconds(parse(data, where.parent))
 
 
 def test_the_unit_hides_no_hook_and_the_service_must_reach_it(

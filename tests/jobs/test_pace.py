@@ -11,7 +11,7 @@ from nst_pipeline.config.recipe import make_recipe, step_costs
 from nst_pipeline.config.sections import ClusterSettings
 from nst_pipeline.config.weights import resolve
 from nst_pipeline.jobs.ledger import Ledger
-from nst_pipeline.jobs.pace import Pace, StepsDone, note_pace, seconds_per_pixel
+from nst_pipeline.jobs.pace import Pace, StepsDone, longest_share, note_pace, seconds_per_pixel
 
 
 def test_the_time_left_is_known_from_earlier_runs_before_the_first_step() -> None:
@@ -67,3 +67,9 @@ def test_several_workers_share_what_is_left_and_one_has_its_own_pace(
     now[0] += 10
     pace.advance(80)
     assert (pace.left_seconds(16), pace.all_left_seconds(16)) == (16, 2)
+
+
+def test_a_task_is_shared_by_no_two_workers() -> None:
+    assert longest_share([10] * 5, 4) == 20
+    assert longest_share([10] * 5, 1) == 50
+    assert longest_share([30, 10, 10], 8) == 30

@@ -421,6 +421,96 @@ def test_an_urgent_file_behind_a_long_job_is_begun_by_whoever_is_free(home: Path
     assert len(executor.together) <= 7 + 2  # what was ready is handed over once more, and not ever
 
 
+class Noting(ManyWorkers):
+    """Notes the name of each content that is handed over, each time it is."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.given: list[str] = []
+
+    def submit(self, task: Task) -> None:
+        self.given.append(task.content.path.name)
+        super().submit(task)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_look_while_workers_are_started_sends_nothing_back(home: Path, count: int) -> None:
+    every = [f"{number:02}.png" for number in range(4)]
+    draw_all(home, 4)
+    order(home, "slow", *every)
+    order(home, str(count), ".workers")
+    executor = Noting(4)
+
+    class Observing(SilentObserver):
+        begun: list[str] = []
+        is_due = False
+        times = 0
+
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            if job.content.path.name not in self.begun:
+                self.begun.append(job.content.path.name)
+            if len(self.begun) == 4:
+                take_back(home, *every)
+                self.begun.append("all")
+
+        def check(self) -> None:
+            are_ahead = len(executor.given) > count == len(self.begun)
+            if are_ahead and (home / "orders/.workers").exists():
+                take_back(home, ".workers")  # the others come, and a file with them
+                self.is_due = True
+
+        def should_look(self) -> bool:
+            is_due, self.is_due = self.is_due, False
+            self.times += is_due
+            return is_due
+
+    observer = Observing()
+    stand(home, executor, observer)
+    assert observer.times == 1 and len(outputs(home)) == 4
+    assert sorted(executor.given) == every
+    assert set(attempts(home).values()) == {1}
+
+
+def test_what_is_urgent_while_workers_are_started_takes_the_next_place(home: Path) -> None:
+    every = [f"{number:02}.png" for number in range(5)]
+    draw_all(home, 5)
+    order(home, "slow", *every, "now.png")
+    urgent = home / "inbox/urgent/now.png"
+    urgent.parent.mkdir()
+    order(home, "1", ".workers")
+    executor = Noting(4)
+
+    class Observing(SilentObserver):
+        begun: list[str] = []
+        has_seen = False
+
+        def stepped(self, job: Job, done: int, total: int, loss: float) -> None:
+            if (name := job.content.path.name) in self.begun:
+                return
+            self.begun.append(name)
+            if name == "now.png":
+                take_back(home, ".workers", *every, name)
+
+        def check(self) -> None:
+            if len(self.begun) == 1 and len(executor.given) == 2 and not urgent.exists():
+                draw(urgent, 50)
+                order(home, "2", ".workers")
+            elif len(self.begun) == 2 and "now.png" in executor.given:
+                order(home, "3", ".workers")
+
+        def looked(self, plan: Plan) -> None:
+            self.has_seen = urgent.exists()
+
+        def should_look(self) -> bool:
+            return urgent.exists() and not self.has_seen
+
+    observer = Observing()
+    stand(home, executor, observer)
+    assert observer.begun[:3] == ["00.png", "01.png", "now.png"] and len(outputs(home)) == 6
+    assert sorted(executor.given) == sorted([*every, "now.png"])
+    assert set(attempts(home).values()) == {1}
+
+
 def test_of_several_at_work_the_cancelled_one_alone_ends(home: Path) -> None:
     draw_all(home, 5)
     slow = [f"{number:02}.png" for number in range(4)]
