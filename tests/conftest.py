@@ -73,6 +73,7 @@ def wave(width: int = 64, height: int = 48, seed: int = 0) -> torch.Tensor:
 def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what is in this machine's torch hub cache, and its settings, out of the tests."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("NST_PIPELINE_CONFIG", raising=False)
 
 

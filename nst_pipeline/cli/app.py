@@ -265,6 +265,27 @@ def check(config_path: ConfigOption = None) -> None:
 
 def _show_device(config: "Config") -> tuple[int, int]:
     """Say what this process would paint on; return how many workers that is, and the exit code."""
+    try:
+        device, precision = _device(config)
+    except PipelineError as error:
+        say(f"device     {error}")
+        return 0, error.exit_code
+    say(f"device     {device}")
+    say(f"precision  {precision} ({config.precision})")
+    return 1, 0
+
+
+def _device(config: "Config") -> tuple[str, str]:
+    """Return what this process would paint on, and in which precision, for people.
+
+    Raises:
+        PipelineError: there is no such device.
+    """
+    from nst_pipeline.config import machine
+
+    memo = machine.Memo("device", config.device, config.precision)
+    if (known := memo.recall()) and len(known) == 2:
+        return known[0], known[1]
     from nst_pipeline.engine.devices import (
         describe_device,
         describe_precision,
@@ -272,15 +293,11 @@ def _show_device(config: "Config") -> tuple[int, int]:
         resolve_precision,
     )
 
-    try:
-        device = resolve_device(config.device)
-        dtype = resolve_precision(config.precision, device)
-        say(f"device     {describe_device(device)}")
-        say(f"precision  {describe_precision(dtype)} ({config.precision})")
-    except PipelineError as error:
-        say(f"device     {error}")
-        return 0, error.exit_code
-    return 1, 0
+    device = resolve_device(config.device)
+    precision = describe_precision(resolve_precision(config.precision, device))
+    if device.type == "cpu":  # another device may be lost, or found, at any time
+        memo.remember(describe_device(device), precision)
+    return describe_device(device), precision
 
 
 def _show_workers(config: "Config") -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What a run would do, without doing it: `run --dry-run`, and a part of `check`."""
 
+import contextlib
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import typer
 
 from nst_pipeline.cli.echo import duration, say
+from nst_pipeline.config import machine
 from nst_pipeline.config.pipeline import Config
 from nst_pipeline.config.weights import Weights
 from nst_pipeline.files import as_text, counted, shown
@@ -97,8 +99,8 @@ def forecast(config: Config, paths: list[Path] | None = None, force: bool = Fals
 def time_needed(config: Config, found: Forecast, workers: int | None = None) -> str:
     """Return how long painting would take, for people; empty: nothing to paint.
 
-    Where nothing was painted before, it is measured, which takes some seconds; not for a cluster,
-    whose machines are others.
+    Where nothing was painted before, it is measured, which takes a second, once a day; not
+    for a cluster, whose machines are others.
 
     Args:
         config: the settings.
@@ -133,9 +135,16 @@ def _workers_asked_for(config: Config) -> int | None:
 
 def _try_out(config: Config, weights: Weights) -> float:
     """Return the seconds that a pixel of a step takes, from a picture of noise."""
-    from nst_pipeline.engine.trial import seconds_per_pixel
+    memo = machine.Memo("pace", config.device, config.precision, weights.sha256)
+    if known := memo.recall():
+        with contextlib.suppress(ValueError):
+            return float(known[0])
+    from nst_pipeline.engine.trial import try_out
 
-    return seconds_per_pixel(config.device, config.precision, weights)
+    pace, is_cpu = try_out(config.device, config.precision, weights)
+    if is_cpu:
+        memo.remember(str(pace))
+    return pace
 
 
 def show_forecast(config: Config, paths: list[Path] | None, force: bool, as_json: bool) -> None:

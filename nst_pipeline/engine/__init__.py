@@ -11,12 +11,23 @@ transfer = StyleTransfer(make_recipe(size=256, iterations=100), weights="compact
 result.pastiche.save("painted.png")
 """
 
+import gc
 import os
 
 # cuBLAS reads this once, when CUDA starts; without it its sums differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # So does torch this: what it cannot do on Apple's GPUs it then does on the CPU.
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+# torch makes hundreds of thousands of objects, which stay: to look for garbage among them while it
+# is imported, now and then, and at the end of the process takes half a second.
+_was_enabled = gc.isenabled()
+gc.disable()
+import torch  # noqa: E402, F401
+
+gc.freeze()
+if _was_enabled:
+    gc.enable()
 
 from nst_pipeline.config.recipe import Recipe, make_recipe  # noqa: E402
 from nst_pipeline.engine.batch import (  # noqa: E402

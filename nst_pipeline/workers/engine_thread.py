@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from nst_pipeline.images.decoding import Decoded, decode
 from nst_pipeline.inbox.companions import visible
 from nst_pipeline.jobs.job import Job, StyleImage
 from nst_pipeline.jobs.outcome import Failure, Machine, failure
+from nst_pipeline.workers.allocator import give_back_memory, keep_memory
 from nst_pipeline.workers.handover import Halted, JobDone, TaskDone, TaskInWork
 from nst_pipeline.workers.supply import Supply
 
@@ -45,7 +47,7 @@ class EngineThread:
     """
 
     def __init__(self, config: Config, weights: Weights, supply: Supply) -> None:
-        """Begin nothing yet."""
+        """Begin to load the engine, and nothing else yet."""
         self._config, self._weights, self._supply = config, weights, supply
         self._style_images: OrderedDict[tuple[Path, str], Decoded] = OrderedDict()
         # The engine prepares a style once, and knows it again as the same object.
@@ -56,15 +58,20 @@ class EngineThread:
         self._queue: SimpleQueue[TaskInWork | None] = SimpleQueue()
         self._thread, self._over = threading.Thread(), threading.Event()
         self.machine: Machine | None = None
+        keep_memory()
+        self._start()  # loading takes a second, in which the first task is noted and decoded
 
     def begin(self, work: TaskInWork) -> None:
         """Paint ``work`` after what was begun before."""
+        self._start()
+        self._queue.put(work)
+
+    def _start(self) -> None:
         if not self._thread.is_alive():
             # As a daemon, for a process that is ended twice does not wait for it.
             self._over = threading.Event()
             self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
-        self._queue.put(work)
 
     def close(self) -> None:
         """End the thread, as soon as what it was given is over or halted."""
@@ -78,6 +85,8 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
+            with contextlib.suppress(Exception):  # which is met with again where it is of use
+                load_engine()
             self._paint_tasks()
         finally:
             self._over.set()
@@ -92,6 +101,8 @@ class EngineThread:
             work.events.put(TaskDone(error))
             if error:
                 return
+            if self._queue.empty():
+                give_back_memory()
 
     def _paint_all(self, work: TaskInWork) -> None:
         """Paint a task, the jobs of one recipe together; what nobody foresaw fails the rest.
@@ -215,6 +226,11 @@ class EngineThread:
                 self._config.tile,
             )
         return self._transfers[key]
+
+
+def load_engine() -> None:
+    """Import the engine, and with it torch, and all of ours that needs it."""
+    from nst_pipeline.workers import callbacks  # noqa: F401
 
 
 def decode_planned(path: Path, data: bytes, limits: Limits, is_suspect: bool = False) -> Decoded:

@@ -1,7 +1,6 @@
-"""What everything around the engine costs: thirty jobs, the start, and a plan of 300,000 jobs."""
+"""What everything around the engine costs: thirty jobs, and a plan of 300,000 jobs."""
 
 import os
-import shutil
 import statistics
 import struct
 import subprocess
@@ -29,18 +28,6 @@ SIZE, ITERATIONS = 128, 20
 RACY_SECONDS = 2.1
 """The digests of files younger than this are not remembered."""
 
-STARTED = """
-import os, sys, time
-from nst_pipeline import cli
-from nst_pipeline.cli import display
-def stepped(*_):
-    os.write(1, str(time.time()).encode())
-    os._exit(0)
-display.Display.stepped = stepped
-sys.argv = ["nst-pipeline", "run", "--force"]
-cli.main()
-"""
-
 # A child's maximum that the system tells its parent begins with the parent's own.
 MEASURED = """
 import atexit, sys
@@ -66,7 +53,6 @@ def measure(rounds: int, files: int = 100_000, quick: bool = False) -> list[Row]
     with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
         return [
             jobs(Path(folder, "jobs"), rounds),
-            start(Path(folder, "start"), rounds),
             plan(Path(folder, "plan"), rounds, files // 100 if quick else files),
         ]
 
@@ -93,27 +79,6 @@ def jobs(root: Path, rounds: int) -> Row:
         "outside %": 100 * statistics.median(shares),
         "low": 100 * min(shares),
         "high": 100 * max(shares),
-    }
-
-
-def start(root: Path, rounds: int) -> Row:
-    """Return the seconds from the start of the process to the first iteration's report."""
-    draw_place(root, 1)
-    seconds = []
-    for _ in range(rounds + 1):
-        shutil.rmtree(root / "state", ignore_errors=True)  # the last one was cut short
-        begun = time.time()
-        done = subprocess.run(
-            [sys.executable, "-c", STARTED], cwd=root, env=environment(), stdout=subprocess.PIPE,
-            check=True,
-        )  # fmt: skip
-        seconds.append(float(done.stdout.split()[-1]) - begun)
-    del seconds[0]
-    return {
-        "what": "start to the first iteration",
-        "seconds": statistics.median(seconds),
-        "low": min(seconds),
-        "high": max(seconds),
     }
 
 

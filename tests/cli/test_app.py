@@ -396,6 +396,29 @@ def test_the_time_a_run_takes_is_told_from_a_trial_and_then_from_what_was_done(
     assert "\ntime" not in here("check").stdout
 
 
+CHECKED = """
+import atexit, sys
+from nst_pipeline import cli
+atexit.register(lambda: print("torch", "torch" in sys.modules))
+sys.argv = ["nst-pipeline", "check"]
+cli.main()
+"""
+
+
+def test_a_second_check_says_the_same_of_a_processor_without_loading_torch(project: Path) -> None:
+    def check(**env: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", CHECKED], cwd=project, env=os.environ | env, text=True,
+            capture_output=True, check=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+    first, second, other = check(), check(), check(OMP_NUM_THREADS="2")
+    assert first[-1] == "torch True" and second[-1] == "torch False"
+    assert first[:-1] == second[:-1] and any("by a short trial" in line for line in second)
+    assert other[-1] == "torch True" and any(", 2 threads" in line for line in other)
+
+
 def test_a_dry_run_fails_as_the_run_would_for_want_of_the_device(
     project: Path, here: Program
 ) -> None:

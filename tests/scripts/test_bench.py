@@ -42,6 +42,17 @@ def test_every_way_to_a_picture_is_judged_and_the_tutorial_is_the_measure() -> N
     assert 0 < ours["as good after s"] <= ours["seconds in all"]
 
 
+def test_what_people_wait_for_before_the_painting_is_measured() -> None:
+    done = bench("start", "--quick", "--json", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]["start"]
+    assert [row["what"] for row in rows] == [
+        "check, the first of a day", "check", "start to the first iteration",
+        "preview at 64 px, a style of three",
+    ]  # fmt: skip
+    assert all(0 < row["low"] <= row["seconds"] <= row["high"] for row in rows)
+
+
 def test_workers_that_sleep_are_measured_and_each_job_is_done_once() -> None:
     done = bench("cluster", "--quick", "--json", "--workers", "3", "--jobs", "12")
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,8 @@
 """The local executor: what is painted in the engine's thread, and what the caller sees of it."""
 
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,6 +76,25 @@ def with_steps(config: Config, steps: int) -> Config:
 
 
 ALL = ["boat-ink", "boat-oil", "hill-ink", "hill-oil"]
+
+
+LOADING = """
+import sys
+from pathlib import Path
+from nst_pipeline.config.pipeline import load
+from nst_pipeline.config.weights import resolve
+from nst_pipeline.workers.local import LocalExecutor
+executor = LocalExecutor(load(Path("pipeline.yaml")), resolve("compact"))
+executor._engine.close()
+print("nst_pipeline.engine" in sys.modules)
+"""
+
+
+def test_the_engine_is_loaded_while_the_first_task_is_made_ready(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 def test_two_tasks_are_taken_and_come_back_in_order(config: Config) -> None:
