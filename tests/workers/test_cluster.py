@@ -455,8 +455,9 @@ def test_a_head_that_knows_us_not_is_refused_where_it_has_to_read_what_workers_a
 
 
 def test_a_cluster_without_a_node_on_this_machine_is_told_with_what_to_do(
-    project: Path, make: Make, tmp_path: Path
+    project: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 8.0)  # Ray itself looks for one for a minute
     with nodes(tmp_path) as one:
         (raylet,) = processes(os.environ[MARK], "raylet/raylet")
         os.kill(raylet, signal.SIGKILL)
