@@ -146,23 +146,32 @@ class Ground:
         self.unable: dict[Key, str] = {}
         self._failures: dict[Key, int] = {}
         self._retry_at: dict[Key, float] = {}
+        self._suspect: set[Key] = set()  # whose device broke, and has finished nothing since
 
     def is_open(self, spot: Spot, now: float) -> bool:
         """Tell whether a worker may be begun there now, of `time.monotonic`."""
         return now >= self._retry_at.get(spot.key, 0) and spot.node_id not in self.refused
 
-    def put_off(self, key: Key, now: float) -> None:
+    def put_off(self, key: Key, now: float, ending: Ending) -> None:
         """Have the next worker begun later, and ever later."""
         low, high = RETRY_SECONDS
+        if ending == "lost device":
+            self._suspect.add(key)
         self._failures[key] = count = self._failures.get(key, 0) + 1
         self._retry_at[key] = now + min(high, low * 2 ** (count - 1))
 
     def note_step(self, key: Key) -> None:
-        """Note that a worker there paints."""
+        """Note that a worker there paints: all is well, unless its device broke before.
+
+        For a broken device may do steps.
+        """
         self.unable.pop(key, None)
+        if key not in self._suspect:
+            self._failures.pop(key, None)
 
     def note_result(self, key: Key) -> None:
-        """Note that all is well there: a broken device may do steps, and finishes nothing."""
+        """Note that all is well there."""
+        self._suspect.discard(key)
         self._failures.pop(key, None)
 
     def obstacles(self, room: Sequence[Spot]) -> set[str]:

@@ -297,7 +297,7 @@ class Scheduler:
         del self._workers[worker.spot.key]
         self._ray.kill(worker.actor)
         if not worker.is_ready or ending != "died":
-            self._ground.put_off(worker.spot.key, time.monotonic())
+            self._ground.put_off(worker.spot.key, time.monotonic(), ending)
         if worker.spot.node_id not in self._ground.refused:
             what = "died" if ending == "died" else "cannot paint, and is begun anew later"
             self._note(logging.WARNING, f"worker {worker.spot.worker} {what}: {why}")

@@ -186,6 +186,27 @@ def test_a_worker_that_cannot_paint_is_begun_anew_less_and_less_often(bench: Mak
     assert begun == 7
 
 
+def test_where_a_worker_painted_the_next_is_begun_without_the_waits_of_before(bench: Make) -> None:
+    one = bench(a=1)
+    one.submit(1)
+    for seconds in (1, 2, 4, 8):
+        (worker,) = one.workers
+        one.scheduler._lose(worker, "it was killed while it began")
+        one.look(seconds / 2)
+        assert one.workers == []
+        one.look(seconds / 2)
+    one.settle()
+    one.scheduler._hand_out()
+    (worker,) = one.workers
+    one.work(worker)
+    one.scheduler._lose(worker, "it was killed")
+    one.look()
+    (worker,) = one.workers
+    one.scheduler._lose(worker, "it was killed while it began")
+    one.look(1)
+    assert len(one.workers) == 1
+
+
 def test_where_no_worker_can_paint_it_is_the_end(bench: Make) -> None:
     one = bench(a=1, b=2)
     one.settle()
