@@ -262,11 +262,11 @@ class Recipe(Settings):
     )
     scales: Annotated[Literal["auto", 1] | Sides, AfterValidator(_check_scales)] = Field(
         "auto",
-        description="Coarse to fine: auto (128 pixels, then growing by about the root of 2), the "
-        "smaller sizes to begin with, or 1 (the size alone).",
+        description="Coarse to fine: auto (128 pixels, then about doubling), the smaller sizes to "
+        "begin with, or 1 (the size alone).",
     )
     iterations: Steps | Annotated[tuple[Steps, ...], Field(min_length=1)] = Field(
-        300,
+        150,
         description="Steps, over all scales; or a list: of each scale, coarse to fine.",
     )
     content_layers: ContentLayers = Field(
@@ -346,10 +346,10 @@ class Recipe(Settings):
 def plan_sides(recipe: Recipe, longer_side: int) -> list[tuple[int, int]]:
     """Return the sizes that a pastiche grows through, coarse to fine, and the steps at each.
 
-    ``scales: auto`` begins with `COARSEST_SIDE` and doubles about every two scales.
-    ``iterations`` as one number is the sum, shared out in inverse proportion to the sides: where
-    a step is cheap it changes much. As a list it says how many scales ``auto`` makes; what is to
-    end at `COARSEST_SIDE` or below then begins smaller, and doubles.
+    ``scales: auto`` begins with `COARSEST_SIDE` and about doubles from scale to scale.
+    ``iterations`` as one number is the sum, shared out in inverse proportion to the roots of the
+    sides: where a step is cheap it changes much. As a list it says how many scales ``auto``
+    makes; what is to end at `COARSEST_SIDE` or below then begins smaller, and doubles.
 
     Args:
         recipe: gives ``size``, ``scales`` and ``iterations``.
@@ -386,10 +386,10 @@ def step_costs(recipe: Recipe) -> list[int]:
 
 
 def _grow(final: int, count: int | None) -> list[int]:
-    """Return ``count`` sides that grow geometrically to ``final``; None: about by root 2 each."""
+    """Return ``count`` sides that grow geometrically to ``final``; None: about doubling."""
     first: float = COARSEST_SIDE
     if count is None:
-        count = 1 + max(0, round(2 * math.log2(final / first)))
+        count = 1 + max(0, round(math.log2(final / first)))
     elif final <= first:
         first = min(final, max(SHORTEST_SIDE, final / 2 ** (count - 1)))
     sides = [round(first * (final / first) ** (k / (count - 1))) for k in range(count - 1)]
@@ -397,11 +397,12 @@ def _grow(final: int, count: int | None) -> list[int]:
 
 
 def _share_out(total: int, sides: list[int]) -> list[int]:
-    """Return numbers from 1 up that sum to ``total``, each in inverse proportion to its side."""
-    left, shares, numbers = total - len(sides), sum(1 / side for side in sides), []
-    for side in sides:
-        numbers.append(1 + round(left / (side * shares)))
-        left, shares = left + 1 - numbers[-1], shares - 1 / side
+    """Return numbers from 1 up of the sum ``total``, in inverse proportion to the sides' roots."""
+    weights = [side**-0.5 for side in sides]
+    left, shares, numbers = total - len(sides), sum(weights), []
+    for weight in weights:
+        numbers.append(1 + round(left * weight / shares))
+        left, shares = left + 1 - numbers[-1], shares - weight
     return numbers
 
 
@@ -442,6 +443,7 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
     | {
         "size": 256,
         "scales": 1,
+        "iterations": 300,
         "padding": "zeros",
         "content_layers": ["conv2_2"],
         "style_layers": ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"],
