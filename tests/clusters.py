@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ class Nodes:
         port = free_port() if has_clients else None
         self.client_address = f"ray://127.0.0.1:{port}"
         self.add(cpus=0, include_dashboard=False, ray_client_server_port=port)
+        if port:  # what listens there begins after the node
+            wait_until(lambda: is_heard(port))
 
     def add(self, cpus: int = 1, **options: object) -> int:
         """Add a node, wait until it is there, and return its number."""
@@ -60,6 +63,12 @@ class Nodes:
         """End all its processes."""
         self._link.close()
         assert self._process.wait(60) == 0
+
+
+def is_heard(port: int) -> bool:
+    """Tell whether anybody listens at a port of this machine."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
