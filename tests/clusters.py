@@ -112,6 +112,15 @@ def nodes(folder: Path, has_clients: bool = False) -> Iterator[Nodes]:
                     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Return a cluster with two nodes of one core, shared by the tests of a module."""
+    with nodes(tmp_path_factory.mktemp("cluster"), has_clients=True) as made:
+        for name in ("north", "south"):
+            made.add(node_name=name)
+        yield made
+
+
 def processes(mark: str, title: str = "") -> list[int]:
     """Return the processes with a mark, but this one, whose command line holds ``title``."""
     wanted, found = f"{MARK}={mark}".encode(), []

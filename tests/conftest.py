@@ -17,6 +17,7 @@ import pytest  # noqa: E402
 import support  # noqa: E402
 import torch  # noqa: E402
 from browser import browser, shared_browser  # noqa: E402, F401 - fixtures
+from clusters import two  # noqa: E402, F401 - a fixture
 from PIL import Image  # noqa: E402
 
 from nst_pipeline import cli  # noqa: E402

@@ -68,15 +68,6 @@ LONG = 100_000
 """Steps that nobody waits for."""
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Return a cluster with two nodes of one core, shared by the tests of this module."""
-    with nodes(tmp_path_factory.mktemp("cluster"), has_clients=True) as made:
-        for name in ("north", "south"):
-            made.add(node_name=name)
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left(two: Nodes) -> Iterator[None]:
     """See that no test leaves a driver, or a worker, behind."""

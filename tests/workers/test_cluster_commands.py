@@ -6,22 +6,12 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from clusters import MARK, Nodes, drivers, marked, nodes, processes, workers
 from conftest import Program, command
 from support import draw, free_port, outputs, states, wait_until
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Return a cluster with two nodes of one core, shared by the tests of this module."""
-    with nodes(tmp_path_factory.mktemp("cluster"), has_clients=True) as made:
-        for name in ("north", "south"):
-            made.add(node_name=name)
-        yield made
 
 
 def settle(project: Path, steps: int, **more: object) -> None:

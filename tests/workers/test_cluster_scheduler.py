@@ -420,13 +420,19 @@ def test_what_a_worker_died_at_is_told_once_the_cluster_has_outlived_it(bench: M
     assert len(one.outcomes()) == 2
 
 
-def test_when_all_are_asked_to_end_a_death_is_no_attempt(bench: Make) -> None:
+def two_at_work(bench: Make) -> tuple[Bench, Worker, Worker]:
+    """Return a bench, and its two workers, each of which is at a task."""
     one = bench(a=2)
     one.settle()
     one.submit(2)
     first, second = one.workers
     one.work(first)
     one.work(second)
+    return one, first, second
+
+
+def test_when_all_are_asked_to_end_a_death_is_no_attempt(bench: Make) -> None:
+    one, first, second = two_at_work(bench)
     die(one, first)
     one.scheduler.is_signalled = True
     die(one, second)
@@ -435,12 +441,7 @@ def test_when_all_are_asked_to_end_a_death_is_no_attempt(bench: Make) -> None:
 
 
 def test_while_it_ends_a_death_is_no_attempt(bench: Make) -> None:
-    one = bench(a=2)
-    one.settle()
-    one.submit(2)
-    first, second = one.workers
-    one.work(first)
-    one.work(second)
+    one, first, second = two_at_work(bench)
     die(one, first)
     one.scheduler._queue.put(lambda: die(one, second))
     one.scheduler.end()
