@@ -42,14 +42,15 @@ cli.main()
 """
 
 
-def measure(rounds: int, files: int = 100_000, quick: bool = False) -> list[Row]:
+def measure(rounds: int | None = None, files: int = 100_000, quick: bool = False) -> list[Row]:
     """Measure in temporary folders; a hundred thousand files take some minutes to make.
 
     Args:
-        rounds: how often each is measured.
+        rounds: how often each is measured; None: 5 times.
         files: in the inbox of the plan.
         quick: a hundredth of them.
     """
+    rounds = rounds or 5
     with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
         return [
             jobs(Path(folder, "jobs"), rounds),

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from compact_network import load_teacher
 from torch import Tensor
 
+from nst_pipeline.engine import images
+
 STYLE_WEIGHTS = {"1_1": 256.0, "2_1": 64.0, "3_1": 16.0, "4_1": 4.0, "5_1": 1.0}
 CONTENT_LAYER, CONTENT_WEIGHT, TV_WEIGHT = "4_2", 0.015, 2.0
 COARSEST_SIDE, STEP_SIZE, DECAY, EPSILON = 128, 0.02, 0.99, 1e-4
@@ -64,9 +66,9 @@ def paint(
     trunk, final = load_teacher(network), max(content.shape[-2:])
     picture, steps = None, 2 * iterations
     for side in _sides(final):
-        size = [max(1, round(s * side / final)) for s in content.shape[-2:]]
-        goal, look = (_resized(image, size) for image in (content, style))
-        picture = goal if picture is None else _resized(picture, size)
+        size = images.fit(tuple(content.shape[-2:]), side)
+        goal, look = (images.resize(image, size) for image in (content, style))
+        picture = goal if picture is None else images.resize(picture, size)
         picture = _at_one_scale(trunk, goal, look, picture, steps, on_step)
         steps = iterations
     assert picture is not None
@@ -79,10 +81,6 @@ def _sides(final: int) -> list[int]:
         sides.append(round(side))
         side /= 2**0.5
     return sides[::-1] or [final]
-
-
-def _resized(image: Tensor, size: list[int]) -> Tensor:
-    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _at_one_scale(
