@@ -129,6 +129,7 @@ def test_pauses_failures_and_hostile_names_in_any_light_and_width(
             assert browser.overflow() <= 0
             for light in ("light", "dark"):
                 browser.prefer(color_scheme=light, reduced_motion="reduce")
+                assert browser.run("return document.getAnimations().length") == 0
                 browser.driver.execute_async_script(TWO_FRAMES)  # until it is drawn so
                 assert browser.accessibility_problems() == []
         dark = browser.run("return getComputedStyle(document.body).backgroundColor")
