@@ -45,7 +45,7 @@ def start(project: Path, *words: object) -> subprocess.Popen[str]:
 def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster(
     project: Path, two: Nodes, here: Program, how: signal.Signals, by: str
 ) -> None:
-    settle(project, 100, checkpoint_seconds=0.05)
+    settle(project, 150, checkpoint_seconds=0.05)
     assert here("run", cwd=project).returncode == 0
     whole = results(project)
     assert len(whole) == 2
@@ -53,8 +53,8 @@ def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster
         subprocess.run(["rm", "-r", project / folder], check=True)
     process = start(project, "--cluster", getattr(two, by))
     kept = project / "state/checkpoints"
-    try:
-        wait_until(lambda: kept.is_dir() and len(list(kept.glob("[0-9a-f]*-*"))) == 2)
+    try:  # the two need not be at work together: a worker may start long after the other
+        wait_until(lambda: kept.is_dir() and list(kept.glob("[0-9a-f]*-*")))
         process.send_signal(how)
         code = process.wait(60)
     finally:
@@ -62,7 +62,7 @@ def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster
         process.wait()
     assert code == (-how if how == signal.SIGKILL else 128 + how), (project / "run.log").read_text()
     wait_until(lambda: not drivers(os.environ[MARK]) and not workers(os.environ[MARK]), 30)
-    assert results(project) == {} and len(list(kept.glob("[0-9a-f]*-*"))) == 2
+    assert results(project) == {} and list(kept.glob("[0-9a-f]*-*"))
     assert here("run", cwd=project).returncode == 0
     assert results(project) == whole
     assert not list(kept.glob("[0-9a-f]*-*"))
