@@ -3,6 +3,7 @@
 The engine asks before it works, so that what cannot fit is refused and not tried.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 
 from nst_pipeline.config.memory import control_groups
 from nst_pipeline.config.networks import LAYER_NAMES
+from nst_pipeline.engine.convolution import is_by_winograd
 from nst_pipeline.engine.devices import free_bytes
+from nst_pipeline.engine.winograd import room_bytes
 from nst_pipeline.errors import OutOfMemoryError
 
 SHARE = 0.9
@@ -65,19 +68,19 @@ class _Layer:
 
     Attributes:
         kind: ``conv``, ``relu`` or ``pool``.
-        before: its input.
         after: its output.
         kept: blocks that are kept from its forward pass until its backward pass.
         has_loss: whether a loss compares its output.
-        temporary: what it needs besides while it is computed.
+        forward: what it needs besides while it is computed.
+        backward: what its gradient needs.
     """
 
     kind: str
-    before: int
     after: int
     kept: tuple[int, ...]
     has_loss: bool
-    temporary: int
+    forward: int
+    backward: int
 
     def peak(self, below: int) -> int:
         """Return the most that it takes in either direction.
@@ -85,13 +88,13 @@ class _Layer:
         Args:
             below: what it and the layers before it keep.
         """
-        peaks = [below + self.temporary]
+        peaks = [below + self.forward]
         if self.kind == "relu" or self.has_loss:
             peaks.append(below + 2 * self.after)  # the gradient that comes, and a new one
         if self.kind == "conv":
-            peaks.append(below - sum(self.kept) + self.before + self.after + self.temporary)
+            peaks.append(below - sum(self.kept) + self.backward)
         elif self.kind == "pool":
-            peaks.append(below + self.before)
+            peaks.append(below + self.backward)
         return max(peaks)
 
 
@@ -107,6 +110,7 @@ def estimate(
     regions: int = 0,
     heap_block: int = HEAP_BLOCK,
     padding: str = "zeros",
+    keeps_inputs: bool = False,
 ) -> Need:
     """Return what a transfer takes at its peak.
 
@@ -122,14 +126,17 @@ def estimate(
         regions: masks that the statistics are restricted by; 0: the whole picture's are compared.
         heap_block: bytes of the largest block that stays with the process when it is freed; 0 for
             a GPU.
-        padding: anything but ``zeros`` keeps a padded copy of what each convolution takes.
+        padding: with anything but ``zeros`` convolutions make a padded copy of what they take.
+        keeps_inputs: whether they keep what they take for its gradient, as on a GPU.
     """
     layers, targets = _layers(
-        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions, padding
-    )
+        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions, padding,
+        keeps_inputs,
+    )  # fmt: skip
     pixels = batch * 3 * size[0] * size[1]
     stays = [sum(block for block in layer.kept if block <= heap_block) for layer in layers]
-    below, above, most = pixels * value_bytes, sum(stays), 0
+    is_kept = keeps_inputs or padding != "zeros"
+    below, above, most = pixels * value_bytes * is_kept, sum(stays), 0
     for layer, part in zip(layers, stays, strict=True):
         below, above = below + sum(layer.kept), above - part
         freed = layer.after if layer.after <= heap_block else 0  # a gradient of the layer before
@@ -147,6 +154,7 @@ def _layers(
     pooling: str,
     regions: int,
     padding: str,
+    keeps_inputs: bool,
 ) -> tuple[list[_Layer], int]:
     """Return the layers up to the last that is compared, and the bytes of all targets."""
     compared = {*content_layers, *style_layers}
@@ -155,22 +163,28 @@ def _layers(
     before = batch * channels * height * width * value_bytes
     found: list[_Layer] = []
     for name in LAYER_NAMES[: last + 1]:
-        kind, weights = name[:4], 0
+        kind = name[:4]
         if kind != "pool" and name.replace("relu", "conv") not in widths:
             continue  # VGG-16 has fewer than VGG-19
+        forward, backward, taken = 0, before, channels
         if kind == "conv":
-            weights = 9 * channels * widths[name] * value_bytes
-            padded = batch * channels * (height + 2) * (width + 2) * value_bytes
             channels = widths[name]
         elif kind == "pool":
             height, width = height // 2, width // 2
         count = batch * channels * height * width
-        after, temporary = count * value_bytes, weights  # which convolutions bring into order
-        kept = [] if kind == "relu" and previous not in compared else [after]  # none: in place
-        if kind == "conv" and padding != "zeros":
-            kept.append(padded)
-            before = 2 * padded  # the copy and its gradient
-        kept += [count * 8] if kind == "pool" and pooling == "max" else []
+        after = count * value_bytes
+        # What a ReLU gives takes the place of what it takes, unless that is compared; and what a
+        # pooling gives, the next convolution keeps or what makes its border, if they do.
+        kept = [] if kind == "relu" and previous not in compared else [after]
+        if kind == "pool":
+            is_kept = keeps_inputs or padding != "zeros" or name in compared
+            kept = [after] * is_kept + [count * 8] * (pooling == "max")
+        elif kind == "conv":
+            forward, backward, bordered = _convolution(
+                (taken, channels), (height, width), batch, value_bytes, padding, keeps_inputs
+            )
+            kept += [bordered] * keeps_inputs
+            forward += 0 if previous.startswith("relu") or keeps_inputs else before
         if name in content_layers:
             kept.append(after)  # the difference
             targets += after // batch
@@ -178,10 +192,42 @@ def _layers(
             matrix = batch * max(regions, 1) * channels**2 * 4
             targets += 2 * matrix  # in the cache, and beside each other
             kept += [matrix, *[after] * regions]  # the difference, the features under each mask
-            temporary += 2 * matrix + (count * 4 if value_bytes < 4 else 0)  # a float32 copy
-        found.append(_Layer(kind, before, after, tuple(kept), name in compared, temporary))
+            # The derivative of the squared difference, and a float32 copy of the features.
+            both = 4 * matrix + (count * 4 if value_bytes < 4 else 0)
+            forward, backward = forward + both, backward + both
+        found.append(_Layer(kind, after, tuple(kept), name in compared, forward, backward))
         before, previous = after, name
     return found, targets
+
+
+def _convolution(
+    channels: tuple[int, int],
+    size: tuple[int, int],
+    batch: int,
+    value_bytes: int,
+    padding: str,
+    keeps_inputs: bool,
+) -> tuple[int, int, int]:
+    """Return what a convolution takes forward and backward, and of what has a border, in bytes.
+
+    Args:
+        channels: of what it takes and of what it gives.
+        size: height and width of either.
+        batch: as for `estimate`.
+        value_bytes: likewise.
+        padding: likewise.
+        keeps_inputs: likewise.
+    """
+    before, after = (batch * count * math.prod(size) * value_bytes for count in channels)
+    planes = batch * channels[0] * (size[0] + 2) * (size[1] + 2) * value_bytes
+    bordered = 0 if padding == "zeros" else planes
+    room = 9 * math.prod(channels) * value_bytes  # the weights, which are brought into order
+    if keeps_inputs:
+        return room, (2 * bordered or before) + after + room, bordered
+    if value_bytes == 4 and is_by_winograd(*channels, *size):
+        bordered, room = planes, room_bytes(*channels, *size)
+    backward = bordered + max(before, after) if bordered else before + after
+    return bordered + room, backward + room, bordered
 
 
 def fitting_batch(

@@ -437,4 +437,5 @@ def _need(
         regions,
         HEAP_BLOCK if image.device.type == "cpu" else 0,
         next((layer.padding_mode for layer in convolutions.values()), "zeros"),
+        image.device.type != "cpu",
     )

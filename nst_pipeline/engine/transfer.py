@@ -17,6 +17,7 @@ from nst_pipeline.config.weights import Weights, resolve
 from nst_pipeline.engine import vgg
 from nst_pipeline.engine.alpha import Seen, SeenWhole, see
 from nst_pipeline.engine.batch import Batch, Callbacks, FunctionCallbacks, OnStep, Result
+from nst_pipeline.engine.convolution import prepare
 from nst_pipeline.engine.devices import (
     Precision,
     describe_device,
@@ -313,7 +314,9 @@ def _trunk(
     dtype: torch.dtype,
 ) -> nn.Sequential:
     trunk = vgg.load_trunk(weights.path, last, pooling, padding)
-    return trunk.to(device, dtype).to(memory_format=torch.channels_last)
+    trunk = trunk.to(device, dtype).to(memory_format=torch.channels_last)
+    prepare(trunk)
+    return trunk
 
 
 def _mask(mask: Mask) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nst_pipeline.config.networks import identify, no_network, no_state_dict
 from nst_pipeline.config.recipe import STYLE_LAYER_NAMES, Padding, Pooling
+from nst_pipeline.engine.convolution import Convolution
 from nst_pipeline.errors import UnavailableError
 from nst_pipeline.files import shown
 
@@ -66,7 +67,7 @@ def _pooling(kind: Pooling) -> nn.Module:
 
 def _convolution(
     state: dict[str, Any], name: str, channels: int, path: Path, padding: Padding
-) -> nn.Conv2d:
+) -> Convolution:
     """Return a convolution of an image of so many channels."""
     try:
         weight, bias = (_parameter(state, f"{name}.{kind}") for kind in ("weight", "bias"))
@@ -74,7 +75,7 @@ def _convolution(
             raise ValueError(f"{name} has weights of the shape {tuple(weight.shape)}")
     except (KeyError, ValueError) as error:
         raise no_network(path, error) from error
-    layer = nn.Conv2d(channels, len(weight), 3, padding=1, padding_mode=padding)
+    layer = Convolution(channels, len(weight), padding)
     assert layer.bias is not None
     with torch.no_grad():
         layer.weight.copy_(weight)

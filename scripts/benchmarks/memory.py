@@ -65,6 +65,7 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
     peak = int(done.stdout)
     made = workload.recipe(preset="gatys")
     state = load_file(workload.network(name))
+    is_gpu = resolve_device(device).type != "cpu"
     need = estimate(
         {key.removesuffix(".bias"): len(value) for key, value in state.items() if "bias" in key},
         made.content_layers,
@@ -74,8 +75,9 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
         history,
         2 if precision == "bf16" else 4,
         made.pooling,
-        heap_block=0 if resolve_device(device).type == "cuda" else HEAP_BLOCK,
+        heap_block=0 if is_gpu else HEAP_BLOCK,
         padding=made.padding,
+        keeps_inputs=is_gpu,
     )
     return facts | {
         "peak MB": peak / 1e6,

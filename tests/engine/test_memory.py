@@ -1,5 +1,6 @@
 """The estimate of memory is arithmetic, and what there is comes from the system."""
 
+import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,18 @@ WIDTHS = {"conv1_1": 4, "conv1_2": 8}
 
 
 def test_estimate_counts_what_lives_while_the_gradient_goes_back() -> None:
-    need = estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, heap_block=0)
+    need, on_gpu = (
+        estimate(
+            WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, heap_block=0,
+            keeps_inputs=keeps,
+        )
+        for keeps in (False, True)
+    )  # fmt: skip
     plane, matrix = 10 * 20 * 4, 4 * 4 * 4
-    # The image, both convolutions' outputs, the content's and the style's differences, then the
-    # gradients of relu1_2's output and input.
-    assert need.network == (3 + 4 + 8 + 8 + 8 + 8) * plane + matrix
+    # Both convolutions' outputs, the content's and the style's differences, then the gradients of
+    # relu1_2's output and input; and what the first convolution takes, if it is kept.
+    assert need.network == (4 + 8 + 8 + 8 + 8) * plane + matrix
+    assert on_gpu.network == need.network + 3 * plane
     assert need.optimiser == 3 * plane * (2 * 3 + memory.VECTORS)
     assert need.targets == 8 * plane + 2 * matrix
     assert need.total == need.network + need.optimiser + need.targets
@@ -92,6 +100,7 @@ def check_estimate(
     names = [f"region{number}" for number in range(regions)]
     masks = {name: np.full((192, 256), 255, np.uint8) for name in names}
     style = {name: wave(256, 192, 2) for name in names} or wave(256, 192, 2)
+    gc.collect()  # what others left behind is not freed in the middle
     with torch.profiler.profile(profile_memory=True) as profiler:
         transfer.run(wave(256, 192, 1), [style], masks=masks)
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
