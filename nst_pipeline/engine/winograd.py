@@ -6,6 +6,7 @@ of all tiles are 36 matrix products over the channels, so it pays where there ar
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,7 +102,9 @@ class _Winograd(torch.autograd.Function):
         result = torch.empty(
             (batch, ctx.kernels.shape[1], TILE * rows + 2, TILE * columns + 2),
             memory_format=torch.channels_last,
-        ).zero_()
+        )
+        result[:, :, -2:] = 0
+        result[:, :, :, -2:] = 0
         for one, into in zip(gradient, result.permute(0, 2, 3, 1), strict=True):
             _transposed(one, ctx.kernels, into)
         return _cropped(result, height + 2, width + 2), None, None
@@ -145,14 +148,11 @@ def _convolve(image: Tensor, kernels: Tensor, bias: Tensor, into: Tensor) -> Non
     """Write what an image (H, W, I) gives to ``into`` (4 rows, 4 columns, O)."""
     rows, columns = (side // TILE for side in into.shape[:2])
     _, channels, widths = kernels.shape
-    down, right, _ = image.stride()
     blocks = into.view(rows, TILE, columns, TILE, widths)
     bands, (one, other) = _bands(rows, columns, kernels)
     for first, last in bands:
         count = last - first
-        tiles = image[TILE * first :].as_strided(
-            (6, 6, count, columns, channels), (down, right, TILE * down, TILE * right, 1)
-        )
+        tiles = _blocks(image, first, (0, 0), (TILE + 2, TILE + 2, count, columns, channels))
         tiles = _within(one, *tiles.shape).copy_(tiles).view(POINTS, -1)
         seen = torch.mm(OF_TILE, tiles, out=_within(other, *tiles.shape))
         seen = seen.view(POINTS, count * columns, channels)
@@ -164,13 +164,15 @@ def _convolve(image: Tensor, kernels: Tensor, bias: Tensor, into: Tensor) -> Non
 
 
 def _transposed(gradient: Tensor, kernels: Tensor, into: Tensor) -> None:
-    """Add an image's gradient to ``into`` (H, W, I), from that of what it gave: the transpose."""
+    """Write an image's gradient to ``into`` (H, W, I), from that of what it gave: the transpose.
+
+    The last two rows and columns of ``into`` are zeros before.
+    """
     rows, columns = (side // TILE for side in gradient.shape[:2])
     _, channels, widths = kernels.shape
-    down, right, _ = into.stride()
     blocks = gradient.view(rows, TILE, columns, TILE, widths)
     bands, (one, other) = _bands(rows, columns, kernels)
-    for first, last in bands:
+    for first, last in reversed(bands):
         count = last - first
         values = blocks[first:last].permute(1, 3, 0, 2, 4)
         values = _within(one, *values.shape).copy_(values).view(TILE**2, -1)
@@ -179,10 +181,23 @@ def _transposed(gradient: Tensor, kernels: Tensor, into: Tensor) -> None:
         seen = torch.bmm(products, kernels.mT, out=_within(one, POINTS, count * columns, channels))
         seen = seen.view(POINTS, -1)
         tiles = torch.mm(OF_TILE.T, seen, out=_within(other, *seen.shape))
-        tiles = tiles.view(6, 6, count, columns, channels)
-        for row in range(min(2, count)):  # neighbours overlap, every second does not
-            for column in range(min(2, columns)):
-                some = tiles[:, :, row::2, column::2]
-                into[TILE * (first + row) :, TILE * column :].as_strided(
-                    some.shape, (down, right, 2 * TILE * down, 2 * TILE * right, 1)
-                ).add_(some)
+        tiles = tiles.view(TILE + 2, TILE + 2, count, columns, channels)
+        # Tiles overlap the next by two rows and columns, which are there by now.
+        _blocks(into, first, (0, 0), (TILE, TILE, *tiles.shape[2:])).copy_(tiles[:TILE, :TILE])
+        for top, left in ((0, TILE), (TILE, 0), (TILE, TILE)):
+            part = tiles[top : top + TILE, left : left + TILE]
+            _blocks(into, first, (top, left), part.shape).add_(part)
+
+
+def _blocks(image: Tensor, row: int, corner: tuple[int, int], shape: Sequence[int]) -> Tensor:
+    """Return a view of an image (H, W, C) as (rows, columns, tile's row, tile's column, C).
+
+    Args:
+        image: with all that the view needs.
+        row: of the first tiles.
+        corner: of each block, from that of its tile, down and to the right.
+        shape: of the view.
+    """
+    down, right, _ = image.stride()
+    strides = down, right, TILE * down, TILE * right, 1
+    return image[TILE * row + corner[0] :, corner[1] :].as_strided(shape, strides)
