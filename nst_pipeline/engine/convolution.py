@@ -12,9 +12,9 @@ from nst_pipeline.config.recipe import Padding
 from nst_pipeline.engine import winograd
 
 FEWEST_CHANNELS = 64
-"""In and out, with which Winograd's algorithm is the faster one."""
+"""In and out, with which Winograd's algorithm is faster than torch's."""
 FEWEST_TILES = 12
-"""Likewise; of fewer, a picture's side is some 16 times as many pixels as the layer's."""
+"""With which it is, too."""
 
 
 def is_by_winograd(channels: int, widths: int, height: int = 64, width: int = 64) -> bool:

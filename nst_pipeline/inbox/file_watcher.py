@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileModifiedEvent,
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileModifiedEvent, FileMovedEvent, FileClosedEvent,
     DirCreatedEvent, DirMovedEvent,
+    DirAttribEvent, FileAttribEvent,  # what may be read at last
 ]  # fmt: skip
 ATTEMPTS = 5
 """At watching a folder whose subfolders come and go meanwhile."""

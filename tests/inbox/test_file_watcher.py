@@ -65,6 +65,19 @@ def test_changes_wake_and_reading_does_not(tmp_path: Path, watch: Watch, wake_up
     assert not wake_up.wait(0.3)
 
 
+@pytest.mark.parametrize("name", ["sub", "a.png"])
+def test_a_change_of_permissions_wakes(
+    name: str, tmp_path: Path, watch: Watch, wake_up: Event
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.png").write_text("x")
+    (tmp_path / name).chmod(0)
+    watch(tmp_path).arm()
+    until_quiet(wake_up)
+    (tmp_path / name).chmod(0o755)
+    assert wake_up.wait(60)
+
+
 def test_a_folder_that_was_replaced_is_watched_anew(
     tmp_path: Path, watch: Watch, wake_up: Event
 ) -> None:
