@@ -155,6 +155,7 @@ def test_a_batch_is_photographs_and_pastiches_of_the_student(begin):
     assert not torch.equal(clean[0], clean[1])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_pictures_drawn_ahead_by_other_processes_are_the_same(begin):
     training = begin()
     ahead = list(tc.clean_batches(training, 2))
