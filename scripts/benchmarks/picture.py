@@ -1,4 +1,6 @@
-"""What people wait for: seconds to a picture as good as the tutorial's after its 300 evaluations.
+"""What people wait for: seconds to a picture as good as the tutorial's in its 300 evaluations.
+
+Its best counts, for its loop may end by exploding.
 
 Every way paints the same pictures, and one judge looks at what each has after so many seconds:
 content loss + style weight x style loss of `compact_judge`, with the default recipe's style weight.
@@ -85,7 +87,7 @@ def measure(
     for size in sizes or (workload.QUICK_SIZES if quick else workload.SIZES):
         ((content, style),) = workload.pictures(images, size, 1)
         found = _paint(network, content, style, rounds or 1, steps, ours)
-        goals = [curve[-1] for curve in found["tutorial"]]
+        goals = [min(curve, key=lambda look: look[1]) for curve in found["tutorial"]]
         for way, each in found.items():
             facts: Row = {"size": size, "painted by": way}
             if curves:
@@ -187,7 +189,7 @@ def _judged(trunk: Trunk, content: Tensor, style: Tensor, diary: Diary) -> Curve
 
 
 def _row(found: list[Curve], goals: list[tuple[float, float]]) -> Row:
-    """Return when a way was as good as the tutorial in the end, round by round."""
+    """Return when a way was as good as the tutorial at its best, round by round."""
     reached = [next((at for at, loss in curve if loss <= goal), None)
                for curve, (_, goal) in zip(found, goals, strict=True)]  # fmt: skip
     row: Row = {
