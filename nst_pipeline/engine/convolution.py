@@ -12,13 +12,17 @@ from nst_pipeline.config.recipe import Padding
 from nst_pipeline.engine import winograd
 
 FEWEST_CHANNELS = 64
-"""In and out, with which Winograd's algorithm is faster than torch's."""
+"""In and out, with which Winograd's algorithm is faster than torch's on one thread."""
+FEWEST_PRODUCTS = 112 * 256
+"""Channels in by channels out with which it is on several, too, wherever their cores are.
+
+What one thread makes another takes, which is slow where they share no cache.
+"""
 FEWEST_TILES = 12
-"""With which it is, too."""
 
 
 def is_by_winograd(channels: int, widths: int, height: int = 64, width: int = 64) -> bool:
-    """Tell whether Winograd's algorithm is the faster one for so many channels in and out.
+    """Tell whether Winograd's algorithm is the faster one, for as many threads as torch has.
 
     Args:
         channels: of the image.
@@ -26,8 +30,10 @@ def is_by_winograd(channels: int, widths: int, height: int = 64, width: int = 64
         height: of the result, in pixels.
         width: of the result, in pixels.
     """
+    fewest = FEWEST_CHANNELS**2 if torch.get_num_threads() == 1 else FEWEST_PRODUCTS
     return (
         min(channels, widths) >= FEWEST_CHANNELS
+        and channels * widths >= fewest
         and math.prod(winograd.tiles(height, width)) >= FEWEST_TILES
     )
 

@@ -77,29 +77,34 @@ def test_a_convolution_of_few_channels_gives_the_bytes_of_torchs(
 
 @PADDINGS
 def test_a_convolution_of_many_channels_gives_torchs_but_for_rounding(padding: Padding) -> None:
-    made, image = layer(64, 96, padding), noise(1, 64, 22, 17)
+    made, image = layer(128, 256, padding), noise(1, 128, 22, 17)
     made.prepare()
     pairs = list(zip(results(made, image), results(plain(made), image), strict=True))
     assert all(distance(*pair) < 1e-5 for pair in pairs)
     assert not any(torch.equal(*pair) for pair in pairs)  # by another algorithm
 
 
-def test_winograds_algorithm_is_for_many_channels_and_no_tiny_image() -> None:
+def test_winograds_algorithm_is_for_many_channels_and_no_tiny_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert is_by_winograd(64, 64) and not is_by_winograd(32, 512) and not is_by_winograd(512, 32)
     assert is_by_winograd(64, 64, 12, 16) and not is_by_winograd(64, 64, 8, 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert is_by_winograd(128, 256) and not is_by_winograd(128, 128)
 
 
 def test_bf16_is_convolved_as_by_torch_whatever_the_channels() -> None:
-    made, image = layer(64, 64).to(torch.bfloat16), noise(1, 64, 32, 32).to(torch.bfloat16)
+    made, image = layer(128, 256).to(torch.bfloat16), noise(1, 128, 32, 32).to(torch.bfloat16)
     made.prepare()
     pairs = zip(results(made, image), results(plain(made), image), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
 
 
 @PADDINGS
-@pytest.mark.parametrize("channels", [8, 64])
+@pytest.mark.parametrize("channels", [8, 128])
 def test_nothing_is_kept_for_the_gradient_but_what_came_in(channels: int, padding: Padding) -> None:
-    made, kept = layer(channels, 64, padding), list[Tensor]()
+    made, kept = layer(channels, 256, padding), list[Tensor]()
     made.prepare()
     image = noise(1, channels, 32, 32).requires_grad_()
 
@@ -118,12 +123,12 @@ def test_a_transfer_in_fp32_prepares_its_network_and_one_in_bf16_has_no_use_for_
         layers = (one for one in transfer._trunk if isinstance(one, Convolution))
         return [one._kernels is not None for one in layers]
 
-    assert sum(is_prepared("fp32")) >= 5 and not any(is_prepared("bf16"))
+    assert sum(is_prepared("fp32")) >= 3 and not any(is_prepared("bf16"))
 
 
 def test_a_prepared_network_gives_the_features_of_one_that_is_not() -> None:
     plain_trunk, fast = (load_trunk(COMPACT_PATH, "relu4_2", "max", "replicate") for _ in "ab")
     prepare(fast)
-    image = noise(1, 3, 96, 80)
+    image = noise(1, 3, 128, 96)
     assert distance(fast(image), plain_trunk(image)) < 1e-5
     assert not torch.equal(fast(image), plain_trunk(image))

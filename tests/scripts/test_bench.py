@@ -26,7 +26,10 @@ def test_every_comparison_gives_rows() -> None:
         assert 0 < row["low"] <= row["ratio"] <= row["high"]
         assert row["tutorial ms"] > 0 and row["engine ms"] > 0
         assert (row["size"], row["rounds"]) == (48, 1)
-    assert {(row["in"], row["out"]) for row in found["rows"]["convolution"]} >= {(64, 64), (512, 512)}
+    assert {(row["in"], row["out"]) for row in found["rows"]["convolution"]} >= {
+        (64, 64),
+        (512, 512),
+    }
     compared = [row["compared"] for row in found["rows"]["transfer"]]
     assert compared[-1] == "one size : coarse to fine" and len(compared) == 4
     assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
