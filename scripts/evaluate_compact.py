@@ -36,6 +36,7 @@ from torch import Tensor
 from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.digests import digest, file_digest
 from nst_pipeline.engine import Recipe, StyleTransfer, TargetCache, make_recipe
+from nst_pipeline.engine.convolution import prepare
 from nst_pipeline.engine.losses import build_model, extract, style_statistic
 from nst_pipeline.engine.vgg import load_trunk
 
@@ -265,6 +266,7 @@ def pictures_command(
 def evaluation(path: Path, content: Tensor, dtype: torch.dtype) -> Callable[[], None]:
     """Return one loss and gradient at `content`, with a network up to relu5_1."""
     trunk = load_trunk(path, "relu5_1").to(dtype).to(memory_format=torch.channels_last)
+    prepare(trunk)
     styles = {f"relu{b}_1": 1.0 for b in range(1, 6)}
     features = extract(trunk, content, {"relu4_2", *styles})
     grams = {layer: style_statistic(features[layer]) for layer in styles}

@@ -73,6 +73,7 @@ class _Layer:
         has_loss: whether a loss compares its output.
         forward: what it needs besides while it is computed.
         backward: what its gradient needs.
+        passing: a block among these, of a size that no other layer's has.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class _Layer:
     has_loss: bool
     forward: int
     backward: int
+    passing: int
 
     def peak(self, below: int) -> int:
         """Return the most that it takes in either direction.
@@ -141,6 +143,7 @@ def estimate(
         below, above = below + sum(layer.kept), above - part
         freed = layer.after if layer.after <= heap_block else 0  # a gradient of the layer before
         most = max(most, layer.peak(below) + above + freed)
+    most += sum(layer.passing for layer in layers if layer.passing <= heap_block)
     return Need(most, pixels * 4 * (2 * history_size + VECTORS), targets)
 
 
@@ -166,7 +169,7 @@ def _layers(
         kind = name[:4]
         if kind != "pool" and name.replace("relu", "conv") not in widths:
             continue  # VGG-16 has fewer than VGG-19
-        forward, backward, taken = 0, before, channels
+        forward, backward, passing, taken = 0, before, 0, channels
         if kind == "conv":
             channels = widths[name]
         elif kind == "pool":
@@ -184,6 +187,7 @@ def _layers(
                 (taken, channels), (height, width), batch, value_bytes, padding, keeps_inputs
             )
             kept += [bordered] * keeps_inputs
+            passing = 0 if keeps_inputs else bordered
             forward += 0 if previous.startswith("relu") or keeps_inputs else before
         if name in content_layers:
             kept.append(after)  # the difference
@@ -195,7 +199,8 @@ def _layers(
             # The derivative of the squared difference, and a float32 copy of the features.
             both = 4 * matrix + (count * 4 if value_bytes < 4 else 0)
             forward, backward = forward + both, backward + both
-        found.append(_Layer(kind, after, tuple(kept), name in compared, forward, backward))
+        is_compared = name in compared
+        found.append(_Layer(kind, after, tuple(kept), is_compared, forward, backward, passing))
         before, previous = after, name
     return found, targets
 

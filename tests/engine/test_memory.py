@@ -69,6 +69,15 @@ def test_what_a_heap_holds_stays_and_large_blocks_are_given_back() -> None:
     assert exact < some < all_
 
 
+def test_what_a_heap_keeps_of_copies_with_a_border_counts_and_large_ones_do_not() -> None:
+    layers = ["relu1_2"], ["relu1_1"], (64, 64)
+    with_, without, none = (
+        estimate(WIDTHS, *layers, padding="replicate", heap_block=most).network
+        for most in (5 * 66 * 66 * 4, 4 * 66 * 66 * 4 - 1, 0)
+    )
+    assert with_ - without >= 4 * 66 * 66 * 4 and without - none >= 3 * 66 * 66 * 4
+
+
 def test_a_style_of_the_pixels_alone_needs_no_network() -> None:
     assert estimate(WIDTHS, [], ["pixels"], (64, 64)).network == 0
 
