@@ -58,7 +58,7 @@ def room_bytes(channels: int, widths: int, height: int, width: int) -> int:
     most = max(channels, widths)
     is_whole = (TILE * rows, TILE * columns) == (height, width)
     spare = 0 if is_whole else (TILE * rows + 2) * (TILE * columns + 2) * most
-    return 4 * (2 * POINTS * _odd(_band(rows, columns, most) * columns) * most + spare)
+    return 4 * (2 * POINTS * _band(rows, columns, most) * columns * most + spare)
 
 
 def convolve(image: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
         ctx.kernels = kernels
-        batch, channels, height, width = image.shape
+        batch, _, height, width = image.shape
         rows, columns = tiles(height - 2, width - 2)
         image = _extended(image, TILE * rows + 2, TILE * columns + 2)
         result = torch.empty(
@@ -131,13 +131,8 @@ def _bands(rows: int, columns: int, kernels: Tensor) -> tuple[list[tuple[int, in
     """Return the rows of tiles that are worked on together, first and end, and room for two."""
     width = max(kernels.shape[1:])
     band = _band(rows, columns, width)
-    room = kernels.new_zeros(2, POINTS * _odd(band * columns) * width)
+    room = kernels.new_empty(2, POINTS * band * columns * width)
     return list(itertools.pairwise([*range(0, rows, band), rows])), list(room)
-
-
-def _odd(count: int) -> int:
-    """Return how many tiles have room in a plane: planes a power of two apart share cache lines."""
-    return count | 1
 
 
 def _band(rows: int, columns: int, width: int) -> int:
@@ -155,9 +150,9 @@ def _convolve(image: Tensor, kernels: Tensor, bias: Tensor, into: Tensor) -> Non
     _, channels, widths = kernels.shape
     bands, (one, other) = _bands(rows, columns, kernels)
     for first, last in bands:
-        shape, count = (last - first, columns), _odd((last - first) * columns)
+        shape, count = (last - first, columns), (last - first) * columns
         tiles = _within(one, POINTS, count * channels)
-        _tiles(tiles, TILE + 2, shape, channels).copy_(
+        tiles.view(TILE + 2, TILE + 2, *shape, channels).copy_(
             _blocks(image, first, (0, 0), (TILE + 2, TILE + 2, *shape, channels))
         )
         seen = torch.mm(OF_TILE, tiles, out=_within(other, *tiles.shape))
@@ -165,7 +160,7 @@ def _convolve(image: Tensor, kernels: Tensor, bias: Tensor, into: Tensor) -> Non
         products = torch.bmm(seen, kernels, out=_within(one, POINTS, count, widths)).flatten(1)
         made = torch.mm(OF_PRODUCTS, products, out=_within(other, TILE**2, products.shape[1]))
         blocks = _blocks(into, first, (0, 0), (TILE, TILE, *shape, widths))
-        torch.add(_tiles(made, TILE, shape, widths), bias, out=blocks)
+        torch.add(made.view(TILE, TILE, *shape, widths), bias, out=blocks)
 
 
 def _transposed(gradient: Tensor, kernels: Tensor, into: Tensor) -> None:
@@ -177,26 +172,21 @@ def _transposed(gradient: Tensor, kernels: Tensor, into: Tensor) -> None:
     _, channels, widths = kernels.shape
     bands, (one, other) = _bands(rows, columns, kernels)
     for first, last in reversed(bands):
-        shape, count = (last - first, columns), _odd((last - first) * columns)
+        shape, count = (last - first, columns), (last - first) * columns
         values = _within(one, TILE**2, count * widths)
-        _tiles(values, TILE, shape, widths).copy_(
+        values.view(TILE, TILE, *shape, widths).copy_(
             _blocks(gradient, first, (0, 0), (TILE, TILE, *shape, widths))
         )
         products = torch.mm(OF_PRODUCTS.T, values, out=_within(other, POINTS, values.shape[1]))
         products = products.view(POINTS, count, widths)
         seen = torch.bmm(products, kernels.mT, out=_within(one, POINTS, count, channels)).flatten(1)
         found = torch.mm(OF_TILE.T, seen, out=_within(other, *seen.shape))
-        tiles = _tiles(found, TILE + 2, shape, channels)
+        tiles = found.view(TILE + 2, TILE + 2, *shape, channels)
         # Tiles overlap the next by two rows and columns, which are there by now.
         _blocks(into, first, (0, 0), (TILE, TILE, *shape, channels)).copy_(tiles[:TILE, :TILE])
         for top, left in ((0, TILE), (TILE, 0), (TILE, TILE)):
             part = tiles[top : top + TILE, left : left + TILE]
             _blocks(into, first, (top, left), part.shape).add_(part)
-
-
-def _tiles(values: Tensor, side: int, shape: tuple[int, int], channels: int) -> Tensor:
-    """Return a view of transformed tiles (side^2, ...) as (side, side, rows, columns, channels)."""
-    return values[:, : math.prod(shape) * channels].view(side, side, *shape, channels)
 
 
 def _blocks(image: Tensor, row: int, corner: tuple[int, int], shape: Sequence[int]) -> Tensor:
