@@ -21,6 +21,7 @@ from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
+from nst_pipeline.engine.batch import Objective
 from nst_pipeline.engine.optimiser import Optimiser
 
 SIZES = 256, 512
@@ -115,12 +116,22 @@ class _Captured(Exception):
     pass
 
 
+def objective(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) -> Objective:
+    """Return what the engine would minimise at the first scale."""
+    return _optimiser(transfer, content, styles).objective
+
+
 def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) -> Evaluate:
     """Return one loss and gradient of what the engine would minimise, at its start."""
-    found: list[Evaluate] = []
+    optimiser = _optimiser(transfer, content, styles)
+    return lambda: optimiser.objective(optimiser.point)
+
+
+def _optimiser(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) -> Any:
+    found: list[Optimiser] = []
 
     def minimise(optimiser: Optimiser, *_: object, **__: object):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        found.append(lambda: optimiser.objective(optimiser.point))
+        found.append(optimiser)
         raise _Captured
 
     with patch.object(batch_module, "minimise", minimise):

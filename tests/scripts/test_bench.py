@@ -38,12 +38,24 @@ def test_every_comparison_gives_rows() -> None:
 def test_every_way_to_a_picture_is_judged_and_the_tutorial_is_the_measure() -> None:
     done = bench("picture", "--quick", "--json", "--sizes", "48")
     assert done.returncode == 0, done.stderr
-    rows = {row["painted by"]: row for row in json.loads(done.stdout)["rows"]["picture"]}
-    assert [*rows] == ["tutorial", "rival", "compact, fp32", "compact, bf16"]
+    found = json.loads(done.stdout)
+    rows = {row["painted by"]: row for row in found["rows"]["picture"]}
+    fast = ["compact, bf16"] if found["machine"]["cpu"] else []
+    assert [*rows] == ["tutorial", "rival", "compact, fp32", *fast]
     assert rows["tutorial"]["sooner"] >= 1
     assert all(row["loss in the end"] > 0 and row["seconds in all"] > 0 for row in rows.values())
     ours = rows["compact, fp32"]
     assert 0 < ours["as good after s"] <= ours["seconds in all"]
+
+
+def test_a_change_is_compared_with_the_first_of_its_kind_on_the_same_pictures() -> None:
+    done = bench("steps", "--quick", "--json", "--sizes", "48", "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    default, longer = json.loads(done.stdout)["rows"]["steps"]
+    assert (default["change"], longer["change"]) == ("default, 10 steps", "20 steps")
+    assert (default["cost"], longer["cost"]) == (11, 21)
+    assert default["own"] == default["verdict"] == 1
+    assert longer["own low"] < longer["own"] < longer["own high"] < 1
 
 
 def test_what_people_wait_for_before_the_painting_is_measured() -> None:
