@@ -12,9 +12,11 @@ from nst_pipeline.config.recipe import Padding
 from nst_pipeline.engine import winograd
 
 FEWEST_CHANNELS = 64
-"""In and out, with which Winograd's algorithm is faster than torch's on one thread."""
-FEWEST_PRODUCTS = 112 * 256
-"""Channels in by channels out with which it is on several, too, wherever their cores are.
+"""In and out, with which Winograd's algorithm can be faster than torch's."""
+FEWEST_PRODUCTS = 64 * 128
+"""Channels in by channels out with which it is on one thread."""
+FEWEST_ON_SEVERAL = 112 * 256
+"""With which it is on several threads, too, wherever their cores are.
 
 What one thread makes another takes, which is slow where they share no cache.
 """
@@ -30,7 +32,7 @@ def is_by_winograd(channels: int, widths: int, height: int = 64, width: int = 64
         height: of the result, in pixels.
         width: of the result, in pixels.
     """
-    fewest = FEWEST_CHANNELS**2 if torch.get_num_threads() == 1 else FEWEST_PRODUCTS
+    fewest = FEWEST_PRODUCTS if torch.get_num_threads() == 1 else FEWEST_ON_SEVERAL
     return (
         min(channels, widths) >= FEWEST_CHANNELS
         and channels * widths >= fewest

@@ -88,8 +88,9 @@ def test_winograds_algorithm_is_for_many_channels_and_no_tiny_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert is_by_winograd(64, 64) and not is_by_winograd(32, 512) and not is_by_winograd(512, 32)
-    assert is_by_winograd(64, 64, 12, 16) and not is_by_winograd(64, 64, 8, 8)
+    assert is_by_winograd(64, 128) and not is_by_winograd(64, 64)
+    assert not is_by_winograd(32, 512) and not is_by_winograd(512, 32)
+    assert is_by_winograd(96, 96, 12, 16) and not is_by_winograd(96, 96, 8, 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert is_by_winograd(128, 256) and not is_by_winograd(128, 128)
 
