@@ -67,6 +67,7 @@ class FileWatcher:
         self._folder, self._polling, self._on_change = folder, polling, on_change
         self._observer: BaseObserver | None = None
         self._root: tuple[int, int] | None = None
+        self._closed: list[str] = []  # subfolders that could not be watched
         self._has_logged = False
 
     @property
@@ -75,7 +76,9 @@ class FileWatcher:
         return self._observer is not None
 
     def arm(self) -> None:
-        """Watch the folder, unless it is watched already; also after it went and came back.
+        """Watch the folder, unless all of it is watched already that can be.
+
+        So it is watched anew after it went and came back, and once a subfolder may be read at last.
 
         Where that is impossible, `has_events` is False; a later call tries again.
 
@@ -87,7 +90,9 @@ class FileWatcher:
             return
         root = self._identity()
         if self._observer is not None and root == self._root and self._is_alive():
-            return
+            if not any(os.access(path, os.R_OK | os.X_OK) for path in self._closed):
+                return
+            self._root = None  # nobody need hear of it
         self.close()
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -130,6 +135,8 @@ class FileWatcher:
             RecursionError: its subfolders are nested too deep.
         """
         observer = Observer()
+        if self._is_deep:
+            self._closed = _closed_folders(self._folder)
         try:
             observer.schedule(
                 _Handler(self._on_change),
@@ -154,3 +161,11 @@ class FileWatcher:
         if not self._has_logged:
             log.info(message, shown(self._folder), detail)
         self._has_logged = True
+
+
+def _closed_folders(root: Path) -> list[str]:
+    """Return the folders below that may not be listed, which watchdog passes over."""
+    errors: list[OSError] = []
+    for _ in os.walk(root, onerror=errors.append):
+        pass
+    return [error.filename for error in errors if isinstance(error, PermissionError)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from support import nest, wait_until
+from support import as_nobody, nest, wait_until
 from watchdog.observers import Observer
 
 from nst_pipeline.errors import InboxGoneError
@@ -76,6 +76,27 @@ def test_a_change_of_permissions_wakes(
     until_quiet(wake_up)
     (tmp_path / name).chmod(0o755)
     assert wake_up.wait(60)
+
+
+def test_a_folder_that_may_be_read_at_last_is_watched_from_then_on(anybodys_folder: Path) -> None:
+    def act() -> None:
+        wake_up, closed = Event(), anybodys_folder / "own" / "closed"
+        closed.mkdir()
+        closed.chmod(0)
+        watcher = FileWatcher(closed.parent, "off", wake_up.set)
+        watcher.arm()
+        until_quiet(wake_up)
+        closed.chmod(0o755)
+        assert wake_up.wait(60), "the folder"
+        watcher.arm()
+        until_quiet(wake_up)
+        (closed / "a.png").write_text("x")
+        assert wake_up.wait(60), "the file"
+        watcher.close()
+
+    (anybodys_folder / "own").mkdir()
+    (anybodys_folder / "own").chmod(0o777)
+    assert as_nobody(act) == ""
 
 
 def test_a_folder_that_was_replaced_is_watched_anew(
