@@ -265,8 +265,7 @@ def pictures_command(
 
 def evaluation(path: Path, content: Tensor, dtype: torch.dtype) -> Callable[[], None]:
     """Return one loss and gradient at `content`, with a network up to relu5_1."""
-    trunk = load_trunk(path, "relu5_1").to(dtype).to(memory_format=torch.channels_last)
-    prepare(trunk)
+    trunk = prepare(load_trunk(path, "relu5_1"), torch.device("cpu"), dtype)
     styles = {f"relu{b}_1": 1.0 for b in range(1, 6)}
     features = extract(trunk, content, {"relu4_2", *styles})
     grams = {layer: style_statistic(features[layer]) for layer in styles}

@@ -313,10 +313,7 @@ def _trunk(
     device: torch.device,
     dtype: torch.dtype,
 ) -> nn.Sequential:
-    trunk = vgg.load_trunk(weights.path, last, pooling, padding)
-    trunk = trunk.to(device, dtype).to(memory_format=torch.channels_last)
-    prepare(trunk)
-    return trunk
+    return prepare(vgg.load_trunk(weights.path, last, pooling, padding), device, dtype)
 
 
 def _mask(mask: Mask) -> Tensor:

@@ -129,7 +129,7 @@ def test_a_transfer_in_fp32_prepares_its_network_and_one_in_bf16_has_no_use_for_
 
 def test_a_prepared_network_gives_the_features_of_one_that_is_not() -> None:
     plain_trunk, fast = (load_trunk(COMPACT_PATH, "relu4_2", "max", "replicate") for _ in "ab")
-    prepare(fast)
+    fast = prepare(fast, torch.device("cpu"), torch.float32)
     image = noise(1, 3, 128, 96)
     assert distance(fast(image), plain_trunk(image)) < 1e-5
     assert not torch.equal(fast(image), plain_trunk(image))
