@@ -35,7 +35,7 @@ def measure(
             content, style = content.to(place), style.to(place)
             losses = workload.reference(name, place, content, style)
             theirs = workload.reference_evaluation(losses, content)
-            for precision in ("auto", "fp32"):
+            for precision in workload.precisions(place):
                 transfer = workload.engine(name, device, precision, workload.recipe())
                 ours = workload.engine_evaluation(transfer, content, [style])
                 facts = {"network": name, "size": size, "precision": transfer.describe()[1]}

@@ -50,7 +50,8 @@ def measure(
     place, rounds = resolve_device(device), rounds or 5
     rows: list[Row] = []
     for size in sizes or (workload.QUICK_SIZES if quick else (512,)):
-        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        for precision in workload.precisions(place):
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             best = _product(place, dtype, 256 if quick else 2048, rounds, precision, rows)
             for channels, part in ((64, 1), (128, 2), (256, 4), (512, 8)):
                 shape = channels, size * 3 // 4 // part, size // part

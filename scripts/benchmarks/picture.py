@@ -4,7 +4,7 @@ Its best counts, for its loop may end by exploding.
 
 Every way paints the same pictures, and one judge looks at what each has after so many seconds:
 content loss + style weight x style loss of `compact_judge`, with the default recipe's style weight.
-Ours in bf16 is there where ``precision: auto`` takes it; elsewhere it is many times slower.
+Ours in bf16 is there where ``precision: auto`` takes it.
 The clock starts with the pictures open and the library loaded, and stops while pictures are kept
 for the judge.
 """
@@ -27,7 +27,7 @@ from benchmarks import rival, workload
 from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Callbacks, Recipe, StyleTransfer, images, make_recipe
-from nst_pipeline.engine.devices import Precision, describe_precision, resolve_precision
+from nst_pipeline.engine.devices import Precision
 
 Row = dict[str, object]
 Curve = list[tuple[float, float]]
@@ -112,9 +112,8 @@ def _paint(
         "tutorial": functools.partial(_tutorial, network, iterations),
         "rival": functools.partial(_rival, network, iterations),
     }
-    fast = describe_precision(resolve_precision("auto", torch.device("cpu")))
     for name, path in {network.stem: network, "compact": COMPACT_PATH}.items():
-        for precision in dict.fromkeys(("fp32", fast)):
+        for precision in workload.precisions(torch.device("cpu")):
             ways[f"{name}, {precision}"] = functools.partial(_ours, path, precision, ours)
     trunk, found = load_teacher(network), {name: list[Curve]() for name in ways}
     for content, style in pairs:

@@ -99,6 +99,7 @@ SCHEDULES: dict[str, Change] = {
     "from 64 px by the root of 2, 150 by 1/side": _schedule(64, 2**0.5, 150, -1),
     "from 64 px by the root of 2, 300 by 1/side": _schedule(64, 2**0.5, 300, -1),
     "from 64 px, 150, all scales alike": _schedule(64, 2**0.5, 150, 0),
+    "at one scale, 150": _fields(scales=1),
 }
 """The first is the default of before, the fourth the present one."""
 
@@ -106,8 +107,7 @@ _FIRST_STEP = "nst_pipeline.engine.lbfgs.FIRST_STEP"
 _LONGEST_STEP = "nst_pipeline.engine.batch.LONGEST_STEP"
 CHANGES: dict[str, Change] = {
     "default": Change(),
-    "fp32": Change(precision="fp32"),
-    "bf16": Change(precision="bf16"),
+    "in fp32": Change(precision="fp32"),
     "first step of 0.03 radii, not 0.1": Change(constants={_FIRST_STEP: 0.03}),
     "first step of 0.3 radii": Change(constants={_FIRST_STEP: 0.3}),
     "longest step of 0.05, not 0.1": Change(constants={_LONGEST_STEP: 0.05}),
@@ -142,6 +142,7 @@ class Outcome:
 def measure(
     rounds: int | None = None,
     sizes: Sequence[int] | None = None,
+    device: str = "auto",
     images: Path | None = None,
     judge: Path | None = None,
     quick: bool = False,
@@ -151,6 +152,7 @@ def measure(
     Args:
         rounds: pairs of pictures; None: `PAIRS`.
         sizes: longer sides of the picture; None: 256.
+        device: as `StyleTransfer` takes it.
         images: folder of pictures; None: noise.
         judge: VGG-16's convolutions, which judge and paint, too; None: the network shipped.
         quick: tiny, one pair, few steps.
@@ -161,7 +163,7 @@ def measure(
             pairs = list(workload.pictures(images, size, rounds or (1 if quick else PAIRS)))
             for changes in (QUICK,) if quick else (SCHEDULES, CHANGES):
                 found = {
-                    name: [outcome(network, trunk, size, change, *pair) for pair in pairs]
+                    name: [outcome(network, device, trunk, size, change, *pair) for pair in pairs]
                     for name, change in changes.items()
                 }
                 facts: Row = {"network": network.stem, "size": size}
@@ -170,18 +172,22 @@ def measure(
 
 
 def outcome(
-    network: Path, trunk: Trunk, size: int, change: Change, content: Tensor, style: Tensor
+    network: Path,
+    device: str,
+    trunk: Trunk,
+    size: int,
+    change: Change,
+    content: Tensor,
+    style: Tensor,
 ) -> Outcome:
     """Paint a picture by a change, and look at it."""
     with change.in_force():
-        transfer = StyleTransfer(change.made(size), "cpu", change.precision, str(network))
+        transfer = StyleTransfer(change.made(size), device, change.precision, str(network))
         (result,) = transfer.run(content, [style])
     saved = images.to_tensor(result.pixels)
     plain = make_recipe(RecipeChanges(size=size, scales=1))
-    objective = workload.objective(
-        StyleTransfer(plain, "cpu", "fp32", str(network)), content, [style]
-    )
-    (own,) = objective.of_finished(saved)
+    same = StyleTransfer(plain, device, "fp32", str(network))
+    (own,) = workload.objective(same, content, [style]).of_finished(saved.to(same.device))
     judged = verdict_of(trunk, *(images.to_image(one) for one in (content, style, saved)))
     total = judged.content + plain.style_weight * judged.style
     return Outcome(_cost(result, size), own.total, total)

@@ -1,7 +1,4 @@
-"""A whole transfer: wall time, and the float32 loss of the saved image.
-
-The engine against the tutorial, bf16 against fp32, and coarse to fine against one size.
-"""
+"""A whole transfer against the tutorial: wall time, and the float32 loss of the saved image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +8,11 @@ from reference import Reference
 from torch import Tensor
 
 from benchmarks import pairs, workload
-from nst_pipeline.config.recipe import RecipeChanges
-from nst_pipeline.engine import Result, StyleTransfer, make_recipe
+from nst_pipeline.engine import Result, StyleTransfer
 from nst_pipeline.engine import images as engine_images
 from nst_pipeline.engine.devices import resolve_device
 
-PAIRS = 6
-"""Pairs of pictures that bf16 is compared on."""
-
 Row = dict[str, object]
-Loaded = list[tuple[Tensor, Tensor]]
 
 
 def measure(
@@ -47,15 +39,13 @@ def measure(
     rows: list[Row] = []
     for name in workload.networks(quick):
         for size in sizes or (workload.QUICK_SIZES if quick else workload.SIZES):
-            loaded = list(workload.pictures(images, size, 1 if quick else PAIRS))
+            ((content, style),) = workload.pictures(images, size, 1)
             count = rounds or (3 if size <= 256 else 1)
-            facts = {"network": name, "size": size}
-            for precision in ("auto", "fp32"):
+            for precision in workload.precisions(resolve_device(device)):
                 made = workload.recipe(iterations)
                 ours = workload.engine(name, device, precision, made)
-                rows.append(facts | _against_tutorial(name, ours, *loaded[0], count, iterations))
-            rows.append(facts | _precisions(name, loaded, device, iterations))
-            rows.append(facts | _scales(name, size, *loaded[0], count, device, iterations))
+                found = _against_tutorial(name, ours, content, style, count, iterations)
+                rows.append({"network": name, "size": size, **found})
     return rows
 
 
@@ -77,39 +67,6 @@ def _against_tutorial(
     ratio = _loss(theirs, saved["engine"]) / _loss(theirs, rounded)
     compared = f"tutorial : engine {ours.describe()[1]}"
     return pairs.row(timed, "first", "second", compared=compared) | {"loss ratio": ratio}
-
-
-def _precisions(name: str, loaded: Loaded, device: str, iterations: int) -> Row:
-    """Return the ratio of the float32 losses of the images that bf16 and fp32 give."""
-    made = workload.recipe(iterations)
-    engines = [workload.engine(name, device, precision, made) for precision in ("bf16", "fp32")]
-    found = []
-    for content, style in loaded:
-        judge = workload.reference(name, resolve_device(device), content, style)
-        bf16, fp32 = (_loss(judge, _pixels(e.run(content, [style])[0])) for e in engines)
-        found.append((bf16, fp32))
-    ratios = pairs.ratios(found)
-    return {
-        "compared": f"bf16 : fp32, {len(found)} pictures",
-        "loss ratio": ratios["median"],
-        "loss low": ratios["low"],
-        "loss high": ratios["high"],
-    }
-
-
-def _scales(
-    name: str, size: int, content: Tensor, style: Tensor, rounds: int, device: str, iterations: int
-) -> Row:
-    """Return the time of the default recipe, coarse to fine, against all steps at the last size."""
-    fine, coarse = (
-        make_recipe(RecipeChanges(size=size, scales=scales, iterations=iterations))
-        for scales in (1, "auto")
-    )
-    one, many = (workload.engine(name, device, "auto", made) for made in (fine, coarse))
-    timed = pairs.alternate(
-        lambda: one.run(content, [style]), lambda: many.run(content, [style]), rounds, warm_up=0
-    )
-    return pairs.row(timed, "first", "second", compared="one size : coarse to fine")
 
 
 def _pixels(result: Result) -> Tensor:

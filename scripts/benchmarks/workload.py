@@ -22,6 +22,7 @@ from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
 from nst_pipeline.engine.batch import Objective
+from nst_pipeline.engine.devices import Precision, resolve_precision
 from nst_pipeline.engine.optimiser import Optimiser
 
 SIZES = 256, 512
@@ -60,6 +61,12 @@ def network(name: str) -> Path:
 def networks(quick: bool) -> tuple[str, ...]:
     """Return the networks that are measured by default."""
     return ("compact",) if quick else ("vgg19", "compact")
+
+
+def precisions(device: torch.device) -> tuple[Precision, ...]:
+    """Return fp32, and bf16 where ``precision: auto`` takes it: elsewhere it may take 20 times."""
+    auto: Precision = "bf16" if resolve_precision("auto", device) == torch.bfloat16 else "fp32"
+    return tuple(dict.fromkeys(("fp32", auto)))
 
 
 def noise(size: int, seed: int) -> Tensor:

@@ -30,8 +30,8 @@ def test_every_comparison_gives_rows() -> None:
         (64, 64),
         (512, 512),
     }
-    compared = [row["compared"] for row in found["rows"]["transfer"]]
-    assert compared[-1] == "one size : coarse to fine" and len(compared) == 4
+    for row in found["rows"]["transfer"]:
+        assert row["loss ratio"] > 0 and row["compared"].startswith("tutorial : engine")
     assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
 
 
