@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2
 """How often, without any news, it is asked whether to go on."""
-CONNECT_SECONDS = 12.0
-"""How long a cluster may take to answer."""
+CONNECT_SECONDS = 30.0
+"""How long a cluster may take to answer, and the driver on a busy machine to ask."""
 CLIENT_SECONDS = 60.0
 """How long a head may take that begins a process for us first."""
 SEND_SECONDS = 30.0

@@ -36,7 +36,7 @@ def measure(rounds: int | None, quick: bool = False) -> list[Row]:
 
     Args:
         rounds: how often each is measured, after once that does not count; None: 5 times.
-        quick: preview smaller pictures.
+        quick: preview smaller pictures, and measure from the first time on.
     """
     with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
         place = Place(Path(folder))
@@ -47,12 +47,12 @@ def measure(rounds: int | None, quick: bool = False) -> list[Row]:
             "start to the first iteration": place.start,
             f"preview at {size} px, a style of three": lambda: place.preview(size, iterations),
         }
-        return [row(what, measured, rounds or 5) for what, measured in seconds.items()]
+        return [row(what, each, rounds or 5, not quick) for what, each in seconds.items()]
 
 
-def row(what: str, measured: Callable[[], float], rounds: int) -> Row:
+def row(what: str, measured: Callable[[], float], rounds: int, warms_up: bool) -> Row:
     """Return the median of what is measured, the lowest and the highest."""
-    seconds = [measured() for _ in range(rounds + 1)][1:]
+    seconds = [measured() for _ in range(rounds + warms_up)][warms_up:]
     return {
         "what": what,
         "rounds": rounds,

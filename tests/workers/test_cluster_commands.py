@@ -54,7 +54,9 @@ def test_a_run_that_is_ended_leaves_nothing_behind_and_goes_on_without_a_cluster
     process = start(project, "--cluster", getattr(two, by))
     kept = project / "state/checkpoints"
     try:  # the two need not be at work together: a worker may start long after the other
-        wait_until(lambda: kept.is_dir() and list(kept.glob("[0-9a-f]*-*")))
+        wait_until(
+            lambda: (kept.is_dir() and list(kept.glob("[0-9a-f]*-*"))) or process.poll() is not None
+        )
         begun = set(kept.glob("[0-9a-f]*-*"))
         process.send_signal(how)
         code = process.wait(60)
