@@ -33,6 +33,10 @@ class Verdict:
     content: float
     layers: tuple[float, ...]
 
+    def loss(self, style_weight: float) -> float:
+        """Return both as one number, as a recipe with such a weight has them."""
+        return self.content + style_weight * self.style
+
 
 @torch.no_grad()
 def judge(trunk: Trunk, content: Image.Image, style: Image.Image, picture: Image.Image) -> Verdict:

@@ -156,7 +156,7 @@ def used_bytes(device: torch.device) -> int | None:
     return used
 
 
-def describe_precision(dtype: torch.dtype) -> str:
+def describe_precision(dtype: torch.dtype) -> Literal["bf16", "fp32"]:
     """Return a precision by its short name, ``bf16`` or ``fp32``."""
     return "bf16" if dtype == torch.bfloat16 else "fp32"
 

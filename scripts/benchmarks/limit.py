@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import pairs, workload
 from nst_pipeline.config.networks import LAYER_NAMES
-from nst_pipeline.engine.devices import resolve_device
+from nst_pipeline.engine.devices import resolve_device, resolve_precision
 
 Row = dict[str, object]
 
@@ -51,7 +51,7 @@ def measure(
     rows: list[Row] = []
     for size in sizes or (workload.QUICK_SIZES if quick else (512,)):
         for precision in workload.precisions(place):
-            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            dtype = resolve_precision(precision, place)
             best = _product(place, dtype, 256 if quick else 2048, rounds, precision, rows)
             for channels, part in ((64, 1), (128, 2), (256, 4), (512, 8)):
                 shape = channels, size * 3 // 4 // part, size // part

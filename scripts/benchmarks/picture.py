@@ -182,7 +182,7 @@ def _judged(trunk: Trunk, content: Tensor, style: Tensor, diary: Diary) -> Curve
     found = []
     for at, picture in diary.kept:
         verdict = judge(trunk, *there, images.to_image(picture))
-        found.append((at, verdict.content + STYLE_WEIGHT * verdict.style))
+        found.append((at, verdict.loss(STYLE_WEIGHT)))
     return found
 
 

@@ -27,8 +27,6 @@ from nst_pipeline.engine.devices import Precision
 Row = dict[str, object]
 
 PAIRS = 6
-SMALLEST = 48
-"""Longer side of the smallest picture of a schedule, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def _schedule(first: int, growth: float, steps: int, power: float) -> Change:
 
     def fields(size: int) -> Mapping[str, Any]:
         sides = [float(size)]
-        while sides[0] / growth > max(first, SMALLEST) * 0.99:
+        while sides[0] / growth > first * 0.99:
             sides.insert(0, sides[0] / growth)
         weights = [side**power for side in sides]
         shares = [max(1, round(steps * weight / sum(weights))) for weight in weights]
@@ -189,8 +187,7 @@ def outcome(
     same = StyleTransfer(plain, device, "fp32", str(network))
     (own,) = workload.objective(same, content, [style]).of_finished(saved.to(same.device))
     judged = verdict_of(trunk, *(images.to_image(one) for one in (content, style, saved)))
-    total = judged.content + plain.style_weight * judged.style
-    return Outcome(_cost(result, size), own.total, total)
+    return Outcome(_cost(result, size), own.total, judged.loss(plain.style_weight))
 
 
 def _cost(result: Result, size: int) -> float:

@@ -8,7 +8,7 @@ from reference import Reference
 from torch import Tensor
 
 from benchmarks import pairs, workload
-from nst_pipeline.engine import Result, StyleTransfer
+from nst_pipeline.engine import StyleTransfer
 from nst_pipeline.engine import images as engine_images
 from nst_pipeline.engine.devices import resolve_device
 
@@ -42,8 +42,7 @@ def measure(
             ((content, style),) = workload.pictures(images, size, 1)
             count = rounds or (3 if size <= 256 else 1)
             for precision in workload.precisions(resolve_device(device)):
-                made = workload.recipe(iterations)
-                ours = workload.engine(name, device, precision, made)
+                ours = workload.engine(name, device, precision, workload.recipe(iterations))
                 found = _against_tutorial(name, ours, content, style, count, iterations)
                 rows.append({"network": name, "size": size, **found})
     return rows
@@ -60,17 +59,13 @@ def _against_tutorial(
         saved["tutorial"] = theirs.run(content.to(ours.device), iterations - 1, frozen=False)
 
     def engine() -> None:
-        saved["engine"] = _pixels(ours.run(content, [style])[0])
+        saved["engine"] = engine_images.to_tensor(ours.run(content, [style])[0].pixels)
 
     timed = pairs.alternate(tutorial, engine, rounds, warm_up=0)
     rounded = engine_images.to_tensor(engine_images.to_image(saved["tutorial"]))
     ratio = _loss(theirs, saved["engine"]) / _loss(theirs, rounded)
     compared = f"tutorial : engine {ours.describe()[1]}"
     return pairs.row(timed, "first", "second", compared=compared) | {"loss ratio": ratio}
-
-
-def _pixels(result: Result) -> Tensor:
-    return engine_images.to_tensor(result.pixels)
 
 
 @torch.no_grad()

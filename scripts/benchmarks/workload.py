@@ -22,7 +22,7 @@ from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
 from nst_pipeline.engine.batch import Objective
-from nst_pipeline.engine.devices import Precision, resolve_precision
+from nst_pipeline.engine.devices import Precision, describe_precision, resolve_precision
 from nst_pipeline.engine.optimiser import Optimiser
 
 SIZES = 256, 512
@@ -65,7 +65,7 @@ def networks(quick: bool) -> tuple[str, ...]:
 
 def precisions(device: torch.device) -> tuple[Precision, ...]:
     """Return fp32, and bf16 where ``precision: auto`` takes it: elsewhere it may take 20 times."""
-    auto: Precision = "bf16" if resolve_precision("auto", device) == torch.bfloat16 else "fp32"
+    auto = describe_precision(resolve_precision("auto", device))
     return tuple(dict.fromkeys(("fp32", auto)))
 
 

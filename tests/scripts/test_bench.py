@@ -30,6 +30,7 @@ def test_every_comparison_gives_rows() -> None:
         (64, 64),
         (512, 512),
     }
+    assert len(found["rows"]["transfer"]) == (2 if found["machine"]["cpu"] else 1)
     for row in found["rows"]["transfer"]:
         assert row["loss ratio"] > 0 and row["compared"].startswith("tutorial : engine")
     assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
