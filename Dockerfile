@@ -16,11 +16,11 @@ WORKDIR /data
 FROM base AS torch-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m venv /opt/nst-pipeline \
-    && pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch>=2.6" "torchvision>=0.21"
+    && pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch>=2.8" "torchvision>=0.23"
 
 FROM base AS torch-cuda
 RUN python -m venv /opt/nst-pipeline \
-    && pip install --no-cache-dir "torch>=2.6" "torchvision>=0.21"
+    && pip install --no-cache-dir "torch>=2.8" "torchvision>=0.23"
 
 # hadolint ignore=DL3006
 FROM torch-${VARIANT} AS build

@@ -50,7 +50,7 @@ def judge(trunk: Trunk, content: Image.Image, style: Image.Image, picture: Image
     """
     content = content.convert("RGB").resize(picture.size, Image.Resampling.LANCZOS)
     c, s, x = (
-        trunk(images.to_tensor(image))
+        trunk(images.to_tensor(image).to(trunk.mean.device))
         for image in (content, fit(style, max(picture.size)), picture)
     )
     layers = tuple(_relative_error(_gram(x[name]), _gram(s[name])) for name in STYLE_LAYERS)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 import typer
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from nst_pipeline.engine.convolution import with_border
 
 NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1")
 WIDTHS = (16, 24, 32, 64, 96, 96, 112, 288, 256, 256, 512)
@@ -50,7 +51,7 @@ class Trunk(nn.Module):
         x = self.normalise(x).contiguous(memory_format=torch.channels_last)
         features = {}
         for name in NAMES:
-            x = F.relu(self.convs[name](padded(pooled(x, name))))
+            x = F.relu(self.convs[name](with_border(pooled(x, name), "replicate")))
             features[name] = x
         return features
 
@@ -76,34 +77,6 @@ def pooled(x: Tensor, name: str) -> Tensor:
     return F.max_pool2d(x, 2) if name[2] == "1" and name != "1_1" else x
 
 
-def padded(x: Tensor) -> Tensor:
-    """Return `x` with its border repeated once, channels last in memory."""
-    return _Padded.apply(x)
-
-
-class _Padded(torch.autograd.Function):
-    """As by `F.pad`, which on a GPU rearranges channels-last memory and adds atomically."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        y = x.new_empty((b, h + 2, w + 2, c)).permute(0, 3, 1, 2)
-        y[:, :, 1:-1, 1:-1] = x
-        y[:, :, 1:-1, 0], y[:, :, 1:-1, -1] = x[:, :, :, 0], x[:, :, :, -1]
-        y[:, :, 0], y[:, :, -1] = y[:, :, 1], y[:, :, -2]
-        return y
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        rows = gradient[:, :, 1:-1].clone(memory_format=torch.channels_last)
-        rows[:, :, 0] += gradient[:, :, 0]
-        rows[:, :, -1] += gradient[:, :, -1]
-        inner = rows[:, :, :, 1:-1].contiguous(memory_format=torch.channels_last)
-        inner[:, :, :, 0] += rows[:, :, :, 0]
-        inner[:, :, :, -1] += rows[:, :, :, -1]
-        return inner
-
-
 def load_teacher(path: Path) -> Trunk:
     """Return VGG-16 from a file with the layers' paper names, frozen."""
     try:
@@ -127,7 +100,7 @@ def start_from(
     weights = {}
     theirs, ours = (teacher.normalise(pictures) for _ in range(2))
     for name, width in zip(NAMES, widths, strict=True):
-        theirs, ours = padded(pooled(theirs, name)), padded(pooled(ours, name))
+        theirs, ours = (with_border(pooled(each, name), "replicate") for each in (theirs, ours))
         places = (theirs.shape[2] - 2) * (theirs.shape[3] - 2)
         at = torch.randperm(places, generator=generator)
         at = at[: math.ceil(SAMPLES / len(pictures))]

@@ -43,8 +43,8 @@ def is_by_winograd(channels: int, widths: int, height: int = 64, width: int = 64
 class Convolution(nn.Conv2d):
     """A convolution of 3 x 3, which gives as many rows and columns as it takes.
 
-    On a CPU it keeps neither its input nor the copy of it with a border, as torch's would, and
-    after `prepare` it takes Winograd's algorithm where that is faster.
+    It keeps neither its input nor the copy of it with a border, as torch's would, and after
+    `prepare` it takes Winograd's algorithm on a CPU where that is faster.
     """
 
     def __init__(self, channels: int, widths: int, padding: Padding) -> None:
@@ -61,18 +61,14 @@ class Convolution(nn.Conv2d):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the convolution (B, widths, H, W) of an ``image`` (B, channels, H, W)."""
-        if image.device.type != "cpu":
-            return super().forward(image)
         assert self.bias is not None
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        result: Tensor
         if self._kernels is not None and is_by_winograd(*self.weight.shape[:2], *image.shape[2:]):
-            bordered = F.pad(image, (1, 1, 1, 1), mode=mode)
+            bordered = with_border(image, self.padding_mode)
             return winograd.convolve(bordered, self._kernels, self.bias)
-        if mode == "constant":
-            result = _Direct.apply(image, self.weight, self.bias, 1)
-        else:
-            result = _Direct.apply(F.pad(image, (1, 1, 1, 1), mode=mode), self.weight, self.bias, 0)
+        border = 1 if self.padding_mode == "zeros" else 0
+        if not border:
+            image = with_border(image, self.padding_mode)
+        result: Tensor = _Direct.apply(image, self.weight, self.bias, border)
         return result
 
 
@@ -83,6 +79,49 @@ def prepare(trunk: nn.Sequential, device: torch.device, dtype: torch.dtype) -> n
         if isinstance(layer, Convolution):
             layer.prepare()
     return trunk
+
+
+def with_border(image: Tensor, kind: str) -> Tensor:
+    """Return an image (B, C, H, W) with one row and column more on each side.
+
+    Args:
+        image: best with its channels last in memory.
+        kind: what stands there: ``zeros``, or the pixels next to it (``replicate``) or next to
+            these (``reflect``).
+    """
+    if kind == "replicate" and min(image.shape[2:]) > 1:
+        result: Tensor = _Replicated.apply(image)
+        return result
+    return F.pad(image, (1, 1, 1, 1), mode="constant" if kind == "zeros" else kind)
+
+
+class _Replicated(torch.autograd.Function):
+    """As by `F.pad`, which on a GPU changes the layout, and sorts where it may not add atomically.
+
+    Opposite sides are one view: on a GPU it is the number of operations that takes time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        batch, channels, height, width = image.shape
+        shape = batch, height + 2, width + 2, channels
+        result = image.new_empty(shape).permute(0, 3, 1, 2)
+        result[:, :, 1:-1, 1:-1] = image
+        result[:, :, 1:-1, :: width + 1] = image[..., :: width - 1]
+        result[:, :, :: height + 1] = result[:, :, 1 : height + 1 : height - 1]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        height, width = gradient.shape[2] - 2, gradient.shape[3] - 2
+        result = gradient[:, :, 1:-1, 1:-1].clone(memory_format=torch.preserve_format)
+        outer = gradient[:, :, :: height + 1]
+        rows = result[:, :, :: height - 1]
+        rows.add_(outer[..., 1:-1])
+        rows[..., :: width - 1].add_(outer[..., :: width + 1])
+        result[..., :: width - 1].add_(gradient[:, :, 1:-1, :: width + 1])
+        return result
 
 
 class _Direct(torch.autograd.Function):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+import torch.utils.deterministic
 from torch import Tensor
 
 from nst_pipeline.errors import DeviceLostError, UnavailableError
@@ -115,6 +116,11 @@ def _convolve(device: torch.device, dtype: torch.dtype, side: int = 256, rounds:
     return min(seconds)
 
 
+def can_widen(device: torch.device) -> bool:
+    """Tell whether a device gives products of bf16 matrices in float32, in which it adds them."""
+    return device.type == "cuda" and torch.version.hip is None
+
+
 @functools.cache
 def widest_float(device: torch.device) -> torch.dtype:
     """Return float64, or float32 for a device without it, as Apple's GPUs and some of Intel's."""
@@ -208,9 +214,12 @@ def deterministic(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # with NaN, where something is written anyway
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fills

@@ -4,6 +4,7 @@ Everything here takes a batch and gives one loss for each of its images, in floa
 the network runs in.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nst_pipeline.config.recipe import Statistic
+from nst_pipeline.engine.devices import can_widen
 from nst_pipeline.errors import ShapeError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,6 +27,10 @@ SMALLEST_SHARE = 1e-4
 
 STRIP = 256
 """Rows at a time, in what would otherwise hold several copies of a large image."""
+
+BLOCK, MOST_BLOCKS, FEWEST_ROWS = 64, 512, 1024
+"""Of a Gram matrix on a GPU: the side of what one of its cores computes, how many of these keep the
+cores busy, and of how many rows one should be the sum."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -54,8 +60,8 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        rows = _rows(_at_least_float32(features))
-        return rows.transpose(1, 2) @ rows / features[0].numel()
+        rows = _rows(features)
+        return sum_of_products(rows, _parts(rows)) / features[0].numel()
 
     @staticmethod
     @once_differentiable
@@ -65,6 +71,37 @@ class _Gram(torch.autograd.Function):
         batch, channels, height, width = features.shape
         product: Tensor = _rows(features) @ symmetric.to(features.dtype)
         return product.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def sum_of_products(rows: Tensor, parts: int) -> Tensor:
+    """Return the sums (B, C, C) of each row's products with itself, over rows (B, N, C).
+
+    Args:
+        rows: any float dtype; the result is in float32, or float64 for float64.
+        parts: of the rows, which are summed up beside each other.
+    """
+    length = len(rows[0]) // parts
+    first, rest = rows[:, : parts * length], rows[:, parts * length :]
+    products = _products(first.reshape(-1, length, rows.shape[2]))
+    if parts > 1:
+        products = products.view(len(rows), parts, *products.shape[1:]).sum(1)
+    return products + _products(rest) if rest.shape[1] else products
+
+
+def _products(rows: Tensor) -> Tensor:
+    if rows.dtype == torch.bfloat16 and can_widen(rows.device):
+        return torch.bmm(rows.mT, rows, out_dtype=torch.float32)
+    rows = _at_least_float32(rows)
+    return rows.mT @ rows
+
+
+def _parts(rows: Tensor) -> int:
+    """Return the parts of rows (B, N, C) of which enough for a GPU are computed together."""
+    if rows.is_cpu:
+        return 1
+    blocks = len(rows) * math.ceil(rows.shape[2] / BLOCK) ** 2
+    parts = min(MOST_BLOCKS // blocks, rows.shape[1] // FEWEST_ROWS)
+    return 1 << parts.bit_length() - 1 if parts else 1
 
 
 class _SquaredError(torch.autograd.Function):
@@ -126,9 +163,9 @@ def moments(features: Tensor, kind: Statistic, guides: Tensor | None = None) -> 
     regions = [None] if guides is None else [g[:, None] for g in guides.unbind(1)]
     found = [torch.stack([gram_matrix(_guided(features, guide)) for guide in regions], 1)]
     if kind != "gram":
-        values = _at_least_float32(features)
-        means = [(values if g is None else values * g).mean((2, 3)) for g in regions]
-        found.append(torch.stack(means, 1))
+        dtype = _at_least_float32(features[:0]).dtype
+        weighted = (features if g is None else features.to(dtype) * g for g in regions)
+        found.append(torch.stack([each.mean((2, 3), dtype=dtype) for each in weighted], 1))
     return found
 
 

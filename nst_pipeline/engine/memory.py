@@ -112,7 +112,6 @@ def estimate(
     regions: int = 0,
     heap_block: int = HEAP_BLOCK,
     padding: str = "zeros",
-    keeps_inputs: bool = False,
 ) -> Need:
     """Return what a transfer takes at its peak.
 
@@ -129,15 +128,13 @@ def estimate(
         heap_block: bytes of the largest block that stays with the process when it is freed; 0 for
             a GPU.
         padding: with anything but ``zeros`` convolutions make a padded copy of what they take.
-        keeps_inputs: whether they keep what they take for its gradient, as on a GPU.
     """
     layers, targets = _layers(
-        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions, padding,
-        keeps_inputs,
-    )  # fmt: skip
+        widths, content_layers, style_layers, size, batch, value_bytes, pooling, regions, padding
+    )
     pixels = batch * 3 * size[0] * size[1]
     stays = [sum(block for block in layer.kept if block <= heap_block) for layer in layers]
-    is_kept = keeps_inputs or padding != "zeros"
+    is_kept = padding == "reflect"
     below, above, most = pixels * value_bytes * is_kept, sum(stays), 0
     for layer, part in zip(layers, stays, strict=True):
         below, above = below + sum(layer.kept), above - part
@@ -157,7 +154,6 @@ def _layers(
     pooling: str,
     regions: int,
     padding: str,
-    keeps_inputs: bool,
 ) -> tuple[list[_Layer], int]:
     """Return the layers up to the last that is compared, and the bytes of all targets."""
     compared = {*content_layers, *style_layers}
@@ -177,18 +173,16 @@ def _layers(
         count = batch * channels * height * width
         after = count * value_bytes
         # What a ReLU gives takes the place of what it takes, unless that is compared; and what a
-        # pooling gives, the next convolution keeps or what makes its border, if they do.
+        # pooling gives is kept by what makes a reflected border.
         kept = [] if kind == "relu" and previous not in compared else [after]
         if kind == "pool":
-            is_kept = keeps_inputs or padding != "zeros" or name in compared
+            is_kept = padding == "reflect" or name in compared
             kept = [after] * is_kept + [count * 8] * (pooling == "max")
         elif kind == "conv":
-            forward, backward, bordered = _convolution(
-                (taken, channels), (height, width), batch, value_bytes, padding, keeps_inputs
+            forward, backward, passing = _convolution(
+                (taken, channels), (height, width), batch, value_bytes, padding
             )
-            kept += [bordered] * keeps_inputs
-            passing = 0 if keeps_inputs else bordered
-            forward += 0 if previous.startswith("relu") or keeps_inputs else before
+            forward += 0 if previous.startswith("relu") else before
         if name in content_layers:
             kept.append(after)  # the difference
             targets += after // batch
@@ -211,7 +205,6 @@ def _convolution(
     batch: int,
     value_bytes: int,
     padding: str,
-    keeps_inputs: bool,
 ) -> tuple[int, int, int]:
     """Return what a convolution takes forward and backward, and of what has a border, in bytes.
 
@@ -221,14 +214,11 @@ def _convolution(
         batch: as for `estimate`.
         value_bytes: likewise.
         padding: likewise.
-        keeps_inputs: likewise.
     """
     before, after = (batch * count * math.prod(size) * value_bytes for count in channels)
     planes = batch * channels[0] * (size[0] + 2) * (size[1] + 2) * value_bytes
     bordered = 0 if padding == "zeros" else planes
     room = 9 * math.prod(channels) * value_bytes  # the weights, which are brought into order
-    if keeps_inputs:
-        return room, (2 * bordered or before) + after + room, bordered
     if value_bytes == 4 and is_by_winograd(*channels, *size):
         bordered, room = planes, room_bytes(*channels, *size)
     backward = bordered + max(before, after) if bordered else before + after

@@ -437,5 +437,4 @@ def _need(
         regions,
         HEAP_BLOCK if image.device.type == "cpu" else 0,
         next((layer.padding_mode for layer in convolutions.values()), "zeros"),
-        image.device.type != "cpu",
     )

@@ -77,7 +77,6 @@ def _row(name: str, size: int, precision: str, batch: int, history: int, device:
         made.pooling,
         heap_block=0 if is_gpu else HEAP_BLOCK,
         padding=made.padding,
-        keeps_inputs=is_gpu,
     )
     return facts | {
         "peak MB": peak / 1e6,

@@ -23,7 +23,7 @@ from PIL import Image
 from reference import Reference, load_vgg
 from torch import Tensor, nn
 
-from benchmarks import rival, workload
+from benchmarks import pairs, rival, workload
 from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Callbacks, Recipe, StyleTransfer, images, make_recipe
@@ -51,12 +51,21 @@ class Diary:
 
     kept: list[tuple[float, Tensor]] = field(default_factory=list)
     _begun: float = field(default_factory=time.perf_counter)
+    _paused: float | None = None
+
+    def pause(self) -> None:
+        """Stop the clock until a picture is kept, which is about to be made."""
+        pairs.synchronise()
+        self._paused = time.perf_counter()
 
     def keep(self, picture: Tensor) -> None:
         """Keep a copy, outside the time."""
-        now = time.perf_counter()
-        self.kept.append((now - self._begun, picture.detach().clamp(0, 1).clone()))
-        self._begun += time.perf_counter() - now
+        if self._paused is None:
+            self.pause()
+        assert self._paused is not None
+        self.kept.append((self._paused - self._begun, picture.detach().clamp(0, 1).cpu()))
+        self._begun += time.perf_counter() - self._paused
+        self._paused = None
 
 
 Way = Callable[[Tensor, Tensor, Diary], None]
@@ -66,6 +75,7 @@ Way = Callable[[Tensor, Tensor, Diary], None]
 def measure(
     rounds: int | None = None,
     sizes: Sequence[int] | None = None,
+    device: str = "auto",
     images: Path | None = None,
     judge: Path | None = None,
     quick: bool = False,
@@ -77,6 +87,7 @@ def measure(
     Args:
         rounds: pairs of pictures, each painted once in each way; None: one.
         sizes: longer sides of the picture.
+        device: as `StyleTransfer` takes it.
         images: folder of pictures; None: noise.
         judge: VGG-16's convolutions, which judge, and by which the tutorial and the rival paint;
             None: the network shipped.
@@ -84,12 +95,13 @@ def measure(
         iterations: evaluations of the tutorial.
         curves: what each way had, and when.
     """
-    network = judge or COMPACT_PATH
+    network, place = judge or COMPACT_PATH, workload.awake(device)
     steps = min(iterations, QUICK_STEPS) if quick else iterations
     ours = QUICK_STEPS if quick else Recipe().iterations
     rows: list[Row] = []
     for size in sizes or (workload.QUICK_SIZES if quick else workload.SIZES):
-        found = _paint(network, list(workload.pictures(images, size, rounds or 1)), steps, ours)
+        shown = list(workload.pictures(images, size, rounds or 1))
+        found = _paint(network, place, shown, steps, ours)
         goals = [min(curve, key=lambda look: look[1]) for curve in found["tutorial"]]
         for way, each in found.items():
             facts: Row = {"size": size, "painted by": way}
@@ -105,18 +117,23 @@ def measure(
 
 
 def _paint(
-    network: Path, pairs: Sequence[tuple[Tensor, Tensor]], iterations: int, ours: Iterations
+    network: Path,
+    device: torch.device,
+    pictures: Sequence[tuple[Tensor, Tensor]],
+    iterations: int,
+    ours: Iterations,
 ) -> dict[str, list[Curve]]:
     """Return a curve a pair for each way, with so many steps of the tutorial and of ours."""
     ways: dict[str, Way] = {
-        "tutorial": functools.partial(_tutorial, network, iterations),
-        "rival": functools.partial(_rival, network, iterations),
+        "tutorial": functools.partial(_tutorial, network, device, iterations),
+        "rival": functools.partial(_rival, network, device, iterations),
     }
     for name, path in {network.stem: network, "compact": COMPACT_PATH}.items():
-        for precision in workload.precisions(torch.device("cpu")):
-            ways[f"{name}, {precision}"] = functools.partial(_ours, path, precision, ours)
-    trunk, found = load_teacher(network), {name: list[Curve]() for name in ways}
-    for content, style in pairs:
+        for precision in workload.precisions(device):
+            ways[f"{name}, {precision}"] = functools.partial(_ours, path, device, precision, ours)
+    trunk = load_teacher(network).to(device)
+    found = {name: list[Curve]() for name in ways}
+    for content, style in pictures:
         for name, way in ways.items():
             diary = Diary()
             way(content, style, diary)
@@ -124,7 +141,14 @@ def _paint(
     return found
 
 
-def _tutorial(network: Path, iterations: int, content: Tensor, style: Tensor, diary: Diary) -> None:
+def _tutorial(
+    network: Path,
+    device: torch.device,
+    iterations: int,
+    content: Tensor,
+    style: Tensor,
+    diary: Diary,
+) -> None:
     class Watched(Reference):
         """The tutorial's losses, which see every picture."""
 
@@ -136,11 +160,20 @@ def _tutorial(network: Path, iterations: int, content: Tensor, style: Tensor, di
             self.evaluations += 1
             return super().loss(image)
 
-    losses = Watched(load_vgg(network, lambda: nn.MaxPool2d(2)), content, style)
+    content, style = content.to(device), style.to(device)
+    with device:
+        losses = Watched(load_vgg(network, lambda: nn.MaxPool2d(2)).to(device), content, style)
     diary.keep(losses.run(content, iterations - 1, frozen=False))
 
 
-def _rival(network: Path, iterations: int, content: Tensor, style: Tensor, diary: Diary) -> None:
+def _rival(
+    network: Path,
+    device: torch.device,
+    iterations: int,
+    content: Tensor,
+    style: Tensor,
+    diary: Diary,
+) -> None:
     steps = 0
 
     def look(picture: Tensor) -> None:
@@ -149,11 +182,12 @@ def _rival(network: Path, iterations: int, content: Tensor, style: Tensor, diary
         if steps % max(1, iterations // LOOKS) == 0 and picture.shape == content.shape:
             diary.keep(picture)
 
-    rival.paint(network, content, style, max(1, iterations // 2), look)
+    rival.paint(network, content.to(device), style.to(device), max(1, iterations // 2), look)
 
 
 def _ours(
     network: Path,
+    device: torch.device,
     precision: Precision,
     iterations: Iterations,
     content: Tensor,
@@ -164,17 +198,23 @@ def _ours(
         """Keeps the pictures of the last scale."""
 
         snapshot_steps = 4
+        steps = 0
+
+        def check(self) -> None:
+            self.steps += 1
+            if self.steps % self.snapshot_steps == 0:
+                diary.pause()
 
         def snapshot(self, index: int, done: int, picture: Image.Image) -> None:
-            if picture.size == (content.shape[3], content.shape[2]):
-                diary.keep(images.to_tensor(picture))
+            diary.keep(images.to_tensor(picture))
 
     recipe = make_recipe(RecipeChanges(size=max(content.shape[-2:]), iterations=iterations))
-    transfer = StyleTransfer(recipe, "cpu", precision, str(network))
+    transfer = StyleTransfer(recipe, str(device), precision, str(network))
     ((_, outcome),) = transfer.paint(content, [style], Looks())
     if isinstance(outcome, Exception):
         raise outcome
     diary.keep(images.to_tensor(outcome[0].pixels))
+    diary.kept = [look for look in diary.kept if look[1].shape == content.shape]
 
 
 def _judged(trunk: Trunk, content: Tensor, style: Tensor, diary: Diary) -> Curve:

@@ -27,7 +27,7 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     mean = flat.mean(1)
     centred = flat - mean[:, None]
     covariance = centred @ centred.T / flat.shape[1]
-    return mean, covariance + EPSILON * torch.eye(len(mean))
+    return mean, covariance + EPSILON * torch.eye(len(mean), device=mean.device)
 
 
 def _root(matrix: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def paint(
         iterations: at each scale; twice as many at the first.
         on_step: called after every step.
     """
-    trunk, final = load_teacher(network), max(content.shape[-2:])
+    trunk, final = load_teacher(network).to(content.device), max(content.shape[-2:])
     picture, steps = None, 2 * iterations
     for side in _sides(final):
         size = images.fit(tuple(content.shape[-2:]), side)

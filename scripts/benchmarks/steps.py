@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from compact_judge import judge as verdict_of
 from compact_network import Trunk, load_teacher
 from torch import Tensor
@@ -22,7 +23,7 @@ from benchmarks import workload
 from nst_pipeline.config.recipe import RecipeChanges, plan_sides
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, Result, StyleTransfer, images, make_recipe
-from nst_pipeline.engine.devices import Precision
+from nst_pipeline.engine.devices import Precision, resolve_device
 
 Row = dict[str, object]
 
@@ -155,7 +156,7 @@ def measure(
         judge: VGG-16's convolutions, which judge and paint, too; None: the network shipped.
         quick: tiny, one pair, few steps.
     """
-    trunk, rows = load_teacher(judge or COMPACT_PATH), []
+    trunk, rows = load_teacher(judge or COMPACT_PATH).to(resolve_device(device)), []
     for network in dict.fromkeys((COMPACT_PATH, judge or COMPACT_PATH)):
         for size in sizes or (workload.QUICK_SIZES if quick else (256,)):
             pairs = list(workload.pictures(images, size, rounds or (1 if quick else PAIRS)))
@@ -185,7 +186,8 @@ def outcome(
     saved = images.to_tensor(result.pixels)
     plain = make_recipe(RecipeChanges(size=size, scales=1))
     same = StyleTransfer(plain, device, "fp32", str(network))
-    (own,) = workload.objective(same, content, [style]).of_finished(saved.to(same.device))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        (own,) = workload.objective(same, content, [style]).of_finished(saved.to(same.device))
     judged = verdict_of(trunk, *(images.to_image(one) for one in (content, style, saved)))
     return Outcome(_cost(result, size), own.total, judged.loss(plain.style_weight))
 

@@ -22,7 +22,15 @@ from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Recipe, StyleTransfer, images, make_recipe
 from nst_pipeline.engine import batch as batch_module
 from nst_pipeline.engine.batch import Objective
-from nst_pipeline.engine.devices import Precision, describe_precision, resolve_precision
+from nst_pipeline.engine.devices import (
+    Precision,
+    describe_precision,
+    deterministic,
+    is_fast_at_bf16,
+    resolve_device,
+    resolve_precision,
+)
+from nst_pipeline.engine.graphs import WARM_UP, captured
 from nst_pipeline.engine.optimiser import Optimiser
 
 SIZES = 256, 512
@@ -67,6 +75,14 @@ def precisions(device: torch.device) -> tuple[Precision, ...]:
     """Return fp32, and bf16 where ``precision: auto`` takes it: elsewhere it may take 20 times."""
     auto = describe_precision(resolve_precision("auto", device))
     return tuple(dict.fromkeys(("fp32", auto)))
+
+
+def awake(device: str) -> torch.device:
+    """Return a device that has computed before: a GPU's libraries are loaded when it does."""
+    place = resolve_device(device)
+    if place.type != "cpu":
+        is_fast_at_bf16(place)
+    return place
 
 
 def noise(size: int, seed: int) -> Tensor:
@@ -129,9 +145,16 @@ def objective(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) ->
 
 
 def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) -> Evaluate:
-    """Return one loss and gradient of what the engine would minimise, at its start."""
+    """Return one loss and gradient of what the engine would minimise, at its start.
+
+    On CUDA a graph of it is replayed, as in a transfer.
+    """
     optimiser = _optimiser(transfer, content, styles)
-    return lambda: optimiser.objective(optimiser.point)
+    evaluate = captured(lambda: optimiser.objective(optimiser.point), transfer.device)
+    with deterministic(transfer.device):
+        for _ in range(WARM_UP + 1):
+            evaluate()
+    return evaluate
 
 
 def _optimiser(transfer: StyleTransfer, content: Tensor, styles: list[Tensor]) -> Any:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from nst_pipeline.config.recipe import Padding
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import StyleTransfer, winograd
-from nst_pipeline.engine.convolution import Convolution, is_by_winograd, prepare
+from nst_pipeline.engine.convolution import Convolution, is_by_winograd, prepare, with_border
 from nst_pipeline.engine.vgg import load_trunk
 
 PADDINGS = pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
@@ -71,8 +71,16 @@ def test_a_convolution_of_few_channels_gives_the_bytes_of_torchs(
 ) -> None:
     made, image = layer(8, 16, padding).to(dtype), noise(2, 8, 21, 34).to(dtype)
     made.prepare()
-    pairs = zip(results(made, image), results(plain(made), image), strict=True)
-    assert all(torch.equal(*pair) for pair in pairs)
+    (ours, gradient), (theirs, right) = results(made, image), results(plain(made), image)
+    assert torch.equal(ours, theirs)
+    corners = gradient[..., ::20, ::33], right[..., ::20, ::33]
+    # Their four numbers are added in another order.
+    torch.testing.assert_close(
+        *corners, rtol=0, atol=float(torch.finfo(dtype).eps * right.abs().max())
+    )
+    for each in corners:
+        each.zero_()
+    assert torch.equal(gradient, right)
 
 
 @PADDINGS
@@ -93,6 +101,20 @@ def test_winograds_algorithm_is_for_many_channels_and_no_tiny_image(
     assert is_by_winograd(96, 96, 12, 16) and not is_by_winograd(96, 96, 8, 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert is_by_winograd(128, 256) and not is_by_winograd(128, 128)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 9), (7, 5), (1, 4), (4, 1), (1, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_repeated_border_and_its_gradient_are_torchs(
+    size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    image = noise(2, 3, *size).double().contiguous(memory_format=layout).requires_grad_()
+    ours = with_border(image, "replicate")
+    theirs = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    assert torch.equal(ours, theirs)
+    back = noise(*ours.shape, seed=1).double()
+    pair = (torch.autograd.grad(each, image, back)[0] for each in (ours, theirs))
+    torch.testing.assert_close(*pair)
 
 
 def test_bf16_is_convolved_as_by_torch_whatever_the_channels() -> None:

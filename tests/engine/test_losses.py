@@ -14,6 +14,7 @@ from nst_pipeline.engine.losses import (
     extract,
     gram_matrix,
     style_statistic,
+    sum_of_products,
     total_variation,
 )
 from nst_pipeline.engine.vgg import load_trunk
@@ -24,6 +25,24 @@ def test_gram_matrix_equals_the_one_computed_by_hand() -> None:
     features = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # 2 channels of 1 x 2
     by_hand = torch.tensor([[[1 + 4.0, 3 + 8.0], [3 + 8.0, 9 + 16.0]]]) / (2 * 1 * 2)
     assert torch.equal(gram_matrix(features), by_hand)
+
+
+@pytest.mark.parametrize("count", [64, 67, 8, 5])
+def test_parts_of_the_places_sum_up_to_the_whole(count: int) -> None:
+    rows = torch.rand(2, count, 3, dtype=torch.float64)
+    torch.testing.assert_close(sum_of_products(rows, 8 if count > 7 else 1), rows.mT @ rows)
+    apart = rows[:, :, :2]  # which do not lie side by side in memory
+    torch.testing.assert_close(sum_of_products(apart, 4), apart.mT @ apart)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(384, 512), (383, 509), (24, 32)])
+def test_a_gpu_gives_the_gram_matrix_of_the_cpu(size: tuple[int, int], dtype: torch.dtype) -> None:
+    features = torch.randn(2, 64, *size).to(dtype).contiguous(memory_format=torch.channels_last)
+    right = gram_matrix(features.double())
+    found = gram_matrix(features.cuda()).cpu().double()
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-4 * float(right.max()))
 
 
 def test_gram_matrix_keeps_the_images_of_a_batch_apart() -> None:

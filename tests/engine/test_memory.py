@@ -28,18 +28,11 @@ WIDTHS = {"conv1_1": 4, "conv1_2": 8}
 
 
 def test_estimate_counts_what_lives_while_the_gradient_goes_back() -> None:
-    need, on_gpu = (
-        estimate(
-            WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, heap_block=0,
-            keeps_inputs=keeps,
-        )
-        for keeps in (False, True)
-    )  # fmt: skip
+    need = estimate(WIDTHS, ["relu1_2"], ["relu1_1"], (10, 20), history_size=3, heap_block=0)
     plane, matrix = 10 * 20 * 4, 4 * 4 * 4
     # Both convolutions' outputs, the content's and the style's differences, then the gradients of
-    # relu1_2's output and input; and what the first convolution takes, if it is kept.
+    # relu1_2's output and input.
     assert need.network == (4 + 8 + 8 + 8 + 8) * plane + matrix
-    assert on_gpu.network == need.network + 3 * plane
     assert need.optimiser == 3 * plane * (2 * 3 + memory.VECTORS)
     assert need.targets == 8 * plane + 2 * matrix
     assert need.total == need.network + need.optimiser + need.targets

@@ -32,7 +32,7 @@ def test_every_comparison_gives_rows() -> None:
     }
     assert len(found["rows"]["transfer"]) == (2 if found["machine"]["cpu"] else 1)
     for row in found["rows"]["transfer"]:
-        assert row["loss ratio"] > 0 and row["compared"].startswith("tutorial : engine")
+        assert row["loss ratio"] > 0 and (row["recipe"], row["pictures"]) == ("tutorial", 1)
     assert [row["batch"] for row in found["rows"]["optimiser"]] == [1, 2, 1]
 
 

@@ -22,7 +22,6 @@ from compact_network import (  # noqa: E402
     fit_heads,
     leading_channels,
     load_teacher,
-    padded,
     start_from,
 )
 
@@ -98,12 +97,6 @@ def test_the_trunk_computes_vgg_16_to_relu5_1():
     weights, x = random_weights(TEACHER), torch.rand(2, 3, 32, 48)
     expected = run_by_hand(weights, x)
     torch.testing.assert_close(Trunk(weights)(x)["5_1"], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_border_is_repeated_once_and_gives_its_gradient_to_what_it_repeats():
-    x = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(padded(x), F.pad(x, (1, 1, 1, 1), mode="replicate"))
-    assert torch.autograd.gradcheck(padded, (x,))
 
 
 def test_a_file_of_another_network_is_refused_as_teacher(tmp_path):
