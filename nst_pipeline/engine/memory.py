@@ -178,6 +178,7 @@ def _layers(
         if kind == "pool":
             is_kept = padding == "reflect" or name in compared
             kept = [after] * is_kept + [count * 8] * (pooling == "max")
+            passing = 0 if is_kept else after
         elif kind == "conv":
             forward, backward, passing = _convolution(
                 (taken, channels), (height, width), batch, value_bytes, padding
