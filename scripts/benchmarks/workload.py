@@ -151,9 +151,10 @@ def engine_evaluation(transfer: StyleTransfer, content: Tensor, styles: list[Ten
     """
     optimiser = _optimiser(transfer, content, styles)
     evaluate = captured(lambda: optimiser.objective(optimiser.point), transfer.device)
-    with deterministic(transfer.device):
-        for _ in range(WARM_UP + 1):
-            evaluate()
+    if transfer.device.type == "cuda":
+        with deterministic(transfer.device):
+            for _ in range(WARM_UP + 1):
+                evaluate()
     return evaluate
 
 
