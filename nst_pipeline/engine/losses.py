@@ -117,7 +117,7 @@ class _SquaredError(torch.autograd.Function):
         if root is not None:
             difference *= root
         ctx.save_for_backward(difference, root)
-        dtype = _at_least_float32(features[:0]).dtype
+        dtype = torch.promote_types(features.dtype, torch.float32)
         lines = difference.permute(0, 2, 3, 1).flatten(2)  # one long sum would lose digits
         lengths = torch.linalg.vector_norm(lines, dim=2, dtype=dtype)
         loss: Tensor = lengths.square().sum(1) / difference[0].numel()
@@ -163,7 +163,7 @@ def moments(features: Tensor, kind: Statistic, guides: Tensor | None = None) -> 
     regions = [None] if guides is None else [g[:, None] for g in guides.unbind(1)]
     found = [torch.stack([gram_matrix(_guided(features, guide)) for guide in regions], 1)]
     if kind != "gram":
-        dtype = _at_least_float32(features[:0]).dtype
+        dtype = torch.promote_types(features.dtype, torch.float32)
         weighted = (features if g is None else features.to(dtype) * g for g in regions)
         found.append(torch.stack([each.mean((2, 3), dtype=dtype) for each in weighted], 1))
     return found
@@ -242,7 +242,7 @@ def _neighbours(pixels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Normalization(nn.Module):

@@ -27,7 +27,7 @@ from benchmarks import pairs, rival, workload
 from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.config.weights import COMPACT_PATH
 from nst_pipeline.engine import Callbacks, Recipe, StyleTransfer, images, make_recipe
-from nst_pipeline.engine.devices import Precision
+from nst_pipeline.engine.devices import Precision, is_fast_at_bf16, resolve_device
 
 Row = dict[str, object]
 Curve = list[tuple[float, float]]
@@ -95,7 +95,9 @@ def measure(
         iterations: evaluations of the tutorial.
         curves: what each way had, and when.
     """
-    network, place = judge or COMPACT_PATH, workload.awake(device)
+    network, place = judge or COMPACT_PATH, resolve_device(device)
+    if place.type != "cpu":
+        is_fast_at_bf16(place)  # a GPU's libraries are loaded when they first compute
     steps = min(iterations, QUICK_STEPS) if quick else iterations
     ours = QUICK_STEPS if quick else Recipe().iterations
     rows: list[Row] = []
@@ -125,30 +127,24 @@ def _paint(
 ) -> dict[str, list[Curve]]:
     """Return a curve a pair for each way, with so many steps of the tutorial and of ours."""
     ways: dict[str, Way] = {
-        "tutorial": functools.partial(_tutorial, network, device, iterations),
-        "rival": functools.partial(_rival, network, device, iterations),
+        "tutorial": functools.partial(_tutorial, network, iterations),
+        "rival": functools.partial(_rival, network, iterations),
     }
     for name, path in {network.stem: network, "compact": COMPACT_PATH}.items():
         for precision in workload.precisions(device):
-            ways[f"{name}, {precision}"] = functools.partial(_ours, path, device, precision, ours)
+            ways[f"{name}, {precision}"] = functools.partial(_ours, path, precision, ours)
     trunk = load_teacher(network).to(device)
     found = {name: list[Curve]() for name in ways}
     for content, style in pictures:
+        there = content.to(device), style.to(device)
         for name, way in ways.items():
             diary = Diary()
-            way(content, style, diary)
+            way(*there, diary)
             found[name].append(_judged(trunk, content, style, diary))
     return found
 
 
-def _tutorial(
-    network: Path,
-    device: torch.device,
-    iterations: int,
-    content: Tensor,
-    style: Tensor,
-    diary: Diary,
-) -> None:
+def _tutorial(network: Path, iterations: int, content: Tensor, style: Tensor, diary: Diary) -> None:
     class Watched(Reference):
         """The tutorial's losses, which see every picture."""
 
@@ -160,20 +156,12 @@ def _tutorial(
             self.evaluations += 1
             return super().loss(image)
 
-    content, style = content.to(device), style.to(device)
-    with device:
+    with content.device as device:
         losses = Watched(load_vgg(network, lambda: nn.MaxPool2d(2)).to(device), content, style)
     diary.keep(losses.run(content, iterations - 1, frozen=False))
 
 
-def _rival(
-    network: Path,
-    device: torch.device,
-    iterations: int,
-    content: Tensor,
-    style: Tensor,
-    diary: Diary,
-) -> None:
+def _rival(network: Path, iterations: int, content: Tensor, style: Tensor, diary: Diary) -> None:
     steps = 0
 
     def look(picture: Tensor) -> None:
@@ -182,12 +170,11 @@ def _rival(
         if steps % max(1, iterations // LOOKS) == 0 and picture.shape == content.shape:
             diary.keep(picture)
 
-    rival.paint(network, content.to(device), style.to(device), max(1, iterations // 2), look)
+    rival.paint(network, content, style, max(1, iterations // 2), look)
 
 
 def _ours(
     network: Path,
-    device: torch.device,
     precision: Precision,
     iterations: Iterations,
     content: Tensor,
@@ -209,8 +196,8 @@ def _ours(
             diary.keep(images.to_tensor(picture))
 
     recipe = make_recipe(RecipeChanges(size=max(content.shape[-2:]), iterations=iterations))
-    transfer = StyleTransfer(recipe, str(device), precision, str(network))
-    ((_, outcome),) = transfer.paint(content, [style], Looks())
+    transfer = StyleTransfer(recipe, str(content.device), precision, str(network))
+    ((_, outcome),) = transfer.paint(content.cpu(), [style.cpu()], Looks())
     if isinstance(outcome, Exception):
         raise outcome
     diary.keep(images.to_tensor(outcome[0].pixels))

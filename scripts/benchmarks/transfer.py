@@ -13,6 +13,7 @@ from benchmarks import pairs, workload
 from nst_pipeline.config.recipe import RecipeChanges
 from nst_pipeline.engine import StyleTransfer, make_recipe
 from nst_pipeline.engine import images as engine_images
+from nst_pipeline.engine.devices import resolve_device
 
 Row = dict[str, object]
 
@@ -40,7 +41,7 @@ def measure(
         quick: tiny, with the compact network alone.
         iterations: of each transfer by the tutorial's recipe.
     """
-    place, rows = workload.awake(device), list[Row]()
+    place, rows = resolve_device(device), list[Row]()
     for name in workload.networks(quick):
         for size in sizes or (workload.QUICK_SIZES if quick else workload.SIZES):
             ways = _ways(name, place, size, iterations)

@@ -26,8 +26,6 @@ from nst_pipeline.engine.devices import (
     Precision,
     describe_precision,
     deterministic,
-    is_fast_at_bf16,
-    resolve_device,
     resolve_precision,
 )
 from nst_pipeline.engine.graphs import WARM_UP, captured
@@ -75,14 +73,6 @@ def precisions(device: torch.device) -> tuple[Precision, ...]:
     """Return fp32, and bf16 where ``precision: auto`` takes it: elsewhere it may take 20 times."""
     auto = describe_precision(resolve_precision("auto", device))
     return tuple(dict.fromkeys(("fp32", auto)))
-
-
-def awake(device: str) -> torch.device:
-    """Return a device that has computed before: a GPU's libraries are loaded when it does."""
-    place = resolve_device(device)
-    if place.type != "cpu":
-        is_fast_at_bf16(place)
-    return place
 
 
 def noise(size: int, seed: int) -> Tensor:
